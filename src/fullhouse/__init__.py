@@ -1,0 +1,3 @@
+"""fullhouse: run Django under gunicorn with the house full."""
+
+__version__ = "0.1.0"
