@@ -1,0 +1,51 @@
+# make demo   serve the demo site on 127.0.0.1:8000 (PORT=, DB=mariadb, DB=postgresql)
+# make test   every check there is; PYTHON=python3.13 chooses the interpreter
+PYTHON ?= python3
+PORT ?= 8000
+DB ?= sqlite
+
+# One environment for each version of Python, so that several can be tested from one checkout.
+VENV := .venv/$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+BIN := $(VENV)/bin
+SITE := FULLHOUSE_DEMO_FOLDER=build/demo $(BIN)/python -m fullhouse.demo --bind 127.0.0.1:$(PORT)
+
+.PHONY: help demo test check lock docs clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+demo: $(VENV)/demo-$(DB)
+ifeq ($(DB),sqlite)
+	@$(SITE)
+else
+	@$(BIN)/python tools/private_servers.py $(DB) -- env $(SITE)
+endif
+
+test: check
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: $(VENV)/test
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python tools/settings_page.py --check
+
+docs: $(VENV)/test
+	$(BIN)/python tools/settings_page.py
+
+# The demo on SQLite needs no compiler and no system package; each server brings its driver.
+$(VENV)/demo-%: requirements/test.txt pyproject.toml
+	@$(PYTHON) tools/environment.py $(VENV) --for demo-$*
+	@touch $@
+
+$(VENV)/test: requirements/test.txt pyproject.toml
+	@$(PYTHON) tools/environment.py $(VENV) --for test
+	@touch $@
+
+lock:
+	$(PYTHON) -m uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade --quiet --no-header \
+	  --no-emit-index-url --no-emit-find-links requirements/test.in -o requirements/test.txt
+
+clean:
+	rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

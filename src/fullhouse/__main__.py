@@ -1,0 +1,7 @@
+"""`python -m fullhouse` is `fullhouse`."""
+
+import sys
+
+from fullhouse.cli import main
+
+sys.exit(main())

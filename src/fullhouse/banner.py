@@ -1,0 +1,53 @@
+"""The start banner: what was decided and why, in a few lines; colours only on a terminal."""
+
+import os
+from collections.abc import Sequence
+from typing import TextIO
+
+from fullhouse import __version__
+from fullhouse.plan.report import server_line
+from fullhouse.planning import Planned
+
+BOLD, DIM, GREEN, RESET = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[0m"
+
+
+def banner(planned: Planned, addresses: Sequence[str], *, colour: bool) -> str:
+    """The banner's text. `addresses` are those really listened on."""
+    plan, settings = planned.plan, planned.settings
+    scheme = "https" if settings.certfile else "http"
+    rows = [("address", _address(scheme, address)) for address in addresses]
+    rows.append(
+        (
+            "requests",
+            f"{plan.workers} workers × {plan.threads} threads = {plan.requests} at once ({_why(planned)})",
+        )
+    )
+    rows += [("database", server_line(server)) for server in plan.servers]
+    rows += [("note", note) for note in plan.notes]
+    overrides = [f"{name} from {source}" for name, source in settings.sources.items() if source.isupper()]
+    if overrides:
+        rows.append(("environment", ", ".join(overrides)))
+    rows.append(("stop", f"Ctrl-C (pid {os.getpid()})"))
+    width = max(len(label) for label, _ in rows)
+    title = f"fullhouse {__version__} serves {planned.project.name}"
+    if not colour:
+        return "\n".join([title, *(f"  {label:<{width}}  {text}" for label, text in rows)])
+    painted = [
+        f"  {DIM}{label:<{width}}{RESET}  {GREEN + text + RESET if label == 'address' else text}"
+        for label, text in rows
+    ]
+    return "\n".join([f"{BOLD}{title}{RESET}", *painted])
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Colours on a terminal only, and not where NO_COLOR is set (no-color.org) or the terminal is dumb."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _address(scheme: str, address: str) -> str:
+    return address if address.startswith("unix:") else f"{scheme}://{address}/"
+
+
+def _why(planned: Planned) -> str:
+    steps = {step.name: step.why for step in planned.plan.steps}
+    return f"workers: {steps['workers']}; threads: {steps['threads'].split(':')[0]}"

@@ -1,0 +1,125 @@
+"""The command line: parse, call a room, print. Exit codes are in `docs/exit-codes.md`."""
+
+import argparse
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Sequence
+
+from fullhouse import __version__
+from fullhouse.banner import banner, wants_colour
+from fullhouse.errors import ConfigurationError, FullhouseError
+from fullhouse.options import add_options
+from fullhouse.plan.report import as_json, as_text
+from fullhouse.planning import Planned, plan_for
+from fullhouse.settings import OPTIONS, nearest
+from fullhouse.supervisor import master
+from fullhouse.supervisor.gunicorn_settings import gunicorn_settings
+from fullhouse.supervisor.listen import check_tls, listen
+
+DESCRIPTION = (
+    "Run Django under gunicorn with the house full: every database connection working, and never one too many."
+)
+PROJECT_HELP = (
+    "Name of the Django project: mysite means mysite.settings, run from the folder that holds manage.py. "
+    "May be left out where DJANGO_SETTINGS_MODULE is set."
+)
+FLAGS = [option.flag for option in OPTIONS.values()]
+EXAMPLES = {
+    "plan": """examples:
+  fullhouse plan mysite                             the plan for this machine and the live database
+  fullhouse plan mysite --format json               the same, for programs
+  fullhouse plan mysite --max-connections 1000 --reserve 40 --cores 8 --sizing recipe
+                                                    a plan for another machine: nothing is asked""",
+    "serve": """examples:
+  fullhouse serve mysite                            on 127.0.0.1:8000, Ctrl-C stops it
+  fullhouse serve mysite -b 0.0.0.0:80 --budget 20  on port 80, with 20 database sessions at the most
+  fullhouse serve mysite --reload --access-log -    for development""",
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of `fullhouse`."""
+    parser = argparse.ArgumentParser(prog="fullhouse", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"fullhouse {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, summary in (
+        ("plan", "Print how many workers, threads and connections fit, and how each number came about."),
+        ("serve", "Serve the project in the foreground under its plan."),
+    ):
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=EXAMPLES[name],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.add_argument("project", nargs="?", metavar="PROJECT", help=PROJECT_HELP)
+        command.add_argument("--traceback", action="store_true", help="Show the whole traceback of an error.")
+        if name == "plan":
+            add_format(command)
+        add_options(command)
+    return parser
+
+
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """The choice between output for people and for programs."""
+    parser.add_argument(
+        "--format", choices=["text", "json"], default="text", help="text for people, json for programs."
+    )
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command. Returns its exit code."""
+    arguments, unknown = make_parser().parse_known_args(words)
+    try:
+        if unknown:
+            raise ConfigurationError(f"There is no option {unknown[0]}.{nearest(unknown[0].partition('=')[0], FLAGS)}")
+        planned = plan_for(arguments.project, arguments)
+        if arguments.command == "plan":
+            print(plan_text(planned, arguments.format))
+            return 0
+        return _serve(planned, with_traceback=arguments.traceback)
+    except FullhouseError as error:
+        if arguments.traceback:
+            traceback.print_exc()
+        print(f"fullhouse: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def plan_text(planned: Planned, output_format: str) -> str:
+    """The plan as `--format` wants it."""
+    if output_format == "json":
+        return as_json(planned.plan, planned.project.name)
+    return as_text(planned.plan, f"Plan for {planned.project.name}")
+
+
+def _serve(planned: Planned, *, with_traceback: bool) -> int:
+    settings = planned.settings
+    values = gunicorn_settings(settings, planned.plan, planned.project.name)
+    check_tls(settings.certfile, settings.keyfile)
+    sockets = listen(settings.bind, settings.backlog)
+    print(
+        banner(planned, [_name(listener) for listener in sockets], colour=wants_colour(sys.stdout)),
+        flush=True,
+    )
+    values["bind"] = [f"fd://{listener.detach()}" for listener in sockets]
+    try:
+        return master.serve(planned.project, values, with_traceback=with_traceback)
+    finally:
+        for address in settings.bind:
+            if address.startswith("unix:") and os.path.exists(address.removeprefix("unix:")):
+                os.unlink(address.removeprefix("unix:"))
+
+
+def _name(listener: socket.socket) -> str:
+    """The address as bound: with the port that the kernel chose for port 0."""
+    bound = listener.getsockname()
+    if isinstance(bound, str):
+        return f"unix:{bound}"
+    host, port = bound[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,1 @@
+"""The plan: what the machine and the databases carry, and the arithmetic that follows."""

@@ -1,0 +1,128 @@
+"""What each database server really grants this site: asked of the live server through a plain DB-API cursor.
+
+No driver and no Django here: callers bring the cursor. One `Limit` stands for one server, however many aliases
+of `DATABASES` lead to it, because they share its sessions.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class Cursor(Protocol):
+    """The part of a DB-API cursor that is used here."""
+
+    def execute(self, sql: str, params: Any = ...) -> Any: ...
+    def fetchone(self) -> Any: ...
+    def fetchall(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Sessions that one database server grants this site.
+
+    Attributes:
+        server: the product and address, for people: "MariaDB 10.11.19 at 127.0.0.1:3306".
+        aliases: of `DATABASES`, that lead to this server.
+        limit: sessions granted in all: the least of `parts`.
+        parts: what bounds it: (name, sessions), each as the server said it.
+        others: sessions that other users hold now. None where nobody was asked.
+        ours: sessions that this user holds now, without the one that asked.
+        wait_timeout_s: after so many idle seconds the server closes a session; None: never.
+    """
+
+    server: str
+    aliases: tuple[str, ...]
+    limit: int
+    parts: tuple[tuple[str, int], ...]
+    others: int | None = None
+    ours: int | None = None
+    wait_timeout_s: int | None = None
+
+
+def given(aliases: Sequence[str], limit: int, said_by: str) -> Limit:
+    """A limit that the user named instead of having the server asked."""
+    return Limit("database", tuple(aliases), limit, ((said_by, limit),))
+
+
+def merged(limits: Sequence[Limit]) -> Limit:
+    """One limit for several aliases of one server: every bound counts, the least decides."""
+    parts = tuple(dict.fromkeys(part for limit in limits for part in limit.parts))
+    first = limits[0]
+    return Limit(
+        first.server,
+        tuple(alias for limit in limits for alias in limit.aliases),
+        min(number for _, number in parts),
+        parts,
+        max((limit.others for limit in limits if limit.others is not None), default=None),
+        max((limit.ours for limit in limits if limit.ours is not None), default=None),
+        min((limit.wait_timeout_s for limit in limits if limit.wait_timeout_s is not None), default=None),
+    )
+
+
+def ask_mysql(cursor: Cursor, alias: str, address: str) -> Limit:
+    """Ask MySQL or MariaDB. A user without the PROCESS privilege gets the same answers."""
+    cursor.execute(
+        "SELECT @@version, @@global.max_connections, @@global.max_user_connections,"
+        " @@session.max_user_connections, @@global.wait_timeout"
+    )
+    version, server_cap, any_user_cap, this_user_cap, wait_timeout = cursor.fetchone()
+    parts = [("max_connections", int(server_cap))]
+    # The session's value is the account's own MAX_USER_CONNECTIONS where one is set, else the global; 0 is "no cap".
+    if int(this_user_cap) > 0:
+        own = this_user_cap != any_user_cap
+        name = "MAX_USER_CONNECTIONS of the account" if own else "max_user_connections"
+        parts.append((name, int(this_user_cap)))
+    cursor.execute("SELECT COUNT(*) FROM information_schema.processlist WHERE user = SUBSTRING_INDEX(USER(), '@', 1)")
+    ours = int(cursor.fetchone()[0])
+    cursor.execute("SHOW GLOBAL STATUS LIKE 'Threads_connected'")
+    everybody = int(cursor.fetchone()[1])
+    product = "MariaDB" if "mariadb" in version.lower() else "MySQL"
+    return Limit(
+        f"{product} {version.split('-')[0]} at {address}",
+        (alias,),
+        min(number for _, number in parts),
+        tuple(parts),
+        others=max(0, everybody - ours),
+        ours=max(0, ours - 1),
+        wait_timeout_s=int(wait_timeout),
+    )
+
+
+def ask_postgresql(cursor: Cursor, alias: str, address: str) -> Limit:
+    """Ask PostgreSQL. Reserved slots are out of reach of an ordinary role, so they count against everybody."""
+    cursor.execute(
+        "SELECT name, setting FROM pg_settings WHERE name IN ('server_version', 'max_connections',"
+        " 'superuser_reserved_connections', 'reserved_connections', 'idle_session_timeout')"
+    )
+    settings = dict(cursor.fetchall())
+    reserved = int(settings.get("superuser_reserved_connections", 0)) + int(settings.get("reserved_connections", 0))
+    parts = [("max_connections less reserved slots", int(settings["max_connections"]) - reserved)]
+    cursor.execute(
+        "SELECT r.rolconnlimit, d.datconnlimit FROM pg_roles r, pg_database d"
+        " WHERE r.rolname = session_user AND d.datname = current_database()"
+    )
+    role_cap, database_cap = cursor.fetchone()
+    if role_cap >= 0:  # -1 is "no limit"
+        parts.append(("CONNECTION LIMIT of the role", role_cap))
+    if database_cap >= 0:
+        parts.append(("CONNECTION LIMIT of the database", database_cap))
+    cursor.execute(
+        "SELECT COUNT(*) FILTER (WHERE usename <> session_user), COUNT(*) FILTER (WHERE usename = session_user)"
+        " FROM pg_stat_activity WHERE backend_type = 'client backend'"
+    )
+    others, ours = cursor.fetchone()
+    timeout_ms = int(settings.get("idle_session_timeout", 0))
+    return Limit(
+        f"PostgreSQL {settings['server_version'].split()[0]} at {address}",
+        (alias,),
+        min(number for _, number in parts),
+        tuple(parts),
+        others=others,
+        ours=max(0, ours - 1),
+        wait_timeout_s=timeout_ms // 1000 if timeout_ms else None,
+    )
+
+
+# How to ask, by Django's name for the kind of database. SQLite is not here: it has no sessions to run out of.
+ASK: dict[str, Callable[[Cursor, str, str], Limit]] = {"mysql": ask_mysql, "postgresql": ask_postgresql}

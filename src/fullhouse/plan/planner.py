@@ -1,0 +1,246 @@
+"""The arithmetic: limits in, a plan out. Pure; every number leaves a step that says how it came about."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import NoReturn
+
+from fullhouse.errors import PlanError
+from fullhouse.plan.limits import Limit
+from fullhouse.plan.machine import Machine
+from fullhouse.settings import Settings
+
+# A tenth of the limit is left to others, and 40 at the most: the figure of the classic recipe for a limit of 1000.
+RESERVE_SHARE = 10
+RECIPE_RESERVE = 40
+# A reload of gunicorn starts the new workers before the old ones have left.
+GENERATIONS = 2
+
+# What fit counts for a worker, from a Django site with its imports (60 to 110 MiB seen), and for a thread with its
+# stack, a request's objects and a result set. A quarter of the memory stays free.
+WORKER_MEMORY = 128 << 20
+THREAD_MEMORY = 8 << 20
+MEMORY_SHARE = 0.75
+# A request in flight may hold its client's socket, a database connection and a file; a worker has files of its own.
+FILES_PER_THREAD = 3
+FILES_PER_WORKER = 64
+# More threads than this on one interpreter spend the core on switching between them.
+MAX_THREADS = 128
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of the plan: the number, and how it came about."""
+
+    name: str
+    value: int | float | str
+    why: str
+
+
+@dataclass(frozen=True)
+class ServerPlan:
+    """One database server's part of the plan.
+
+    reserve: sessions left to others. budget: sessions this host may use. connections: sessions that the plan can hold
+    at once in the worst case.
+    """
+
+    limit: Limit
+    reserve: int
+    budget: int
+    connections: int
+
+    @property
+    def per_thread(self) -> int:
+        """Sessions that one thread may come to need: one for each alias, twice during a reload."""
+        return len(self.limit.aliases) * GENERATIONS
+
+
+@dataclass(frozen=True)
+class Plan:
+    """workers × threads, the pool of each worker (connections it may hold, over all aliases), and the evidence."""
+
+    sizing: str
+    workers: int
+    threads: int
+    pool: int
+    machine: Machine
+    servers: tuple[ServerPlan, ...]
+    steps: tuple[Step, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def requests(self) -> int:
+        """Requests that run at once."""
+        return self.workers * self.threads
+
+
+def make_plan(settings: Settings, machine: Machine, limits: Sequence[Limit]) -> Plan:
+    """The plan for this machine and these database servers (none: SQLite only).
+
+    Raises PlanError where the worst case would not fit a server's budget.
+    """
+    machine, steps = _given_machine(settings, machine)
+    servers = [_budgeted(settings, limit, steps) for limit in limits]
+    size = _size_by_recipe if settings.sizing == "recipe" else _size_to_fit
+    (workers, why_workers), (threads, why_threads) = size(settings, machine, servers)
+    steps += [Step("workers", workers, why_workers), Step("threads", threads, why_threads)]
+    if threads < 1:
+        _refuse_no_thread(settings, servers, workers)
+    if settings.sizing == "recipe":
+        per_thread, why = settings.connections_per_thread, "threads × connections_per_thread"
+    else:
+        per_thread, why = sum(len(limit.aliases) for limit in limits), "threads × networked aliases"
+    steps.append(Step("pool", threads * per_thread, f"{why} = {threads} × {per_thread}"))
+    servers = [_checked(settings, server, workers, threads) for server in servers]
+    return Plan(
+        settings.sizing,
+        workers,
+        threads,
+        threads * per_thread,
+        machine,
+        tuple(servers),
+        tuple(steps),
+        _notes(settings, servers),
+    )
+
+
+def _given_machine(settings: Settings, machine: Machine) -> tuple[Machine, list[Step]]:
+    found = Machine(
+        settings.cores or machine.cores,
+        settings.memory or machine.memory,
+        settings.open_files or machine.open_files,
+        settings.sources["cores"] if settings.cores else machine.cores_from,
+        settings.sources["memory"] if settings.memory else machine.memory_from,
+        settings.sources["open_files"] if settings.open_files else machine.open_files_from,
+    )
+    return found, [
+        Step("cores", found.cores, found.cores_from),
+        Step("memory", f"{found.memory / (1 << 30):.1f} GiB", found.memory_from),
+        Step("open files", found.open_files, found.open_files_from),
+    ]
+
+
+def _budgeted(settings: Settings, limit: Limit, steps: list[Step]) -> ServerPlan:
+    """One server's limit, reserve and budget, with their steps. Raises PlanError for a budget over the limit."""
+    names = ", ".join(limit.aliases)
+    bounds = "; ".join(f"{name} {number}" for name, number in limit.parts)
+    reserve, why_reserve = _reserve(settings, limit)
+    if settings.budget is not None:
+        budget, why_budget = settings.budget, settings.sources["budget"]
+        if budget * settings.hosts > limit.limit:
+            raise PlanError(
+                f"A budget of {budget} sessions for each of {settings.hosts} host(s) is over the limit of "
+                f"{limit.limit} that {limit.server} grants.\nLower the budget to {limit.limit // settings.hosts}, or raise the "
+                "server's limit."
+            )
+    else:
+        budget = max(0, limit.limit - reserve) // settings.hosts
+        why_budget = f"(limit - reserve) / hosts = ({limit.limit} - {reserve}) / {settings.hosts}"
+    steps.append(Step(f"limit of {names}", limit.limit, bounds))
+    steps.append(Step(f"reserve of {names}", reserve, why_reserve))
+    steps.append(Step(f"budget of {names}", budget, why_budget))
+    return ServerPlan(limit, reserve, budget, connections=0)
+
+
+def _reserve(settings: Settings, limit: Limit) -> tuple[int, str]:
+    if settings.reserve is not None:
+        return settings.reserve, settings.sources["reserve"]
+    if settings.sizing == "recipe":
+        return RECIPE_RESERVE, "the recipe's"
+    tenth = min(RECIPE_RESERVE, ceil(limit.limit / RESERVE_SHARE))
+    if limit.others is not None and limit.others > tenth:
+        return limit.others, "other users hold so many sessions now"
+    return tenth, f"a tenth of the limit, {RECIPE_RESERVE} at the most"
+
+
+Figure = tuple[int, str]  # a number, and how it came about
+
+
+def _size_by_recipe(settings: Settings, machine: Machine, servers: Sequence[ServerPlan]) -> tuple[Figure, Figure]:
+    """The classic recipe's workers and threads, each fixed by hand where the settings say so."""
+    if settings.workers:
+        workers = settings.workers, settings.sources["workers"]
+    else:
+        workers = int(2 * machine.cores) + 1, f"2 × cores + 1 = 2 × {machine.cores:g} + 1"
+    if settings.threads:
+        return workers, (settings.threads, settings.sources["threads"])
+    if not servers:
+        return workers, _machine_threads(machine, workers[0])
+    least = min(server.budget for server in servers)
+    threads = int(least / settings.connections_per_thread / workers[0])
+    why = f"budget / connections_per_thread / workers = {least} / {settings.connections_per_thread} / {workers[0]}"
+    return workers, (threads, why)
+
+
+def _size_to_fit(settings: Settings, machine: Machine, servers: Sequence[ServerPlan]) -> tuple[Figure, Figure]:
+    """One worker for each core, and as many threads as the machine and every server's budget carry."""
+    tightest = min(servers, key=lambda server: server.budget // server.per_thread, default=None)
+    carried = None if tightest is None else tightest.budget // tightest.per_thread
+    if settings.workers:
+        workers = settings.workers, settings.sources["workers"]
+    elif carried is not None and 0 < carried < machine.cores:
+        workers = carried, "fewer than cores: the budget carries no more"
+    else:
+        workers = ceil(machine.cores), "one for each core"
+    threads = _machine_threads(machine, workers[0])
+    if settings.threads:
+        threads = settings.threads, settings.sources["threads"]
+    elif tightest is not None and carried is not None and carried // workers[0] < threads[0]:
+        threads = (
+            carried // workers[0],
+            f"budget / aliases / {GENERATIONS} for a reload / workers = {tightest.budget} / "
+            f"{len(tightest.limit.aliases)} / {GENERATIONS} / {workers[0]}; each thread holds its own connections",
+        )
+    return workers, threads
+
+
+def _machine_threads(machine: Machine, workers: int) -> Figure:
+    """Threads of each worker that the machine carries, and what bounds them."""
+    memory = (machine.memory * MEMORY_SHARE - workers * WORKER_MEMORY) / (workers * THREAD_MEMORY)
+    threads, why = min(
+        (int(memory), "what the memory carries at 128 MiB a worker and 8 MiB a thread"),
+        ((machine.open_files - FILES_PER_WORKER) // FILES_PER_THREAD, "what the open-file limit carries at 3 a thread"),
+        (MAX_THREADS, "as many as one process runs well"),
+    )
+    return (threads, why) if threads > 0 else (1, "one at the least: memory or open files are short")
+
+
+def _refuse_no_thread(settings: Settings, servers: Sequence[ServerPlan], workers: int) -> NoReturn:
+    tightest = min(servers, key=lambda server: server.budget // server.per_thread)
+    per_thread = settings.connections_per_thread if settings.sizing == "recipe" else tightest.per_thread
+    raise PlanError(
+        f"No thread fits: {tightest.limit.server} grants {tightest.limit.limit} sessions; a reserve of "
+        f"{tightest.reserve} leaves {tightest.budget} for this host, and {workers} worker(s) with one thread each need "
+        f"{workers * per_thread}.\n"
+        "Raise the server's limit, or lower the reserve or the number of workers (--reserve, --workers)."
+    )
+
+
+def _checked(settings: Settings, server: ServerPlan, workers: int, threads: int) -> ServerPlan:
+    """`server` with its worst case: Django's own engines hold a connection for every thread and alias."""
+    needed = workers * threads * server.per_thread
+    if needed > server.budget:
+        fitting = server.budget // (server.per_thread * workers)
+        lower = f"threads to {fitting} (--threads)" if fitting else "the number of workers (--workers)"
+        raise PlanError(
+            f"The plan needs {needed} sessions of {server.limit.server} in the worst case ({workers} workers × "
+            f"{threads} threads × {len(server.limit.aliases)} alias(es), twice during a reload), and this host's budget is "
+            f"{server.budget} (limit {server.limit.limit}, reserve {server.reserve}, hosts {settings.hosts}).\n"
+            f"Lower {lower}, or raise the server's limit to {needed * settings.hosts + server.reserve}."
+        )
+    return replace(server, connections=needed)
+
+
+def _notes(settings: Settings, servers: Sequence[ServerPlan]) -> tuple[str, ...]:
+    if not servers:
+        return ("SQLite has no sessions to run out of: the machine alone bounds the threads, and writers take turns.",)
+    notes = []
+    for server in servers:
+        left = server.limit.limit - server.budget * settings.hosts
+        if server.limit.others is not None and server.limit.others > left:
+            notes.append(
+                f"Other users hold {server.limit.others} sessions of {server.limit.server} now, and this plan leaves "
+                f"them {left}: raise the reserve."
+            )
+    return tuple(notes)

@@ -1,0 +1,68 @@
+"""The plan as a person reads it, and as a program does."""
+
+import json
+from typing import Any
+
+from fullhouse.plan.planner import Plan, ServerPlan
+
+
+def as_text(plan: Plan, title: str) -> str:
+    """The plan as aligned lines: name, number, how it came about."""
+    rows = [(step.name, _figure(step.value), step.why) for step in plan.steps]
+    names = max(len(name) for name, _, _ in rows)
+    figures = max(len(figure) for _, figure, _ in rows)
+    lines = [f"{title}, sizing {plan.sizing}", ""]
+    lines += [f"  {name:<{names}}  {figure:>{figures}}  {why}".rstrip() for name, figure, why in rows]
+    lines += ["", f"  = {plan.workers} workers × {plan.threads} threads: {plan.requests} requests at once"]
+    lines += [f"  = {server_line(server)}" for server in plan.servers]
+    lines += [f"  note: {note}" for note in plan.notes]
+    return "\n".join(lines)
+
+
+def server_line(server: ServerPlan) -> str:
+    """One database server's part of the plan in one line."""
+    limit = server.limit
+    held = "" if limit.others is None else f"; held now: {limit.ours} by this user, {limit.others} by others"
+    return (
+        f"{', '.join(limit.aliases)}: {limit.server}, {server.connections} connections at the most "
+        f"of a budget of {server.budget}{held}"
+    )
+
+
+def as_json(plan: Plan, project: str) -> str:
+    """The same, for programs. Sessions, bytes and seconds are whole numbers."""
+    document: dict[str, Any] = {
+        "project": project,
+        "sizing": plan.sizing,
+        "workers": plan.workers,
+        "threads": plan.threads,
+        "pool": plan.pool,
+        "requests": plan.requests,
+        "machine": {
+            "cores": plan.machine.cores,
+            "memory": plan.machine.memory,
+            "open_files": plan.machine.open_files,
+        },
+        "servers": [
+            {
+                "server": server.limit.server,
+                "aliases": server.limit.aliases,
+                "limit": server.limit.limit,
+                "parts": [{"name": name, "sessions": number} for name, number in server.limit.parts],
+                "held_by_others": server.limit.others,
+                "held_by_us": server.limit.ours,
+                "wait_timeout_s": server.limit.wait_timeout_s,
+                "reserve": server.reserve,
+                "budget": server.budget,
+                "connections": server.connections,
+            }
+            for server in plan.servers
+        ],
+        "steps": [{"name": step.name, "value": step.value, "why": step.why} for step in plan.steps],
+        "notes": plan.notes,
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def _figure(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,36 @@
+"""From a project's name to its settings and its plan: the one way, for every command and for fullhouse.conf."""
+
+import os
+from argparse import Namespace
+from dataclasses import dataclass
+
+from fullhouse import options, project
+from fullhouse.plan import machine, planner
+from fullhouse.plan.planner import Plan
+from fullhouse.project import Project
+from fullhouse.settings import Settings, from_environment, layered
+from fullhouse.supervisor.gunicorn_settings import from_gunicorn_cmd_args
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A project with the settings in force and the plan that follows from them."""
+
+    project: Project
+    settings: Settings
+    plan: Plan
+
+
+def plan_for(name: str | None, arguments: Namespace) -> Planned:
+    """Find the project, lay its options over one another, ask its databases, and make the plan.
+
+    Raises ConfigurationError, DatabaseError, PlanError.
+    """
+    # The folders to import from are needed to find the settings, which may name further ones for the workers.
+    early = options.from_arguments(from_environment(Settings(), os.environ), arguments)
+    found = project.find(name, early.python_path)
+    settings = layered(Settings(), found.options, f"FULLHOUSE in {found.settings_module}")
+    settings = from_gunicorn_cmd_args(settings, os.environ)
+    settings = options.from_arguments(from_environment(settings, os.environ), arguments)
+    limits = project.ask_limits(found, settings)
+    return Planned(found, settings, planner.make_plan(settings, machine.look(), limits))

@@ -1,0 +1,206 @@
+"""The Django project that is served: found, its settings read, its databases asked. The commands' door to Django."""
+
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fullhouse.errors import ApplicationError, ConfigurationError, DatabaseError
+from fullhouse.plan import limits
+from fullhouse.plan.limits import Limit
+from fullhouse.settings import Settings, nearest
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+SETTINGS_VARIABLE = "DJANGO_SETTINGS_MODULE"
+LOCAL_HOSTS = {"", "localhost", "127.0.0.1", "::1"}
+NO_DATABASE = "django.db.backends.dummy"
+DEFAULT_PORTS = {"mysql": "3306", "postgresql": "5432"}
+
+
+@dataclass(frozen=True)
+class Project:
+    """A Django project by name, with the module of its settings (imported by `find`, without its apps)."""
+
+    name: str
+    settings_module: str
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The FULLHOUSE dict of its settings. Raises ConfigurationError where it is no dict."""
+        from django.conf import settings
+
+        options = getattr(settings, "FULLHOUSE", {})
+        if not isinstance(options, Mapping):
+            raise ConfigurationError(f"{self.settings_module}: FULLHOUSE must be a dict, not {type(options).__name__}.")
+        return options
+
+    @property
+    def application(self) -> str:
+        """Dotted path of its WSGI application, as WSGI_APPLICATION says, else `NAME.wsgi.application`."""
+        from django.conf import settings
+
+        return settings.WSGI_APPLICATION or f"{self.name}.wsgi.application"
+
+    def load_application(self) -> Callable[..., Any]:
+        """Import the WSGI application, which sets Django up with all its apps. Raises ApplicationError."""
+        from django.utils.module_loading import import_string
+
+        try:
+            application: Callable[..., Any] = import_string(self.application)
+        except Exception as error:
+            raise ApplicationError(
+                f"{self.application} does not load: {_said(error)}\n"
+                f"Fix it ({_place(error)}), or see the whole traceback with --traceback."
+            ) from error
+        return application
+
+
+def find(name: str | None, python_path: Sequence[str] = ()) -> Project:
+    """The project `name`, or the one that DJANGO_SETTINGS_MODULE names; its settings are imported.
+
+    `mysite` means `mysite.settings`, unless DJANGO_SETTINGS_MODULE names another module of `mysite`.
+    Raises ConfigurationError.
+    """
+    for folder in reversed([*python_path, os.getcwd()]):
+        if os.path.abspath(folder) not in sys.path:
+            sys.path.insert(0, os.path.abspath(folder))
+    from_environment = os.environ.get(SETTINGS_VARIABLE, "")
+    if name is None:
+        if not from_environment:
+            raise ConfigurationError(f"Which project? Name it, or set {SETTINGS_VARIABLE}.{_projects_here()}")
+        name = from_environment.split(".")[0]
+    elif not from_environment:
+        from_environment = f"{name}.settings"
+    elif not from_environment.startswith(f"{name}."):
+        raise ConfigurationError(
+            f"The project is {name}, but {SETTINGS_VARIABLE} is {from_environment}.\nUnset one of the two."
+        )
+    _import_settings(name, from_environment)
+    return Project(name, from_environment)
+
+
+def module_named_by(application: str | None) -> str | None:
+    """The project of `mysite.wsgi:application`, where DJANGO_SETTINGS_MODULE does not say it already."""
+    if os.environ.get(SETTINGS_VARIABLE) or application is None:
+        return None
+    return application.partition(":")[0].rpartition(".")[0] or None
+
+
+def _import_settings(name: str, module: str) -> None:
+    if not _exists(module):
+        raise ConfigurationError(
+            f"There is no Django project {name!r} here: {module} is not found from {os.getcwd()}.{_projects_here(name)}"
+        )
+    os.environ[SETTINGS_VARIABLE] = module
+    from django.conf import settings
+    from django.core.exceptions import ImproperlyConfigured
+
+    try:
+        settings.DATABASES  # noqa: B018 - the first access imports the module
+    except ImproperlyConfigured as error:
+        raise ConfigurationError(f"{module} is refused by Django: {error}") from error
+    except Exception as error:
+        raise ConfigurationError(
+            f"{module} does not import: {_said(error)}\n"
+            f"Fix it ({_place(error)}), or see the whole traceback with --traceback."
+        ) from error
+
+
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError as error:
+        if error.name is not None and module.startswith(error.name):
+            return False
+        raise ConfigurationError(f"{module} does not import: {_said(error)} ({_place(error)})") from error
+    except Exception as error:
+        raise ConfigurationError(f"{module} does not import: {_said(error)} ({_place(error)})") from error
+
+
+def _projects_here(wanted: str = "") -> str:
+    """A hint: the projects in this folder, or in the folders right below it."""
+    found = sorted(path.parent.name for path in Path.cwd().glob("*/settings.py"))
+    below = sorted(path.parent.parent.name for path in Path.cwd().glob("*/*/settings.py"))
+    if found:
+        return nearest(wanted, found) or f" Found here: {', '.join(found)}."
+    if below:
+        return f"\nThere is a project in the folder {below[0]}: change into it first."
+    return "\nChange into the folder that holds manage.py, or add it with --python-path."
+
+
+def ask_limits(project: Project, settings: Settings) -> list[Limit]:
+    """The limit of every database server behind `DATABASES`; none for SQLite.
+
+    Opens one connection for each alias, one after the other, and closes it. Where the limit is given, nothing is
+    asked, and a project on SQLite is planned as if its database had that limit. Raises DatabaseError.
+    """
+    from django.db import DEFAULT_DB_ALIAS, connections
+
+    by_server: dict[tuple[str, str, str], list[Limit]] = {}
+    for connection in connections.all():
+        if connection.vendor == "sqlite" or connection.settings_dict["ENGINE"] == NO_DATABASE:
+            continue
+        vendor, host, port = server = _server_of(connection)
+        if settings.max_connections is not None:
+            said_by = settings.sources["max_connections"]
+            limit = limits.given([connection.alias], settings.max_connections, said_by)
+        elif vendor not in limits.ASK:
+            raise ConfigurationError(
+                f"The limit of database {connection.alias!r} ({connection.settings_dict['ENGINE']}) cannot be asked.\n"
+                "Give it with --max-connections."
+            )
+        else:
+            limit = _ask(connection, f"{host}:{port}" if not host.startswith("/") else host)
+        by_server.setdefault(server, []).append(limit)
+    if settings.max_connections is not None and not by_server:
+        return [limits.given([DEFAULT_DB_ALIAS], settings.max_connections, settings.sources["max_connections"])]
+    return [limits.merged(found) for found in by_server.values()]
+
+
+def _server_of(connection: "BaseDatabaseWrapper") -> tuple[str, str, str]:
+    """(vendor, host, port): aliases with the same answer share a server, and so its sessions."""
+    host = str(connection.settings_dict.get("HOST") or "")
+    port = str(connection.settings_dict.get("PORT") or DEFAULT_PORTS.get(connection.vendor, ""))
+    return connection.vendor, "localhost" if host in LOCAL_HOSTS else host, port
+
+
+def _ask(connection: "BaseDatabaseWrapper", address: str) -> Limit:
+    from django.core.exceptions import ImproperlyConfigured
+    from django.db.utils import Error
+
+    database = connection.settings_dict
+    try:
+        with connection.cursor() as cursor:
+            return limits.ASK[connection.vendor](cursor, connection.alias, address)
+    except ImproperlyConfigured as error:
+        raise ConfigurationError(f"Database {connection.alias!r}: {error}") from error
+    except Error as error:
+        raise DatabaseError(
+            f"Database {connection.alias!r} at {address} (user {database.get('USER')!r}, name "
+            f"{database.get('NAME')!r}) cannot be asked for its limits: {_said(error)}\n"
+            "Start it or correct DATABASES; --max-connections plans without asking."
+        ) from error
+    finally:
+        connection.close()
+
+
+def _said(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or "no message"
+    return f"{type(error).__name__}: {text}"
+
+
+def _place(error: BaseException) -> str:
+    """`file, line N`: where the error came up, in the user's code where there is some."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    here = os.getcwd()
+    own = [frame for frame in frames if frame.filename.startswith(here) and "site-packages" not in frame.filename]
+    frame = (own or frames)[-1]
+    return f"{frame.filename}, line {frame.lineno}"

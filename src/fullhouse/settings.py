@@ -1,0 +1,386 @@
+"""Every option of fullhouse in one table, and the layers that fill it.
+
+The table is the frozen dataclass `Settings`: a field is an option, its metadata say how it is read, checked and
+explained. The same table feeds the `FULLHOUSE` dict of a Django project, the `FULLHOUSE_*` environment variables,
+the command line and the reference page (`docs/settings.md`). A later layer wins:
+
+    defaults < FULLHOUSE dict < environment < command line
+"""
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any
+
+from fullhouse.errors import ConfigurationError
+
+ENVIRONMENT_PREFIX = "FULLHOUSE_"
+# Variables of the demo site share the prefix and are none of the server's options.
+FOREIGN_PREFIXES = ("FULLHOUSE_DEMO_",)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How values of one type are read from text, checked, and named in an error."""
+
+    description: str
+    from_text: Callable[[str], Any]
+    check: Callable[[Any], Any]
+    repeatable: bool = False
+    is_flag: bool = False
+
+
+@dataclass(frozen=True)
+class Option:
+    """One row of the table, as the command line, the environment and the reference page see it."""
+
+    name: str
+    kind: Kind
+    default: Any
+    group: str
+    help: str
+    gunicorn: str | None
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return ENVIRONMENT_PREFIX + self.name.upper()
+
+
+def _reject(value: object) -> Any:
+    raise ValueError(value)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) and value else _reject(value)
+
+
+def whole_number(minimum: int) -> Kind:
+    def check(value: object) -> int:
+        ok = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+        return value if ok and isinstance(value, int) else _reject(value)
+
+    return Kind(f"a whole number of at least {minimum}", lambda text: check(int(text)), check)
+
+
+def positive_number() -> Kind:
+    def check(value: object) -> float:
+        ok = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+        return float(value) if ok and isinstance(value, int | float) else _reject(value)
+
+    return Kind("a number above 0", lambda text: check(float(text)), check)
+
+
+def one_of(*choices: str) -> Kind:
+    def check(value: object) -> str:
+        return value if isinstance(value, str) and value in choices else _reject(value)
+
+    return Kind("one of " + ", ".join(choices), check, check)
+
+
+def _memory_size(text: str) -> int:
+    units = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+    number, unit = text.strip().lower().removesuffix("ib").removesuffix("b"), 1
+    if number and number[-1] in units:
+        number, unit = number[:-1], units[number[-1]]
+    return _whole_size(int(float(number) * unit))
+
+
+def _whole_size(value: object) -> int:
+    if isinstance(value, str):
+        return _memory_size(value)
+    ok = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return value if ok and isinstance(value, int) else _reject(value)
+
+
+def _truth(text: str) -> bool:
+    words = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
+    return words[text.strip().lower()]
+
+
+def _bool(value: object) -> bool:
+    return value if isinstance(value, bool) else _reject(value)
+
+
+def _text_list(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",")]
+    if not isinstance(value, list | tuple) or not value:
+        _reject(value)
+    return tuple(_text(part) for part in value)
+
+
+def _pairs_from_text(text: str) -> Mapping[str, str]:
+    return dict(_pair(word) for word in shlex.split(text))
+
+
+def _pair(word: str) -> tuple[str, str]:
+    name, equals, value = word.partition("=")
+    return (name, value) if name and equals else _reject(word)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        _reject(value)
+    return MappingProxyType(dict(value))
+
+
+TEXT = Kind("a text that is not empty", _text, _text)
+SWITCH = Kind("True or False", _truth, _bool, is_flag=True)
+MEMORY = Kind("a size in bytes, or with a unit such as 512M or 8G", _memory_size, _whole_size)
+TEXT_LIST = Kind("a list of texts, or one text with commas", _text_list, _text_list, repeatable=True)
+PAIRS = Kind("NAME=VALUE pairs (a dict in settings)", _pairs_from_text, _mapping, repeatable=True)
+
+
+def _option(kind: Kind, default: Any, group: str, help_text: str, gunicorn: str | None = None) -> Any:
+    metadata = {"kind": kind, "group": group, "help": help_text, "gunicorn": gunicorn}
+    return field(default_factory=lambda: default, metadata=metadata)
+
+
+PLAN, SERVING, LOGS, PROCESS = "The plan", "Serving", "Logs", "The processes"
+NO_PAIRS: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options in force. Frozen: whoever wants another value makes a new one with `layered`."""
+
+    sizing: str = _option(
+        one_of("fit", "recipe"),
+        "fit",
+        PLAN,
+        "fit: one worker per core, threads by what the machine and the database carry. recipe: the classic "
+        "2 × cores + 1 workers and (limit - reserve) / connections_per_thread / workers threads.",
+    )
+    workers: int | None = _option(
+        whole_number(1),
+        None,
+        PLAN,
+        "Worker processes. Default: planned. WEB_CONCURRENCY sets it too.",
+        "workers",
+    )
+    threads: int | None = _option(
+        whole_number(1),
+        None,
+        PLAN,
+        "Threads of each worker, so the requests it runs at once. Default: planned.",
+        "threads",
+    )
+    reserve: int | None = _option(
+        whole_number(0),
+        None,
+        PLAN,
+        "Sessions of each database server left to others (people, cron jobs, other sites). Default: a tenth of the "
+        "limit, 40 at the most, and never fewer than other users hold now. recipe: 40.",
+    )
+    hosts: int = _option(whole_number(1), 1, PLAN, "Hosts that run this site and share the database's limit equally.")
+    budget: int | None = _option(
+        whole_number(1),
+        None,
+        PLAN,
+        "Database sessions that this host may use, fixed by hand. Default: (limit - reserve) / hosts.",
+    )
+    connections_per_thread: int = _option(
+        whole_number(1),
+        2,
+        PLAN,
+        "What sizing=recipe counts for each thread.",
+    )
+    max_connections: int | None = _option(
+        whole_number(1),
+        None,
+        PLAN,
+        "The database's limit, given instead of asked: nothing connects to it.",
+    )
+    cores: float | None = _option(positive_number(), None, PLAN, "Processor cores, given instead of looked up.")
+    memory: int | None = _option(MEMORY, None, PLAN, "Memory, given instead of looked up: 512M, 8G, or bytes.")
+    open_files: int | None = _option(
+        whole_number(64),
+        None,
+        PLAN,
+        "Open-file limit of a process, given instead of looked up.",
+    )
+
+    bind: tuple[str, ...] = _option(
+        TEXT_LIST,
+        ("127.0.0.1:8000",),
+        SERVING,
+        "Addresses to listen on: HOST:PORT or unix:PATH. PORT=8080 in the environment means 0.0.0.0:8080.",
+        "bind",
+    )
+    backlog: int = _option(
+        whole_number(1),
+        2048,
+        SERVING,
+        "Connections that may wait in the kernel to be accepted.",
+        "backlog",
+    )
+    certfile: str | None = _option(TEXT, None, SERVING, "TLS certificate (PEM); serves HTTPS.", "certfile")
+    keyfile: str | None = _option(TEXT, None, SERVING, "Private key of the certificate (PEM).", "keyfile")
+    timeout: int = _option(
+        whole_number(0),
+        60,
+        SERVING,
+        "Seconds without a sign of life after which a worker is replaced; 0: never.",
+        "timeout",
+    )
+    graceful_timeout: int = _option(
+        whole_number(1),
+        60,
+        SERVING,
+        "Seconds that running requests get to finish at a stop or reload.",
+        "graceful_timeout",
+    )
+    keepalive: int = _option(
+        whole_number(0),
+        30,
+        SERVING,
+        "Seconds an idle client connection is kept; keep it above the idle time of a load balancer in front.",
+        "keepalive",
+    )
+    max_requests: int = _option(
+        whole_number(0),
+        0,
+        SERVING,
+        "Replace a worker after so many requests, give or take 5 %; 0: never.",
+        "max_requests",
+    )
+    reload: bool = _option(SWITCH, False, SERVING, "Reload when code changes. For development.", "reload")
+
+    access_log: str | None = _option(
+        TEXT,
+        None,
+        LOGS,
+        "File for one line per request; - is the terminal. Default: none.",
+        "accesslog",
+    )
+    error_log: str = _option(TEXT, "-", LOGS, "File for the server's own messages; - is the terminal.", "errorlog")
+    access_log_format: str = _option(
+        TEXT,
+        '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',
+        LOGS,
+        "Format of an access log line, in gunicorn's atoms.",
+        "access_log_format",
+    )
+    log_level: str = _option(
+        one_of("debug", "info", "warning", "error", "critical"),
+        "warning",
+        LOGS,
+        "The least grave messages of the error log.",
+        "loglevel",
+    )
+
+    process_name: str | None = _option(
+        TEXT,
+        None,
+        PROCESS,
+        'Name in ps and top. Default: "fullhouse: PROJECT".',
+        "proc_name",
+    )
+    python_path: tuple[str, ...] = _option(
+        TEXT_LIST,
+        (),
+        PROCESS,
+        "Folders to import from, before all others.",
+        "pythonpath",
+    )
+    env: Mapping[str, str] = _option(
+        PAIRS,
+        NO_PAIRS,
+        PROCESS,
+        "Environment variables for the workers.",
+        "raw_env",
+    )
+    gunicorn: Mapping[str, Any] = _option(
+        PAIRS,
+        NO_PAIRS,
+        PROCESS,
+        "Any other setting of gunicorn, by its name; gunicorn checks the value.",
+    )
+
+    # Where each value that is not a default came from: {"workers": "WEB_CONCURRENCY"}.
+    sources: Mapping[str, str] = field(default_factory=lambda: NO_PAIRS, compare=False)
+
+
+OPTIONS: Mapping[str, Option] = MappingProxyType(
+    {
+        row.name: Option(name=row.name, default=getattr(Settings(), row.name), **row.metadata)
+        for row in fields(Settings)
+        if row.metadata
+    }
+)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """` Did you mean X?` for a misspelt name, or nothing where no known name is near."""
+    matches = get_close_matches(name, list(known), n=1)
+    return f" Did you mean {matches[0]}?" if matches else ""
+
+
+def layered(settings: Settings, values: Mapping[str, Any], source: str | Mapping[str, str]) -> Settings:
+    """`settings` with `values` laid over it, checked.
+
+    Args:
+        values: native values by option name; text for anything is accepted only by `from_environment`.
+        source: who says so, for errors and the plan; or one such text for each name.
+    Raises:
+        ConfigurationError: an unknown name or an impossible value.
+    """
+    checked: dict[str, Any] = {}
+    sources = dict(settings.sources)
+    for name, value in values.items():
+        said_by = source if isinstance(source, str) else source[name]
+        option = OPTIONS.get(name)
+        if option is None:
+            raise ConfigurationError(f"{said_by}: there is no option {name!r}.{nearest(name, OPTIONS)}")
+        try:
+            checked[name] = option.kind.check(value) if value != option.default else value
+        except (ValueError, KeyError):
+            raise ConfigurationError(f"{said_by}: {name} must be {option.kind.description}, not {value!r}.") from None
+        sources[name] = said_by
+    return replace(settings, **checked, sources=MappingProxyType(sources))
+
+
+def from_text(name: str, text: str, said_by: str) -> Any:
+    """The value of option `name` that `text` stands for. Raises ConfigurationError."""
+    option = OPTIONS[name]
+    try:
+        return option.kind.from_text(text)
+    except (ValueError, KeyError):
+        raise ConfigurationError(f"{said_by}: {name} must be {option.kind.description}, not {text!r}.") from None
+
+
+def from_environment(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    """`settings` with PORT, WEB_CONCURRENCY and then the FULLHOUSE_* variables laid over it."""
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    if environ.get("PORT"):
+        values["bind"], sources["bind"] = (f"0.0.0.0:{environ['PORT']}",), "PORT"
+    if environ.get("WEB_CONCURRENCY"):
+        values["workers"] = from_text("workers", environ["WEB_CONCURRENCY"], "WEB_CONCURRENCY")
+        sources["workers"] = "WEB_CONCURRENCY"
+    by_variable = {option.variable: option for option in OPTIONS.values()}
+    for variable, text in environ.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable.startswith(FOREIGN_PREFIXES):
+            continue
+        if variable not in by_variable:
+            raise ConfigurationError(
+                f"environment: no option has the variable {variable}.{nearest(variable, by_variable)}"
+            )
+        name = by_variable[variable].name
+        values[name], sources[name] = from_text(name, text, variable), variable
+    return layered(settings, values, sources)

@@ -1,0 +1,1 @@
+"""Serving: the listening sockets, and gunicorn's master with its workers."""

@@ -1,0 +1,92 @@
+"""From our options and the plan to gunicorn's settings, checked by gunicorn itself."""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from gunicorn.config import Config
+
+from fullhouse.errors import ConfigurationError
+from fullhouse.plan.planner import Plan
+from fullhouse.settings import OPTIONS, Settings, layered, nearest
+
+MAX_REQUESTS_JITTER = 0.05
+# Our option for each setting of gunicorn that has one.
+OURS = {option.gunicorn: option.name for option in OPTIONS.values() if option.gunicorn}
+
+
+def gunicorn_settings(settings: Settings, plan: Plan, project: str) -> dict[str, Any]:
+    """gunicorn's settings by name, every one accepted by gunicorn. Raises ConfigurationError."""
+    values: dict[str, Any] = {gunicorn: getattr(settings, ours) for gunicorn, ours in OURS.items()}
+    values |= {
+        "bind": list(settings.bind),
+        "workers": plan.workers,
+        "threads": plan.threads,
+        "worker_class": "gthread",
+        "max_requests_jitter": round(settings.max_requests * MAX_REQUESTS_JITTER),
+        "proc_name": settings.process_name or f"fullhouse: {project}",
+        "pythonpath": ",".join(settings.python_path) or None,
+        "raw_env": [f"{name}={value}" for name, value in settings.env.items()],
+        # The default is one path for all of a user's servers, which the last one started takes over.
+        "control_socket_disable": True,
+    }
+    return checked({**values, **_passed_through(settings)})
+
+
+def _passed_through(settings: Settings) -> Mapping[str, Any]:
+    said_by = settings.sources.get("gunicorn", "gunicorn")
+    for name in settings.gunicorn:
+        if name in OURS:
+            raise ConfigurationError(f"{said_by}: gunicorn's {name} is the option {OURS[name]!r} here; set that one.")
+    return settings.gunicorn
+
+
+def checked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` as gunicorn's own validators accept them. Raises ConfigurationError."""
+    config = Config()
+    for name, value in values.items():
+        if name not in config.settings:
+            raise ConfigurationError(f"gunicorn has no setting {name!r}.{nearest(name, config.settings)}")
+        try:
+            config.set(name, value)
+        except (TypeError, ValueError, AssertionError, AttributeError, ImportError) as error:
+            raise ConfigurationError(f"gunicorn refuses {name} = {value!r}: {error}") from error
+    return dict(values)
+
+
+def from_gunicorn_cmd_args(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    """`settings` with GUNICORN_CMD_ARGS laid over it: it keeps its meaning, and the plan takes it in.
+
+    Raises ConfigurationError.
+    """
+    if not environ.get("GUNICORN_CMD_ARGS"):
+        return settings
+    config = Config()
+    parser = config.parser()
+    parser.exit_on_error = False
+    try:
+        namespace, unknown = parser.parse_known_args(config.get_cmd_args_from_env())
+    except argparse.ArgumentError as error:
+        raise ConfigurationError(f"GUNICORN_CMD_ARGS: {error}") from error
+    if unknown:
+        raise ConfigurationError(f"GUNICORN_CMD_ARGS: gunicorn has no option {unknown[0]}.")
+    words = vars(namespace)
+    given = {name: value for name, value in words.items() if value is not None and name not in ("args", "config")}
+    if words.get("config"):
+        raise ConfigurationError(
+            f"GUNICORN_CMD_ARGS names the configuration file {words['config']}, which would hide the plan.\n"
+            "Put its settings into FULLHOUSE['gunicorn'], or start gunicorn yourself with -c."
+        )
+    ours = {OURS[name]: _native(name, value) for name, value in given.items() if name in OURS}
+    theirs = {name: value for name, value in given.items() if name not in OURS}
+    if theirs:
+        ours["gunicorn"] = {**settings.gunicorn, **theirs}
+    return layered(settings, ours, "GUNICORN_CMD_ARGS")
+
+
+def _native(name: str, value: Any) -> Any:
+    """gunicorn's command line gives texts where our options are numbers, lists or pairs."""
+    kind = OPTIONS[OURS[name]].kind
+    if name == "raw_env":
+        return dict(pair.partition("=")[::2] for pair in value)
+    return kind.from_text(value) if isinstance(value, str) else value

@@ -1,0 +1,78 @@
+"""One gunicorn master under the plan, in this process."""
+
+import logging
+import mmap
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+
+from fullhouse.errors import ApplicationError
+
+# The exit codes with which gunicorn's arbiter ends when no worker can load the application.
+BOOT_FAILURES = (Arbiter.WORKER_BOOT_ERROR, Arbiter.APP_LOAD_ERROR)
+
+
+class Loads(Protocol):
+    """A project whose WSGI application can be loaded. Raises ApplicationError."""
+
+    def load_application(self) -> Callable[..., Any]: ...
+
+
+class ToldOnce:
+    """Lets the first worker whose application does not load tell why, and keeps the rest from repeating it.
+
+    The flag is a byte of memory shared by the master and its forks: set by a worker, read by all.
+    """
+
+    def __init__(self) -> None:
+        self._flag = mmap.mmap(-1, 1)
+
+    def tell(self, text: str) -> None:
+        if not self._flag[0]:
+            self._flag[0] = 1
+            print(text, file=sys.stderr, flush=True)  # noqa: T201 - the worker's one word to the person
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """A logging filter: gunicorn's account of a failure that was told adds nothing."""
+        return not self._flag[0]
+
+
+class Master(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's application object: settings are given, the WSGI application is loaded in each worker."""
+
+    def __init__(self, project: Loads, values: Mapping[str, Any], *, with_traceback: bool = False) -> None:
+        self._project = project
+        self._values = values
+        self._with_traceback = with_traceback
+        self._failure = ToldOnce()
+        super().__init__()
+        logging.getLogger("gunicorn.error").addFilter(self._failure)
+
+    def load_config(self) -> None:
+        for name, value in self._values.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Callable[..., Any]:
+        try:
+            return self._project.load_application()
+        except ApplicationError as error:
+            if self._with_traceback and error.__cause__ is not None:
+                self._failure.tell("".join(traceback.format_exception(error.__cause__)).rstrip())
+            else:
+                self._failure.tell(f"fullhouse: {error}")
+            sys.exit(Arbiter.APP_LOAD_ERROR)
+
+
+def serve(project: Loads, values: Mapping[str, Any], *, with_traceback: bool) -> int:
+    """Serve until a signal ends it. Returns the exit code: ApplicationError's where the application did not load."""
+    try:
+        Master(project, values, with_traceback=with_traceback).run()
+    except SystemExit as end:
+        if end.code in BOOT_FAILURES:
+            return ApplicationError.exit_code
+        return end.code if isinstance(end.code, int) else 0
+    return 0
