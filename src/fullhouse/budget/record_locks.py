@@ -27,7 +27,7 @@ else:
 def try_lock(descriptor: int, byte: int) -> bool:
     """Lock one byte for this process alone; False if another process has it."""
     try:
-        _change(descriptor, fcntl.LOCK_EX, byte, 1)
+        _change(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, byte, 1)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             return False
@@ -37,7 +37,7 @@ def try_lock(descriptor: int, byte: int) -> bool:
 
 def lock_shared(descriptor: int, start: int, length: int) -> None:
     """Lock `length` > 0 bytes together with any other process that locks them so."""
-    _change(descriptor, fcntl.LOCK_SH, start, length)
+    _change(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, start, length)
 
 
 def unlock(descriptor: int, start: int, length: int) -> None:
@@ -73,10 +73,10 @@ def locked_by_others(descriptor: int, start: int, stop: int) -> Iterator[range]:
 
 def _change(descriptor: int, operation: int, start: int, length: int) -> None:
     try:
-        fcntl.lockf(descriptor, operation | fcntl.LOCK_NB, length, start, os.SEEK_SET)
+        fcntl.lockf(descriptor, operation, length, start, os.SEEK_SET)
     except OSError as error:
         if error.errno != errno.ENOLCK:
             raise
         raise ConfigurationError(
-            "The file system of the slot file gives no more record locks (ENOLCK): use a folder on a local one."
+            "The file system of the slot file has no record locks left (ENOLCK): use a local one."
         ) from error

@@ -237,7 +237,7 @@ class Share:
             self._file.announce_locked()
 
     def above_fair_share(self) -> bool:
-        """Whether this pool borrows: holds more than its share, scaled down if more is claimed than exists."""
+        """Whether this pool borrows: holds more than its share, scaled down as it may be."""
         with self._file.mutex:
             return self.held > self._entitled_locked()
 
