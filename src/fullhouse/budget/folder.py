@@ -1,0 +1,87 @@
+"""Where the slot files of a user live, and who may touch them.
+
+Whoever can open a slot file can hold back every slot, so the folder and the file must be ours alone.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from fullhouse.errors import ConfigurationError
+
+_SYSTEM_FOLDER = Path("/run/fullhouse")
+_TEMPORARY_FOLDER = Path("/tmp")  # noqa: S108  what we put there is checked by open_private_folder
+_SLUG_LENGTH = 60
+
+
+def runtime_folder(system: Path = _SYSTEM_FOLDER, temporary: Path = _TEMPORARY_FOLDER) -> Path:
+    """The folder of this user's slot files: `system` if it is ours or can be made, else one in `temporary`.
+
+    It depends on the user and the host only. `XDG_RUNTIME_DIR` and `TMPDIR` are ignored on purpose: a login
+    shell, a cron job and a service of one user see different values, and must see the same budget.
+    Raises ConfigurationError if the folder is not private.
+    """
+    user = os.geteuid()
+    with suppress(OSError):  # exists; or we are not root; or there is no /run, as on macOS
+        system.mkdir(mode=0o700)
+    folder = system if _owner(system) == user else temporary / f"fullhouse-{user}"
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    os.close(open_private_folder(folder))
+    return folder
+
+
+def slot_path(folder: Path, server: str, user: str) -> Path:
+    """The slot file of one database user on one server: a readable name, made unique by a hash."""
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{user}-at-{server}".lower()).strip("-")[:_SLUG_LENGTH]
+    digest = hashlib.sha256(f"{server}\0{user}".encode()).hexdigest()[:12]
+    return folder / f"{slug}-{digest}.slots"
+
+
+def open_private_folder(folder: Path) -> int:
+    """A descriptor of an existing folder that only we can write; ConfigurationError for any other.
+
+    As long as the descriptor is open, it holds the shared `flock` that makes systemd-tmpfiles leave the
+    folder and its files alone, whatever their age.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{folder} cannot be opened as a folder ({error.strerror}): "
+            "create it with mode 0700, as the user of the site; a symbolic link is not accepted."
+        ) from error
+    try:
+        require_private(folder, os.fstat(descriptor), 0o755)
+    except ConfigurationError:
+        os.close(descriptor)
+        raise
+    with suppress(BlockingIOError):  # somebody is cleaning up at this moment
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return descriptor
+
+
+def require_private(path: Path, status: os.stat_result, widest_mode: int) -> None:
+    """Refuse, with a ConfigurationError, what another user owns or has more rights to than `widest_mode`."""
+    user = os.geteuid()
+    if status.st_uid != user:
+        raise ConfigurationError(
+            f"{path} belongs to uid {status.st_uid}, and this process runs as uid {user}: "
+            "run all processes of a site as one user."
+        )
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o777 & ~widest_mode:
+        raise ConfigurationError(
+            f"{path} has mode {mode:04o}, which lets other users interfere: chmod {widest_mode:04o} {path}"
+        )
+
+
+def _owner(path: Path) -> int | None:
+    try:
+        return path.lstat().st_uid
+    except OSError:
+        return None
