@@ -1,0 +1,299 @@
+"""The pool: connections of one process to one database, lent to its threads, each standing on a slot of the
+host.
+
+Who owns what. `Books` says which connection is whose and what has to be done next; `Pool` has the one lock
+that guards the books, and carries out what they say. Three kinds of threads meet here:
+
+- Borrowers call `checkout` and `checkin`. They block on this lock, held for microseconds only, and on their
+  own place in the line, never on a driver or a server: a checkout ends within its deadline, whatever hangs.
+- Background threads connect, check, reset and close. They take the lock only to report.
+- The alarm calls `_tick`, which retires what aged and never blocks.
+
+No driver is called under the lock; of `Slots` only what returns at once. Lock order: pool, then background or
+slots.
+
+A dirty connection is reset in the background too: the returning request goes on at once, a server that hangs
+holds it up no more than its queries did, and who waits gets the connection as soon as it is clean.
+"""
+
+import logging
+import random as random_module
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+from typing import Generic
+
+from fullhouse.pool import errors, guard
+from fullhouse.pool.background import BackgroundThreads
+from fullhouse.pool.books import Books
+from fullhouse.pool.errands import Attempt, Check, Close, Errand, Open, Reset, WakeAt
+from fullhouse.pool.options import PoolOptions
+from fullhouse.pool.protocols import Background, C, Driver, Slots
+from fullhouse.pool.sessions import Lease, Session, Waiter
+from fullhouse.pool.statistics import PoolStatistics
+
+logger = logging.getLogger("fullhouse.pool")
+
+
+class Pool(Generic[C]):
+    """Lends connections. Opens none before somebody waits for one.
+
+    `name` stands in errors, logs and thread names. `clock` and `background` are replaced in tests only.
+    """
+
+    def __init__(
+        self,
+        driver: Driver[C],
+        slots: Slots,
+        options: PoolOptions,
+        *,
+        name: str = "default",
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = random_module.random,
+        background: Background | None = None,
+    ) -> None:
+        self.name = name
+        self.options = options
+        self._driver = driver
+        self._slots = slots
+        self._clock = clock
+        self._random = random
+        self._background = background or BackgroundThreads(name, clock)
+        self._lock = threading.Lock()
+        self._books: Books[C] = Books(options, slots, random)
+        guard.watch_forks(self)
+
+    def checkout(self, timeout_s: float | None = None) -> Lease[C]:
+        """Borrow a connection until it is checked in; waits up to `timeout_s` (None: the option
+        `checkout_timeout_s`).
+
+        Raises PoolExhausted or DatabaseDown when the time is up, or at once when `max_waiting` others wait;
+        PoolClosed after `close`, or where opening is forbidden.
+        """
+        now = self._clock()
+        with self._lock:
+            lease = self._books.lend_nowait(threading.current_thread(), now)
+        if lease is not None:
+            return lease
+        return self._checkout_waiting(
+            now, self.options.checkout_timeout_s if timeout_s is None else timeout_s
+        )
+
+    def checkin(self, lease: Lease[C], *, dirty: bool = False, broken: bool = False) -> None:
+        """Return a connection. Does not wait for the server.
+
+        `dirty`: its session state was changed, it is reset before anyone else gets it. `broken`: it does not
+        work any more; it is closed, and so are all idle ones, which nobody has heard of since. A lease that
+        has ended is ignored: checked in before, reclaimed from a thread that ended, or left behind by a fork.
+        """
+        now = self._clock()
+        with self._lock:
+            errands = self._books.take_back(lease, now, dirty=dirty, broken=broken)
+        if errands:
+            self._run(errands)
+
+    def close(self) -> None:
+        """Lend no more, send waiters away with PoolClosed, and close: what is lent at its check-in.
+
+        From now on whoever parts with a connection closes it himself, as the process may end any moment.
+        """
+        with self._lock:
+            errands = self._books.shut_down()
+        self._run(errands)
+
+    def statistics(self) -> PoolStatistics:
+        """A snapshot."""
+        with self._lock:
+            return self._statistics_locked(self._clock())
+
+    # -- Waiting --------------------------------------------------------------------------------------------
+
+    def _checkout_waiting(self, began_at: float, timeout_s: float) -> Lease[C]:
+        waiter, errands = self._join_line()
+        try:
+            self._run(errands)
+            called = waiter.wait_called(began_at + timeout_s - self._clock())
+        except (
+            BaseException
+        ):  # a KeyboardInterrupt, say: neither the place in the line nor a connection may be lost
+            with self._lock:
+                self._books.leave_line(waiter)
+            if waiter.lease is not None:
+                self.checkin(waiter.lease)
+            raise
+        if not called:
+            with self._lock:
+                if waiter.lease is None and not self._books.shut:
+                    refusal = self._refusal_locked(f"no connection within {timeout_s:g} s")
+                    self._books.leave_line(waiter)
+                    raise refusal
+        if waiter.lease is None:
+            raise self._closed()
+        return waiter.lease
+
+    def _join_line(self) -> tuple[Waiter[C], list[Errand[C]]]:
+        guard.refuse_where_forbidden(self.name)
+        waiter: Waiter[C] = Waiter()
+        with self._lock:
+            if self._books.shut:
+                raise self._closed()
+            if self.options.max_waiting is not None and len(self._books.line) >= self.options.max_waiting:
+                raise self._refusal_locked(
+                    f"as many checkouts wait as max_waiting allows, {self.options.max_waiting}"
+                )
+            return waiter, self._books.join_line(waiter, self._clock())
+
+    def _refusal_locked(self, reason: str) -> errors.CheckoutRefused:
+        now = self._clock()
+        self._books.counters.checkouts_refused += 1
+        refuse = errors.database_down if self._books.is_down(now) else errors.exhausted
+        return refuse(self._statistics_locked(now), reason)
+
+    def _closed(self) -> errors.PoolClosed:
+        return errors.PoolClosed(
+            f"Pool {self.name!r} is closed; the process is ending. Make a new pool to go on."
+        )
+
+    def _statistics_locked(self, now: float) -> PoolStatistics:
+        books = self._books
+        return PoolStatistics(
+            name=self.name,
+            total=books.total,
+            in_use=len(books.leases),
+            idle=len(books.idle),
+            vetting=len(books.vetting),
+            closing=len(books.closing),
+            connecting=len(books.attempts),
+            waiting=len(books.line),
+            max_size=self.options.max_size,
+            slots_held=self._slots.held,
+            slots_budget=self._slots.budget,
+            last_failure=books.last_failure(now),
+            checkouts=books.counters.checkouts,
+            checkouts_waited=books.counters.checkouts_waited,
+            checkouts_refused=books.counters.checkouts_refused,
+            connects=books.counters.connects,
+            connects_failed=books.counters.connects_failed,
+            closed=books.counters.closed,
+            leaks_reported=books.counters.leaks_reported,
+            leases_reclaimed=books.counters.leases_reclaimed,
+        )
+
+    # -- Errands, in background threads ---------------------------------------------------------------------
+
+    def _run(self, errands: list[Errand[C]]) -> None:
+        """Have the errands carried out in the background; once the pool is closed, closing is done here."""
+        for errand in errands:
+            match errand:
+                case Open(attempt):
+                    self._background.run_connect(partial(self._open, attempt))
+                case Check(session):
+                    self._background.run_upkeep(partial(self._check, session))
+                case Reset(session):
+                    self._background.run_upkeep(partial(self._reset, session))
+                case Close(session) if self._books.shut:
+                    self._close(session)
+                case Close(session):
+                    self._background.run_upkeep(partial(self._close, session))
+                case WakeAt(due):
+                    self._background.wake_at(due, self._tick)
+
+    def _open(self, attempt: Attempt) -> None:
+        with self._lock:
+            if not self._books.begins(attempt, self._clock()):
+                return
+        slot = self._slots.acquire_nowait()
+        if slot is None:
+            with self._lock:
+                errands = self._books.slot_missing(attempt, self._clock())
+        else:
+            errands = self._connect(attempt, slot)
+        self._run(errands)
+
+    def _connect(self, attempt: Attempt, slot: int) -> list[Errand[C]]:
+        try:
+            connection = self._driver.connect()
+        except Exception as error:
+            self._slots.release(slot)
+            full = self._driver.server_full(error)
+            with self._lock:
+                return self._books.open_failed(attempt, error, self._clock(), server_full=full)
+        limit_s = self._driver.lifetime_limit_s(connection)
+        with self._lock:
+            return self._books.opened(attempt, connection, slot, limit_s, self._clock())
+
+    def _check(self, session: Session[C]) -> None:
+        alive = _answers_yes(self._driver.check, session.connection)
+        with self._lock:
+            errands = self._books.vetted(session, self._clock(), in_order=alive, dead=not alive)
+        self._run(errands)
+
+    def _reset(self, session: Session[C]) -> None:
+        clean = _answers_yes(self._driver.reset, session.connection)
+        with self._lock:
+            errands = self._books.vetted(session, self._clock(), in_order=clean, dead=False)
+        self._run(errands)
+
+    def _close(self, session: Session[C]) -> None:
+        try:
+            self._driver.close(session.connection)
+        finally:
+            self._slots.release(session.slot)
+            with self._lock:
+                errands = self._books.closed(session, self._clock())
+            self._run(errands)
+
+    def _tick(self) -> None:
+        with self._lock:
+            errands, leaks = self._books.tick(self._clock())
+        self._run(errands)
+        for lease in leaks:
+            self._report_leak(lease)
+
+    def _report_leak(self, lease: Lease[C]) -> None:
+        frame = sys._current_frames().get(lease.borrower.ident or 0)
+        stack = "".join(traceback.format_stack(frame)) if frame else "  (the thread has ended)\n"
+        logger.warning(
+            "Pool %r: thread %r has kept a connection for %.1f s (leak_after_s is %s).\n"
+            "Shorten the transaction, or find who does not return it. The thread is now at:\n%s",
+            self.name,
+            lease.borrower.name,
+            self._clock() - lease.checked_out_at,
+            self.options.leak_after_s,
+            stack,
+        )
+
+    # -- Fork, see `guard` ----------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """Hold the lock, so that the child inherits whole books."""
+        self._lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Start empty: the connections, the slots and the threads are the parent's."""
+        inherited = self._books.end_all()
+        shut = self._books.shut
+        self._lock = threading.Lock()
+        self._books = Books(self.options, self._slots, self._random)
+        self._books.shut = shut
+        self._background.forget()
+        for session in inherited:
+            self._driver.abandon(session.connection)
+
+
+def _answers_yes(ask: Callable[[C], bool], connection: C) -> bool:
+    """The adapter's answer; an adapter that raises says no."""
+    try:
+        return ask(connection)
+    except Exception:
+        logger.exception(
+            "A driver adapter of the pool raised instead of answering; the connection is closed."
+        )
+        return False

@@ -1,0 +1,60 @@
+"""Why a checkout failed. Each text is the fact, its numbers and the remedy."""
+
+from fullhouse.errors import DatabaseError
+from fullhouse.pool.statistics import PoolStatistics
+
+
+class PoolError(DatabaseError):
+    """The root of what a checkout raises."""
+
+
+class PoolClosed(PoolError):  # noqa: N818 (the names say a fact: "the pool is closed")
+    """The pool was closed, or this process must not open connections."""
+
+
+class CheckoutRefused(PoolError):  # noqa: N818 (see above)
+    """No connection within the deadline. `statistics` is the pool at that moment.
+
+    The driver's error of the last failed connect, if there was one, is the `__cause__`.
+    """
+
+    def __init__(self, message: str, statistics: PoolStatistics) -> None:
+        super().__init__(message)
+        self.statistics = statistics
+        failure = statistics.last_failure
+        self.__cause__ = failure.error if failure else None
+
+
+class PoolExhausted(CheckoutRefused):
+    """The database works, but nothing came free in time."""
+
+
+class DatabaseDown(CheckoutRefused):
+    """The pool has no connection, and cannot open one."""
+
+
+def exhausted(statistics: PoolStatistics, reason: str) -> PoolExhausted:
+    return PoolExhausted(
+        f"Pool {statistics.name!r} is exhausted: {reason}; {_numbers(statistics)}.\n"
+        "Keep transactions short, or give it more: max_size, or the host's budget of connections.",
+        statistics,
+    )
+
+
+def database_down(statistics: PoolStatistics, reason: str) -> DatabaseDown:
+    return DatabaseDown(
+        f"The database of pool {statistics.name!r} is down: {reason}; {_numbers(statistics)}.\n"
+        "See that the server runs and that host, port, user and password are right; the pool goes on trying.",
+        statistics,
+    )
+
+
+def _numbers(statistics: PoolStatistics) -> str:
+    failure = statistics.last_failure
+    size = "" if statistics.max_size is None else f" of {statistics.max_size}"
+    return (
+        f"connections {statistics.total}{size}: {statistics.in_use} in use, {statistics.idle} idle; "
+        f"{statistics.connecting} connecting, {statistics.waiting} waiting; "
+        f"slots {statistics.slots_held} of the host's {statistics.slots_budget}; "
+        + (f"last connect failure {failure.age_s:.1f} s ago: {failure}" if failure else "no connect failed")
+    )

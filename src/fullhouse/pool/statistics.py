@@ -1,0 +1,45 @@
+"""What a pool tells about itself: immutable, consistent within one snapshot."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ConnectFailure:
+    """The last connect that failed. `age_s` is counted at the time of the snapshot."""
+
+    error: Exception
+    age_s: float
+    server_full: bool
+
+    def __str__(self) -> str:
+        return f"{type(self.error).__name__}: {self.error}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PoolStatistics:
+    """One snapshot of a pool. The counters at the end began with the pool, in a forked child with the fork."""
+
+    name: str
+    total: int
+    """Connections open: in use + idle + vetting + closing."""
+    in_use: int
+    idle: int
+    vetting: int
+    """Being checked or reset, not available for the moment."""
+    closing: int
+    connecting: int
+    waiting: int
+    max_size: int | None
+    slots_held: int
+    slots_budget: int
+    last_failure: ConnectFailure | None
+    """The last connect that failed, also when others have succeeded since."""
+
+    checkouts: int
+    checkouts_waited: int
+    checkouts_refused: int
+    connects: int
+    connects_failed: int
+    closed: int
+    leaks_reported: int
+    leases_reclaimed: int
