@@ -2,8 +2,8 @@
 
 `private_servers.py` runs this file in a session of its own and sends it orders, one JSON line each; every
 order is answered with one JSON line. When standard input ends, because the caller left its `with` block or
-died of whatever, the guard stops the server and removes a temporary folder. Should the guard itself be killed,
-the kernel kills the server (PR_SET_PDEATHSIG, on Linux).
+died of whatever, the guard stops the server and removes a temporary folder. Should the guard itself be
+killed, the kernel kills the server (PR_SET_PDEATHSIG, on Linux).
 """
 
 import contextlib
