@@ -13,6 +13,7 @@ from fullhouse.errors import ConfigurationError, FullhouseError
 from fullhouse.options import add_options
 from fullhouse.plan.report import as_json, as_text
 from fullhouse.planning import Planned, plan_for
+from fullhouse.project import publish
 from fullhouse.settings import OPTIONS, nearest
 from fullhouse.supervisor import master
 from fullhouse.supervisor.gunicorn_settings import gunicorn_settings
@@ -107,6 +108,7 @@ def _serve(planned: Planned, *, with_traceback: bool) -> int:
         banner(planned, [_name(listener) for listener in sockets], colour=wants_colour(sys.stdout)),
         flush=True,
     )
+    publish(planned.plan)
     values["bind"] = [f"fd://{listener.detach()}" for listener in sockets]
     try:
         return master.serve(planned.project, values, with_traceback=with_traceback)

@@ -13,7 +13,7 @@ from gunicorn.config import Config
 
 from fullhouse.errors import FullhouseError
 from fullhouse.planning import plan_for
-from fullhouse.project import module_named_by
+from fullhouse.project import module_named_by, publish
 from fullhouse.supervisor.gunicorn_settings import gunicorn_settings
 
 
@@ -25,6 +25,7 @@ def _application_named() -> str | None:
 
 try:
     _planned = plan_for(module_named_by(_application_named()), Namespace())
+    publish(_planned.plan)
 except FullhouseError as error:
     print(f"fullhouse: {error}", file=sys.stderr)
     sys.exit(error.exit_code)

@@ -5,22 +5,21 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fullhouse.errors import ApplicationError, ConfigurationError, DatabaseError
 from fullhouse.plan import limits
 from fullhouse.plan.limits import Limit
+from fullhouse.plan.planner import Plan
 from fullhouse.settings import Settings, nearest
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
 SETTINGS_VARIABLE = "DJANGO_SETTINGS_MODULE"
-LOCAL_HOSTS = {"", "localhost", "127.0.0.1", "::1"}
 NO_DATABASE = "django.db.backends.dummy"
-DEFAULT_PORTS = {"mysql": "3306", "postgresql": "5432"}
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,8 @@ def ask_limits(project: Project, settings: Settings) -> list[Limit]:
     for connection in connections.all():
         if connection.vendor == "sqlite" or connection.settings_dict["ENGINE"] == NO_DATABASE:
             continue
-        vendor, host, port = server = _server_of(connection)
+        vendor = connection.vendor
+        host, port = limits.server_address(vendor, connection.settings_dict)
         if settings.max_connections is not None:
             said_by = settings.sources["max_connections"]
             limit = limits.given([connection.alias], settings.max_connections, said_by)
@@ -157,24 +157,52 @@ def ask_limits(project: Project, settings: Settings) -> list[Limit]:
             )
         else:
             limit = _ask(connection, f"{host}:{port}" if not host.startswith("/") else host)
-        by_server.setdefault(server, []).append(limit)
+        by_server.setdefault((vendor, host, port), []).append(limit)
     if settings.max_connections is not None and not by_server:
         return [limits.given([DEFAULT_DB_ALIAS], settings.max_connections, settings.sources["max_connections"])]
-    return [limits.merged(found) for found in by_server.values()]
+    return [
+        replace(limits.merged(found), pooled=_pooled(found), users=len({_user(alias) for alias in _pooled(found)}) or 1)
+        for found in by_server.values()
+    ]
 
 
-def _server_of(connection: "BaseDatabaseWrapper") -> tuple[str, str, str]:
-    """(vendor, host, port): aliases with the same answer share a server, and so its sessions."""
-    host = str(connection.settings_dict.get("HOST") or "")
-    port = str(connection.settings_dict.get("PORT") or DEFAULT_PORTS.get(connection.vendor, ""))
-    return connection.vendor, "localhost" if host in LOCAL_HOSTS else host, port
+def _pooled(found: Sequence[Limit]) -> tuple[str, ...]:
+    """The aliases among `found` whose engine is ours."""
+    from django.db import connections
+
+    from fullhouse.db.pooled import Pooled
+
+    aliases = [alias for limit in found for alias in limit.aliases]
+    return tuple(alias for alias in aliases if isinstance(connections[alias], Pooled))
+
+
+def _user(alias: str) -> str:
+    from django.db import connections
+
+    return str(connections[alias].settings_dict["USER"])
+
+
+def publish(planned: Plan) -> None:
+    """Put the plan into force for the pools of this host's processes: before the workers are forked."""
+    from django.db import connections
+
+    from fullhouse.db import slots
+
+    for server in planned.servers:
+        for alias in server.limit.pooled:
+            connection = connections[alias]
+            slots.publish(alias, connection.vendor, connection.settings_dict, server.slots, server.fair_share)
 
 
 def _ask(connection: "BaseDatabaseWrapper", address: str) -> Limit:
     from django.core.exceptions import ImproperlyConfigured
     from django.db.utils import Error
 
+    from fullhouse.db.pooled import Pooled
+
     database = connection.settings_dict
+    if isinstance(connection, Pooled):
+        connection = connection.unpooled()
     try:
         with connection.cursor() as cursor:
             return limits.ASK[connection.vendor](cursor, connection.alias, address)

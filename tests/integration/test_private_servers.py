@@ -91,9 +91,7 @@ def test_kill_loses_no_commit_and_start_keeps_the_port(make: Make) -> None:
         ask(server, "CREATE TABLE kept (n int)", "INSERT INTO kept VALUES (1)", rows)
         server.kill()
         assert server.pid is None
-        with pytest.raises(
-            (pymysql.OperationalError, psycopg.OperationalError), match=r"refused|Can't connect"
-        ):
+        with pytest.raises((pymysql.OperationalError, psycopg.OperationalError), match=r"refused|Can't connect"):
             ask(server, rows)
         server.start()
         killed = server.pid
@@ -187,9 +185,7 @@ while True:
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
-def test_command_line_passes_signals_on_and_ends_with_the_commands_code(
-    make: Make, end: signal.Signals
-) -> None:
+def test_command_line_passes_signals_on_and_ends_with_the_commands_code(make: Make, end: signal.Signals) -> None:
     command = [sys.executable, PROGRAM, make.__name__, "--", sys.executable, "-c", COMMAND]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout

@@ -134,9 +134,7 @@ class SlotFile:
 
     def claimed_locked(self) -> int:
         """The sum of the fair shares of all pools on the host."""
-        return self._own_claims_locked() + sum(
-            map(len, locked_by_others(self.descriptor, CLAIMS, CLAIMS_END))
-        )
+        return self._own_claims_locked() + sum(map(len, locked_by_others(self.descriptor, CLAIMS, CLAIMS_END)))
 
     def claim_locked(self) -> None:
         """Let the other processes see the sum of this process's fair shares."""
@@ -256,9 +254,7 @@ class Share:
         """Claim nothing any more, after the last slot was released. The next `acquire_nowait` joins again."""
         with self._file.mutex:
             if self.slots:
-                raise ValueError(
-                    f"Pool {self.name} leaves but holds the slots {sorted(self.slots)}: release them."
-                )
+                raise ValueError(f"Pool {self.name} leaves but holds the slots {sorted(self.slots)}: release them.")
             self._wants_slot = False
             self._file.shares.discard(self)
             self._file.claim_locked()
@@ -279,9 +275,7 @@ class Share:
             self._file.claim_locked()
 
     def _lets_others_go_first_locked(self) -> bool:
-        return (
-            bool(self.slots) and self._file.other_waits_locked(self) and self.held >= self._entitled_locked()
-        )
+        return bool(self.slots) and self._file.other_waits_locked(self) and self.held >= self._entitled_locked()
 
     def _entitled_locked(self) -> int:
         """The share that this pool can have now, in slots: scaled down while the shares exceed the budget."""

@@ -4,7 +4,7 @@ No driver and no Django here: callers bring the cursor. One `Limit` stands for o
 of `DATABASES` lead to it, because they share its sessions.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,6 +29,8 @@ class Limit:
         others: sessions that other users hold now. None where nobody was asked.
         ours: sessions that this user holds now, without the one that asked.
         wait_timeout_s: after so many idle seconds the server closes a session; None: never.
+        pooled: those of `aliases` whose ENGINE is ours: they hold slots, however many threads there are.
+        users: database users that share this server's budget.
     """
 
     server: str
@@ -38,6 +40,23 @@ class Limit:
     others: int | None = None
     ours: int | None = None
     wait_timeout_s: int | None = None
+    pooled: tuple[str, ...] = ()
+    users: int = 1
+
+    @property
+    def stock(self) -> int:
+        """How many aliases have an ENGINE that opens a connection for each thread."""
+        return len(self.aliases) - len(self.pooled)
+
+
+LOCAL_HOSTS = {"", "localhost", "127.0.0.1", "::1"}
+DEFAULT_PORTS = {"mysql": "3306", "postgresql": "5432"}
+
+
+def server_address(vendor: str, database: Mapping[str, Any]) -> tuple[str, str]:
+    """(host, port) of an entry of `DATABASES`: entries with the same answer share a server, and so its sessions."""
+    host, port = str(database.get("HOST") or ""), str(database.get("PORT") or "")
+    return "localhost" if host in LOCAL_HOSTS else host, port or DEFAULT_PORTS.get(vendor, "")
 
 
 def given(aliases: Sequence[str], limit: int, said_by: str) -> Limit:

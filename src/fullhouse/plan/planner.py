@@ -42,18 +42,26 @@ class ServerPlan:
     """One database server's part of the plan.
 
     reserve: sessions left to others. budget: sessions this host may use. connections: sessions that the plan can hold
-    at once in the worst case.
+    at once in the worst case. slots: the part of them that the pools of each database user share. fair_share: slots
+    that one worker's pool of one alias can always get.
     """
 
     limit: Limit
     reserve: int
     budget: int
-    connections: int
+    connections: int = 0
+    slots: int = 0
+    fair_share: int = 0
 
     @property
     def per_thread(self) -> int:
-        """Sessions that one thread may come to need: one for each alias, twice during a reload."""
-        return len(self.limit.aliases) * GENERATIONS
+        """Sessions that one thread holds with Django's own engines: one for each alias, twice during a reload."""
+        return self.limit.stock * GENERATIONS
+
+    @property
+    def for_threads(self) -> int | None:
+        """Threads of this host that the budget carries; None: any number, as every alias is pooled."""
+        return None if self.per_thread == 0 else (self.budget - len(self.limit.pooled)) // self.per_thread
 
 
 @dataclass(frozen=True)
@@ -87,17 +95,13 @@ def make_plan(settings: Settings, machine: Machine, limits: Sequence[Limit]) -> 
     steps += [Step("workers", workers, why_workers), Step("threads", threads, why_threads)]
     if threads < 1:
         _refuse_no_thread(settings, servers, workers)
-    if settings.sizing == "recipe":
-        per_thread, why = settings.connections_per_thread, "threads × connections_per_thread"
-    else:
-        per_thread, why = sum(len(limit.aliases) for limit in limits), "threads × networked aliases"
-    steps.append(Step("pool", threads * per_thread, f"{why} = {threads} × {per_thread}"))
     servers = [_checked(settings, server, workers, threads) for server in servers]
+    pool = _pool(settings, servers, threads, steps)
     return Plan(
         settings.sizing,
         workers,
         threads,
-        threads * per_thread,
+        pool,
         machine,
         tuple(servers),
         tuple(steps),
@@ -131,8 +135,8 @@ def _budgeted(settings: Settings, limit: Limit, steps: list[Step]) -> ServerPlan
         if budget * settings.hosts > limit.limit:
             raise PlanError(
                 f"A budget of {budget} sessions for each of {settings.hosts} host(s) is over the limit of "
-                f"{limit.limit} that {limit.server} grants.\nLower the budget to {limit.limit // settings.hosts}, or raise the "
-                "server's limit."
+                f"{limit.limit} that {limit.server} grants.\n"
+                f"Lower the budget to {limit.limit // settings.hosts}, or raise the server's limit."
             )
     else:
         budget = max(0, limit.limit - reserve) // settings.hosts
@@ -140,7 +144,12 @@ def _budgeted(settings: Settings, limit: Limit, steps: list[Step]) -> ServerPlan
     steps.append(Step(f"limit of {names}", limit.limit, bounds))
     steps.append(Step(f"reserve of {names}", reserve, why_reserve))
     steps.append(Step(f"budget of {names}", budget, why_budget))
-    return ServerPlan(limit, reserve, budget, connections=0)
+    return ServerPlan(limit, reserve, budget)
+
+
+def host_budget(settings: Settings, limit: Limit) -> int:
+    """Sessions of this server that this host may use. Raises PlanError for a budget over the limit."""
+    return _budgeted(settings, limit, []).budget
 
 
 def _reserve(settings: Settings, limit: Limit) -> tuple[int, str]:
@@ -175,8 +184,11 @@ def _size_by_recipe(settings: Settings, machine: Machine, servers: Sequence[Serv
 
 def _size_to_fit(settings: Settings, machine: Machine, servers: Sequence[ServerPlan]) -> tuple[Figure, Figure]:
     """One worker for each core, and as many threads as the machine and every server's budget carry."""
-    tightest = min(servers, key=lambda server: server.budget // server.per_thread, default=None)
-    carried = None if tightest is None else tightest.budget // tightest.per_thread
+    carried, tightest = min(
+        ((server.for_threads, server) for server in servers if server.for_threads is not None),
+        key=lambda pair: pair[0],
+        default=(None, None),
+    )
     if settings.workers:
         workers = settings.workers, settings.sources["workers"]
     elif carried is not None and 0 < carried < machine.cores:
@@ -190,7 +202,7 @@ def _size_to_fit(settings: Settings, machine: Machine, servers: Sequence[ServerP
         threads = (
             carried // workers[0],
             f"budget / aliases / {GENERATIONS} for a reload / workers = {tightest.budget} / "
-            f"{len(tightest.limit.aliases)} / {GENERATIONS} / {workers[0]}; each thread holds its own connections",
+            f"{tightest.limit.stock} / {GENERATIONS} / {workers[0]}; each thread holds its own connections",
         )
     return workers, threads
 
@@ -207,8 +219,9 @@ def _machine_threads(machine: Machine, workers: int) -> Figure:
 
 
 def _refuse_no_thread(settings: Settings, servers: Sequence[ServerPlan], workers: int) -> NoReturn:
-    tightest = min(servers, key=lambda server: server.budget // server.per_thread)
-    per_thread = settings.connections_per_thread if settings.sizing == "recipe" else tightest.per_thread
+    recipe = settings.sizing == "recipe"
+    tightest = min(servers, key=lambda server: server.budget // (1 if recipe else server.per_thread or 1))
+    per_thread = settings.connections_per_thread if recipe else tightest.per_thread
     raise PlanError(
         f"No thread fits: {tightest.limit.server} grants {tightest.limit.limit} sessions; a reserve of "
         f"{tightest.reserve} leaves {tightest.budget} for this host, and {workers} worker(s) with one thread each need "
@@ -218,18 +231,41 @@ def _refuse_no_thread(settings: Settings, servers: Sequence[ServerPlan], workers
 
 
 def _checked(settings: Settings, server: ServerPlan, workers: int, threads: int) -> ServerPlan:
-    """`server` with its worst case: Django's own engines hold a connection for every thread and alias."""
-    needed = workers * threads * server.per_thread
-    if needed > server.budget:
-        fitting = server.budget // (server.per_thread * workers)
-        lower = f"threads to {fitting} (--threads)" if fitting else "the number of workers (--workers)"
+    """`server` with its worst case: what Django's own engines hold in every thread, and the slots of the pools."""
+    limit = server.limit
+    held = workers * threads * server.per_thread
+    if held + len(limit.pooled) > server.budget:
+        fitting = (server.for_threads or 0) // workers
+        lower = f"threads to {fitting} (--threads)" if fitting > 0 else "the number of workers (--workers)"
         raise PlanError(
-            f"The plan needs {needed} sessions of {server.limit.server} in the worst case ({workers} workers × "
-            f"{threads} threads × {len(server.limit.aliases)} alias(es), twice during a reload), and this host's budget is "
-            f"{server.budget} (limit {server.limit.limit}, reserve {server.reserve}, hosts {settings.hosts}).\n"
-            f"Lower {lower}, or raise the server's limit to {needed * settings.hosts + server.reserve}."
+            f"The plan needs {held + len(limit.pooled)} sessions of {limit.server} in the worst case ({workers} "
+            f"workers × {threads} threads × {limit.stock} alias(es), twice during a reload), and this host's budget is "
+            f"{server.budget} (limit {limit.limit}, reserve {server.reserve}, hosts {settings.hosts}).\n"
+            f"Lower {lower}, or raise the server's limit to {held * settings.hosts + server.reserve}."
         )
-    return replace(server, connections=needed)
+    if not limit.pooled:
+        return replace(server, connections=held)
+    slots = (server.budget - held) // limit.users
+    fair_share = max(1, slots * limit.users // len(limit.pooled) // workers)
+    return replace(server, connections=server.budget, slots=slots, fair_share=fair_share)
+
+
+def _pool(settings: Settings, servers: Sequence[ServerPlan], threads: int, steps: list[Step]) -> int:
+    """Connections that each worker may hold: the recipe's figure, or its share of the slots and one for each thread
+    and alias that is not pooled."""
+    if settings.sizing == "recipe":
+        pool = threads * settings.connections_per_thread
+        why = f"threads × connections_per_thread = {threads} × {settings.connections_per_thread}"
+    else:
+        shared = sum(server.fair_share * len(server.limit.pooled) for server in servers)
+        stock = sum(server.limit.stock for server in servers)
+        pool = shared + threads * stock
+        why = f"threads × networked aliases = {threads} × {stock}"
+        if shared:
+            why = f"its fair share of the slots, {shared}; more while others leave them unused"
+            why += f"; and {threads} × {stock} of Django's own engines" if stock else ""
+    steps.append(Step("pool", pool, why))
+    return pool
 
 
 def _notes(settings: Settings, servers: Sequence[ServerPlan]) -> tuple[str, ...]:

@@ -170,9 +170,7 @@ class Books(Generic[C]):
             self._slots.announce_waiting()
         return self._serve_line(now)
 
-    def open_failed(
-        self, attempt: Attempt, error: Exception, now: float, *, server_full: bool
-    ) -> list[Errand[C]]:
+    def open_failed(self, attempt: Attempt, error: Exception, now: float, *, server_full: bool) -> list[Errand[C]]:
         """The server refused or did not answer."""
         del self.attempts[attempt]
         self.counters.connects_failed += 1
@@ -181,9 +179,7 @@ class Books(Generic[C]):
         self._last_failure = (error.with_traceback(None), now, server_full)
         return self._serve_line(now)
 
-    def opened(
-        self, attempt: Attempt, connection: C, slot: int, limit_s: float | None, now: float
-    ) -> list[Errand[C]]:
+    def opened(self, attempt: Attempt, connection: C, slot: int, limit_s: float | None, now: float) -> list[Errand[C]]:
         """The server answered. `limit_s` is the lifetime that it grants."""
         del self.attempts[attempt]
         self.counters.connects += 1
@@ -291,9 +287,7 @@ class Books(Generic[C]):
     def _serve_line(self, now: float) -> list[Errand[C]]:
         """Check idle sessions and open new ones, as many as wait for something that is not under way yet."""
         errands: list[Errand[C]] = []
-        under_way = _count_not_hanging(self.vetting.values(), now) + _count_not_hanging(
-            self.attempts.values(), now
-        )
+        under_way = _count_not_hanging(self.vetting.values(), now) + _count_not_hanging(self.attempts.values(), now)
         missing = len(self.line) - under_way
         while missing > 0 and self.idle:
             session = self.idle.pop()

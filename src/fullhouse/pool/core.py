@@ -78,9 +78,7 @@ class Pool(Generic[C]):
             lease = self._books.lend_nowait(threading.current_thread(), now)
         if lease is not None:
             return lease
-        return self._checkout_waiting(
-            now, self.options.checkout_timeout_s if timeout_s is None else timeout_s
-        )
+        return self._checkout_waiting(now, self.options.checkout_timeout_s if timeout_s is None else timeout_s)
 
     def checkin(self, lease: Lease[C], *, dirty: bool = False, broken: bool = False) -> None:
         """Return a connection. Does not wait for the server.
@@ -116,9 +114,7 @@ class Pool(Generic[C]):
         try:
             self._run(errands)
             called = waiter.wait_called(began_at + timeout_s - self._clock())
-        except (
-            BaseException
-        ):  # a KeyboardInterrupt, say: neither the place in the line nor a connection may be lost
+        except BaseException:  # a KeyboardInterrupt, say: neither the place in the line nor a connection may be lost
             with self._lock:
                 self._books.leave_line(waiter)
             if waiter.lease is not None:
@@ -141,9 +137,7 @@ class Pool(Generic[C]):
             if self._books.shut:
                 raise self._closed()
             if self.options.max_waiting is not None and len(self._books.line) >= self.options.max_waiting:
-                raise self._refusal_locked(
-                    f"as many checkouts wait as max_waiting allows, {self.options.max_waiting}"
-                )
+                raise self._refusal_locked(f"as many checkouts wait as max_waiting allows, {self.options.max_waiting}")
             return waiter, self._books.join_line(waiter, self._clock())
 
     def _refusal_locked(self, reason: str) -> errors.CheckoutRefused:
@@ -153,9 +147,7 @@ class Pool(Generic[C]):
         return refuse(self._statistics_locked(now), reason)
 
     def _closed(self) -> errors.PoolClosed:
-        return errors.PoolClosed(
-            f"Pool {self.name!r} is closed; the process is ending. Make a new pool to go on."
-        )
+        return errors.PoolClosed(f"Pool {self.name!r} is closed; the process is ending. Make a new pool to go on.")
 
     def _statistics_locked(self, now: float) -> PoolStatistics:
         books = self._books
@@ -293,7 +285,5 @@ def _answers_yes(ask: Callable[[C], bool], connection: C) -> bool:
     try:
         return ask(connection)
     except Exception:
-        logger.exception(
-            "A driver adapter of the pool raised instead of answering; the connection is closed."
-        )
+        logger.exception("A driver adapter of the pool raised instead of answering; the connection is closed.")
         return False

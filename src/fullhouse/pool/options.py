@@ -33,9 +33,7 @@ class PoolOptions:
     def __post_init__(self) -> None:
         _refuse_unless_count("max_size", self.max_size, least=1)
         _refuse_unless_count("max_waiting", self.max_waiting, least=0)
-        _refuse_unless_seconds(
-            "checkout_timeout_s", self.checkout_timeout_s, zero_allowed=True, none_allowed=False
-        )
+        _refuse_unless_seconds("checkout_timeout_s", self.checkout_timeout_s, zero_allowed=True, none_allowed=False)
         _refuse_unless_seconds("check_after_idle_s", self.check_after_idle_s, zero_allowed=True)
         _refuse_unless_seconds("max_lifetime_s", self.max_lifetime_s)
         _refuse_unless_seconds("idle_timeout_s", self.idle_timeout_s)
@@ -45,9 +43,7 @@ class PoolOptions:
 def _refuse_unless_count(name: str, value: object, *, least: int) -> None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= least):
         return
-    raise ConfigurationError(
-        f"{name} is {value!r}; give a whole number of at least {least}, or None for no bound."
-    )
+    raise ConfigurationError(f"{name} is {value!r}; give a whole number of at least {least}, or None for no bound.")
 
 
 def _refuse_unless_seconds(

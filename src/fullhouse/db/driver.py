@@ -1,0 +1,73 @@
+"""One pool's way to its database driver, through Django's own backend.
+
+A connection is opened by an instance of Django's own DatabaseWrapper, with all that it sets up (character set,
+isolation level, time zone, role) and the `connection_created` signal, and then taken from it. So a pooled connection
+is what Django itself would have made, and no statement is owed when it is lent.
+"""
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from fullhouse.db.options import unpooled_settings
+from fullhouse.db.slots import HostSlots
+
+if TYPE_CHECKING:
+    from fullhouse.db.pooled import Pooled
+
+# Connections of a parent process: kept, because collecting one would say goodbye on a wire that is not ours.
+_abandoned: list[Any] = []
+
+
+class DjangoDriver:
+    """Opens, checks, resets and closes the driver connections of one alias. Called from the pool's threads only."""
+
+    def __init__(self, wrapper: "Pooled", slots: HostSlots) -> None:
+        self._wrapper_class = type(wrapper)
+        # A copy, since a test runner changes NAME in place; the pool of another NAME is another pool.
+        self._settings = unpooled_settings(wrapper.settings_dict)
+        self._alias = wrapper.alias
+        self._slots = slots
+
+    def _stock(self, connection: Any = None) -> Any:
+        """Django's own wrapper around `connection`; it must be taken out again before the wrapper is dropped."""
+        stock = self._wrapper_class.stock(self._settings, self._alias)
+        stock.connection = connection
+        return stock
+
+    def connect(self) -> Any:
+        stock = self._stock()
+        try:
+            stock.ensure_connection()
+            if self._slots.unplanned:
+                self._slots.plan_by(stock)
+        except BaseException:
+            stock.close()
+            raise
+        return stock.connection
+
+    def lifetime_limit_s(self, connection: Any) -> float | None:
+        with suppress(Exception):
+            return self._wrapper_class.idle_limit_s(connection)
+        return None
+
+    def close(self, connection: Any) -> None:
+        with suppress(Exception):
+            connection.close()
+
+    def abandon(self, connection: Any) -> None:
+        """Point the inherited descriptor elsewhere, so that nothing can reach the parent's server through it."""
+        _abandoned.append(connection)
+        with suppress(Exception):
+            nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            os.dup2(nowhere, self._wrapper_class.descriptor(connection), inheritable=False)
+            os.close(nowhere)
+
+    def check(self, connection: Any) -> bool:
+        return self._wrapper_class.answers(connection)
+
+    def reset(self, connection: Any) -> bool:
+        return self._wrapper_class.reset(self._stock(connection))
+
+    def server_full(self, error: Exception) -> bool:
+        return self._wrapper_class.says_full(error.__cause__ or error)

@@ -1,0 +1,21 @@
+"""What a view sees when it gets no connection: Django's OperationalError, with the pool's evidence."""
+
+from django.db.utils import OperationalError
+
+from fullhouse.pool.statistics import PoolStatistics
+
+
+class ConnectionUnavailable(OperationalError):  # noqa: N818 - the names of this tree say a fact
+    """No connection within the deadline. `statistics` is the pool at that moment, where it has any."""
+
+    def __init__(self, message: str, statistics: PoolStatistics | None = None) -> None:
+        super().__init__(message)
+        self.statistics = statistics
+
+
+class PoolExhausted(ConnectionUnavailable):
+    """The database works, but every connection was busy for as long as this request could wait."""
+
+
+class DatabaseDown(ConnectionUnavailable):
+    """The database does not answer, or refuses this user."""

@@ -1,0 +1,85 @@
+"""Django's MySQL backend on the pool."""
+
+from typing import Any
+
+import MySQLdb as Database
+from django.db.backends.mysql import base
+from django.db.backends.mysql.creation import DatabaseCreation as StockCreation
+
+from fullhouse.db.pooled import Pooled
+
+# Too many sessions: on the server, of the account at once (two ways to count), or of the account in an hour.
+SERVER_FULL = {1040, 1203, 1226}
+# The session is gone: killed (1927, 3169, 3879), shut down (1053, 1077, 1080), lost (2006, 2013, 2055), out of step
+# (2014, 2027), or timed out by the server (4031). 0 is what the drivers give for a connection that is closed already.
+DISCONNECTED = {0, 1053, 1077, 1080, 1927, 2006, 2013, 2014, 2027, 2045, 2055, 3169, 3879, 4031}
+# After a failover the old primary only reads: these sessions are of no more use (1290, 1792, 1836).
+READ_ONLY = {1290, 1792, 1836}
+
+
+class DatabaseCreation(StockCreation):
+    """A dropped and re-created database would leave pooled sessions without one."""
+
+    def _destroy_test_db(self, *args: Any, **kwargs: Any) -> None:
+        self.connection.close_pool()  # type: ignore[attr-defined]
+        super()._destroy_test_db(*args, **kwargs)
+
+    def _clone_test_db(self, *args: Any, **kwargs: Any) -> None:
+        self.connection.close_pool()  # type: ignore[attr-defined]
+        super()._clone_test_db(*args, **kwargs)
+
+
+class DatabaseWrapper(Pooled, base.DatabaseWrapper):
+    """MySQL and MariaDB. A pinned connection is replaced: mysqlclient cannot reset a session."""
+
+    stock = base.DatabaseWrapper
+    creation_class = DatabaseCreation
+
+    def get_connection_params(self) -> dict[str, Any]:
+        params: dict[str, Any] = super().get_connection_params()
+        params.pop("pool", None)
+        return params
+
+    def _begin(self) -> None:
+        self.connection.query("START TRANSACTION")
+
+    def _end_by_autocommit(self) -> None:
+        self.connection.commit()  # as SET autocommit = 1 does
+
+    def _is_disconnect(self, error: BaseException) -> bool:
+        if isinstance(error, Database.InterfaceError):
+            return True
+        code = error.args[0] if error.args else None
+        return isinstance(error, Database.Error) and code in DISCONNECTED | READ_ONLY
+
+    # -- What the pool's driver asks -----------------------------------------------------------------------------
+
+    @staticmethod
+    def idle_limit_s(connection: Any) -> float | None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT @@session.wait_timeout")
+            return float(cursor.fetchone()[0])
+
+    @staticmethod
+    def descriptor(connection: Any) -> int:
+        if hasattr(connection, "fileno"):
+            return int(connection.fileno())
+        return int(connection._sock.fileno())  # PyMySQL has no public way
+
+    @staticmethod
+    def answers(connection: Any) -> bool:
+        try:
+            # A statement, not ping(): PyMySQL's would connect again, and the new session lacks all that Django set.
+            connection.query("DO 1")
+        except Database.Error:
+            return False
+        return True
+
+    @staticmethod
+    def reset(stock: Any) -> bool:
+        stock.connection = None
+        return False
+
+    @staticmethod
+    def says_full(error: BaseException) -> bool:
+        return isinstance(error, Database.Error) and bool(error.args) and error.args[0] in SERVER_FULL

@@ -1,0 +1,342 @@
+"""The mixin that makes a Django database wrapper borrow its connection from the pool.
+
+Django gives each thread its own wrapper for each alias; only that thread touches it, so nothing here needs a lock.
+What threads share is the pool behind `self.pool`.
+
+The life of a lease in `transaction` mode: the first cursor takes it; it goes back when the last cursor is closed and
+no transaction is open. `atomic` begins lazily: entering only notes that a BEGIN (and SAVEPOINTs) are due, and the
+first cursor sends them. A statement that changes the session pins the lease until the end of the request, and the
+connection is reset before anyone else gets it.
+
+Django's internals that this relies on, each covered by tests/integration/test_django_internals.py: `connect`,
+`ensure_connection`, `_cursor`, `_set_autocommit`, `_savepoint*`, `_commit`, `_rollback`, `_close`, and the fields
+`in_atomic_block`, `closed_in_transaction`, `autocommit`, `errors_occurred`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from django.core.exceptions import ImproperlyConfigured
+
+from fullhouse.db import errors, pools
+from fullhouse.db.cursors import PooledCursor, PooledDebugCursor
+from fullhouse.db.options import PoolSettings, pool_settings, unpooled_settings
+from fullhouse.errors import ConfigurationError
+from fullhouse.pool.core import Pool
+from fullhouse.pool.errors import CheckoutRefused, DatabaseDown, PoolError
+from fullhouse.pool.hygiene import changes_session
+from fullhouse.pool.sessions import Lease
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper as _Wrapper
+else:
+    _Wrapper = object
+
+
+class Pooled(_Wrapper):
+    """Mix in before a backend's DatabaseWrapper, which is named in `stock`."""
+
+    stock: "type[_Wrapper]"
+    Database: Any
+    _thread_ident: int
+
+    def __init__(self, settings_dict: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        super().__init__(settings_dict, *args, **kwargs)
+        try:
+            self.pool_settings: PoolSettings = pool_settings(self.alias, settings_dict)
+        except ConfigurationError as error:
+            raise ImproperlyConfigured(str(error)) from error
+        self._returns_early = self.pool_settings.mode == "transaction"
+        self._lease: Lease[Any] | None = None
+        self._lender: Pool[Any] | None = None
+        self._cursors: WeakSet[Any] = WeakSet()
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        """The logical state of a connection that nobody has used yet."""
+        self.autocommit = self.settings_dict["AUTOCOMMIT"]
+        self.closed_in_transaction = False
+        self.errors_occurred = False
+        self._begin_due = not self.autocommit
+        self._savepoints_due: list[str] = []
+        self._transaction_open = False
+        self._pinned = False
+        self._broken = False
+        self._changing_autocommit = False
+
+    def unpooled(self) -> "_Wrapper":
+        """Django's own wrapper for the same database: a connection of it stands on no slot."""
+        return self.stock(unpooled_settings(self.settings_dict), self.alias)
+
+    # -- What a backend fills in ---------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Begin a transaction on `self.connection`, now or with its first statement."""
+        raise NotImplementedError
+
+    def _end_by_autocommit(self) -> None:
+        """What switching autocommit on does to an open transaction."""
+        raise NotImplementedError
+
+    def _after_transaction(self) -> None:
+        """Called once a transaction has ended on `self.connection`."""
+
+    def _is_disconnect(self, error: BaseException) -> bool:
+        """Whether the driver's `error` means that the session is gone."""
+        raise NotImplementedError
+
+    def _is_gone(self) -> bool:
+        """Whether the driver knows that `self.connection` is dead; costs no round trip."""
+        return False
+
+    def _left_dirty(self) -> bool:
+        """Whether the driver knows of something unfinished on `self.connection`; costs no round trip."""
+        return False
+
+    @staticmethod
+    def idle_limit_s(connection: Any) -> float | None:
+        """Seconds after which the server ends an idle session; None: never."""
+        raise NotImplementedError
+
+    @staticmethod
+    def descriptor(connection: Any) -> int:
+        """The descriptor of the connection's socket."""
+        raise NotImplementedError
+
+    @staticmethod
+    def answers(connection: Any) -> bool:
+        """Whether the session is alive, by one round trip."""
+        raise NotImplementedError
+
+    @staticmethod
+    def reset(stock: Any) -> bool:
+        """Make the session of `stock`, Django's own wrapper around a connection, like new; False: it cannot be."""
+        raise NotImplementedError
+
+    @staticmethod
+    def says_full(error: BaseException) -> bool:
+        """Whether the driver's `error` says that the server has no session left."""
+        raise NotImplementedError
+
+    # -- The lease -----------------------------------------------------------------------------------------------
+
+    @property
+    def pool(self) -> Pool[Any]:
+        """This process's pool of this alias."""
+        return pools.pool_of(self)
+
+    def close_pool(self) -> None:
+        """Close the pool, as Django asks before it drops a test database."""
+        pools.close_pool_of(self)
+
+    def connect(self) -> None:
+        """Take a connection from the pool. Raises Django's OperationalError with the pool's evidence."""
+        self.check_settings()
+        if not self.in_atomic_block and self.closed_in_transaction:
+            self._start_afresh()
+        lender = self.pool
+        try:
+            self._lease = lender.checkout()
+        except CheckoutRefused as refused:
+            kind = errors.DatabaseDown if isinstance(refused, DatabaseDown) else errors.PoolExhausted
+            raise kind(str(refused), refused.statistics) from refused
+        except PoolError as refused:
+            raise errors.ConnectionUnavailable(str(refused)) from refused
+        self._lender = lender
+        self.connection = self._lease.connection
+
+    def ensure_connection(self) -> None:
+        if self._changing_autocommit:
+            return  # autocommit is a note here, until there is a statement
+        if self._lease is not None and self._lease.ended:  # left behind by a fork
+            self._lease = self.connection = None
+            self._cursors.clear()
+            self._transaction_open = self._pinned = False
+        super().ensure_connection()
+
+    def _give_back(self) -> None:
+        """Return the lease, with everything this thread left open closed and rolled back."""
+        lease, lender = self._lease, self._lender
+        if lease is None or lender is None:
+            return
+        for cursor in list(self._cursors):
+            with suppress(Exception):
+                cursor.close()
+        self._cursors.clear()
+        if self._lease is None:
+            return  # the last cursor has returned it
+        if self._transaction_open and not self._broken:
+            try:
+                self.connection.rollback()
+                self._after_transaction()
+            except Exception:
+                self._broken = True
+        self._lease = None
+        broken = self._broken or self._is_gone()
+        dirty = self._pinned or (not broken and self._left_dirty())
+        self.connection = None
+        self._transaction_open = self._pinned = self._broken = self.errors_occurred = False
+        lender.checkin(lease, dirty=dirty, broken=broken)
+
+    def _return_if_done(self) -> None:
+        if self._returns_early and not (self._transaction_open or self._pinned or self._cursors):
+            self._give_back()
+
+    def close(self) -> None:
+        if self.in_atomic_block and self.connection is None and not self.closed_in_transaction:
+            self.validate_thread_sharing()
+            self.run_on_commit = []
+            self.closed_in_transaction = self.needs_rollback = True
+            return
+        super().close()
+        if not self.in_atomic_block:
+            self._start_afresh()
+
+    def _close(self) -> None:
+        if self.in_atomic_block:
+            # Django keeps the closed connection in `self.connection` until the block ends: nobody else may have it.
+            self._broken = True
+            connection, lease, lender = self.connection, self._lease, self._lender
+            self._lease = None
+            self._cursors.clear()
+            with suppress(Exception):
+                connection.close()
+            if lease is not None and lender is not None:
+                lender.checkin(lease, broken=True)
+        else:
+            self._give_back()
+
+    def close_if_unusable_or_obsolete(self) -> None:
+        """Called by Django at the start and the end of each request: the end of the lease, except in session mode."""
+        if self.in_atomic_block or self.autocommit != self.settings_dict["AUTOCOMMIT"]:
+            self.close()
+        elif self.pool_settings.mode != "session" or self._broken:
+            self._give_back()
+
+    def is_usable(self) -> bool:
+        return self.connection is not None and super().is_usable()
+
+    @contextmanager
+    def temporary_connection(self) -> Iterator[Any]:
+        with self.cursor() as cursor:
+            yield cursor
+
+    # -- Cursors -------------------------------------------------------------------------------------------------
+
+    def _cursor(self, name: str | None = None) -> Any:
+        self.ensure_connection()
+        if self._begin_due:
+            self._send_due()  # before the cursor exists: a server-side one depends on it
+        return super()._cursor(name)
+
+    def make_cursor(self, cursor: Any) -> Any:
+        return PooledCursor(cursor, self)
+
+    def make_debug_cursor(self, cursor: Any) -> Any:
+        return PooledDebugCursor(cursor, self)
+
+    def cursor_opened(self, cursor: object) -> None:
+        self._cursors.add(cursor)
+
+    def cursor_closed(self, cursor: object) -> None:
+        self._cursors.discard(cursor)
+        self._return_if_done()
+
+    def statement_begins(self, sql: Any) -> None:
+        """Send the BEGIN that is due, and pin the connection if the statement leaves something in the session."""
+        if self._begin_due:
+            self._send_due()
+        if not self._pinned and changes_session(sql if isinstance(sql, str) else self._as_text(sql), self.vendor):
+            self._pinned = True
+
+    def _as_text(self, sql: Any) -> str:
+        return sql.decode(errors="replace") if isinstance(sql, bytes | bytearray) else str(sql)
+
+    def statement_failed(self, error: BaseException) -> None:
+        """Note a connection that is gone, or that an interrupt has left in the middle of an answer."""
+        if not isinstance(error, Exception) or self._is_disconnect(error.__cause__ or error):
+            self._broken = True
+
+    def pin(self) -> None:
+        """Keep the connection until the end of the request, and have it reset before anyone else gets it."""
+        self._pinned = True
+
+    # -- Transactions --------------------------------------------------------------------------------------------
+
+    def get_autocommit(self) -> bool:
+        if self.closed_in_transaction and not self.in_atomic_block:
+            self._start_afresh()
+        return self.autocommit
+
+    def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
+        self._changing_autocommit = True
+        try:
+            super().set_autocommit(autocommit, *args, **kwargs)
+        finally:
+            self._changing_autocommit = False
+
+    def _set_autocommit(self, autocommit: bool) -> None:
+        self._changing_autocommit = False  # on_commit hooks come next, and may query
+        if not autocommit:
+            self._begin_due = True
+            return
+        self._begin_due = False
+        self._savepoints_due.clear()
+        if self._transaction_open:
+            with self.wrap_database_errors:
+                self._end_by_autocommit()
+            self._transaction_open = False
+        self._return_if_done()
+
+    def _send_due(self) -> None:
+        self._begin_due = False
+        self._transaction_open = True
+        savepoints, self._savepoints_due = self._savepoints_due, []
+        try:
+            with self.wrap_database_errors:
+                self._begin()
+        except BaseException as error:
+            self.statement_failed(error)
+            raise
+        for sid in savepoints:
+            super()._savepoint(sid)
+
+    def _savepoint(self, sid: str) -> None:
+        if self._begin_due:
+            self._savepoints_due.append(sid)
+        else:
+            super()._savepoint(sid)
+
+    def _savepoint_rollback(self, sid: str) -> None:
+        if sid in self._savepoints_due:  # nothing has happened since: rolled back as it is
+            del self._savepoints_due[self._savepoints_due.index(sid) + 1 :]
+        else:
+            super()._savepoint_rollback(sid)
+
+    def _savepoint_commit(self, sid: str) -> None:
+        if sid in self._savepoints_due:
+            del self._savepoints_due[self._savepoints_due.index(sid) :]
+        else:
+            super()._savepoint_commit(sid)
+
+    def _commit(self) -> None:
+        if self._transaction_open:
+            super()._commit()
+        self._transaction_ended()
+
+    def _rollback(self) -> None:
+        if self._transaction_open:
+            super()._rollback()
+        self._transaction_ended()
+
+    def _transaction_ended(self) -> None:
+        """After COMMIT or ROLLBACK: with autocommit off the next statement begins another transaction."""
+        if self._transaction_open and self.connection is not None:
+            with self.wrap_database_errors:
+                self._after_transaction()
+        self._transaction_open = False
+        self._savepoints_due.clear()
+        self._begin_due = not self.autocommit
+        self._return_if_done()

@@ -1,0 +1,1 @@
+"""ENGINE "fullhouse.db.postgresql": PostgreSQL through psycopg 3."""

@@ -1,0 +1,83 @@
+"""The host's slots of one alias: where its slot file is, how long it is, and this process's share of it.
+
+`serve` publishes the plan: the length of each slot file, which every process of the site on this host sees, and the
+fair share of each alias, which its forked workers inherit. A process that finds no length (`manage.py migrate` on a
+host that serves nothing) begins with one slot, and the first connection on it asks the server and makes the plan.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fullhouse.budget.folder import runtime_folder, slot_path
+from fullhouse.budget.slots import SlotFile
+from fullhouse.errors import ConfigurationError
+from fullhouse.plan import limits, planner
+from fullhouse.settings import Settings, from_environment, layered
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+# Enough to open the connection that asks the server for its limit.
+UNPLANNED = 1
+
+# Slots that a worker's pool can always get, by alias. Set before the workers are forked, and never after.
+_fair_shares: dict[str, int] = {}
+
+
+def publish(alias: str, vendor: str, database: Mapping[str, Any], slots: int, fair_share: int) -> None:
+    """Put the plan of one alias into force: `slots` for all processes of this host, `fair_share` for each worker."""
+    _fair_shares[alias] = fair_share
+    _slot_file(vendor, database, slots)
+
+
+def _slot_file(vendor: str, database: Mapping[str, Any], slots: int | None = None) -> SlotFile:
+    host, port = limits.server_address(vendor, database)
+    path = slot_path(runtime_folder(), f"{vendor}-{host}-{port}", str(database["USER"]))
+    return SlotFile.open(path, slots)
+
+
+class HostSlots:
+    """The share of one pool, in the terms that the pool asks for."""
+
+    def __init__(self, alias: str, vendor: str, database: Mapping[str, Any]) -> None:
+        self._alias = alias
+        self._file = _slot_file(vendor, database)
+        if self._file.budget is None:
+            self._file = _slot_file(vendor, database, UNPLANNED)
+        self._share = self._file.share(alias, _fair_shares.get(alias, 1))
+        self.acquire_nowait = self._share.acquire_nowait
+        self.release = self._share.release
+        self.announce_waiting = self._share.announce_waiting
+        self.withdraw_waiting = self._share.withdraw_waiting
+        self.must_give_back = self._share.must_give_back
+
+    @property
+    def held(self) -> int:
+        return self._share.held
+
+    @property
+    def budget(self) -> int:
+        return self._file.budget or UNPLANNED
+
+    @property
+    def unplanned(self) -> bool:
+        """Whether nobody has made a plan for this host yet."""
+        return self.budget == UNPLANNED
+
+    def plan_by(self, connection: "BaseDatabaseWrapper") -> None:
+        """Make the plan from what the server says over `connection`: this host's budget becomes the slots."""
+        from django.conf import settings
+
+        options = layered(Settings(), getattr(settings, "FULLHOUSE", {}), "FULLHOUSE in settings")
+        options = from_environment(options, os.environ)
+        host, port = limits.server_address(connection.vendor, connection.settings_dict)
+        with connection.cursor() as cursor:
+            limit = limits.ASK[connection.vendor](cursor, self._alias, f"{host}:{port}")
+        slots = planner.host_budget(options, limit)
+        if slots < 1:
+            raise ConfigurationError(
+                f"The limit of {limit.limit} sessions that {limit.server} grants leaves none for this host: "
+                "lower the reserve, or raise the limit."
+            )
+        SlotFile.open(self._file.path, slots)
