@@ -44,6 +44,7 @@ class DjangoDriver:
         except BaseException:
             stock.close()
             raise
+        self._wrapper_class.opened(stock)
         return stock.connection
 
     def lifetime_limit_s(self, connection: Any) -> float | None:

@@ -96,6 +96,10 @@ class Pooled(_Wrapper):
         return False
 
     @staticmethod
+    def opened(stock: Any) -> None:
+        """Called with Django's own wrapper when it has opened a connection for the pool."""
+
+    @staticmethod
     def idle_limit_s(connection: Any) -> float | None:
         """Seconds after which the server ends an idle session; None: never."""
         raise NotImplementedError
@@ -204,7 +208,7 @@ class Pooled(_Wrapper):
             with suppress(Exception):
                 connection.close()
             if lease is not None and lender is not None:
-                lender.checkin(lease, broken=True)
+                lender.checkin(lease, dirty=True)  # its reset finds it closed
         else:
             self._give_back()
 

@@ -1,7 +1,7 @@
 """Settings of the box office, from the environment:
 
 FULLHOUSE_DEMO_DB          sqlite (default), mysql, mariadb or postgresql
-FULLHOUSE_DEMO_ENGINE      a Django engine in place of the stock one for that database
+FULLHOUSE_DEMO_ENGINE      a Django engine in place of fullhouse's for that database
 FULLHOUSE_DEMO_FOLDER      where the SQLite file and the secret key live (default: build/demo)
 FULLHOUSE_DEMO_SECRET_KEY  in place of the key that is made and kept in that folder
 FULLHOUSE_DEMO_HOST, _PORT, _USER, _PASSWORD, _NAME
@@ -18,10 +18,10 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 
 ENGINES = {
-    "sqlite": "django.db.backends.sqlite3",
-    "mysql": "django.db.backends.mysql",
-    "mariadb": "django.db.backends.mysql",
-    "postgresql": "django.db.backends.postgresql",
+    "sqlite": "fullhouse.db.sqlite3",
+    "mysql": "fullhouse.db.mysql",
+    "mariadb": "fullhouse.db.mysql",
+    "postgresql": "fullhouse.db.postgresql",
 }
 
 
@@ -62,17 +62,7 @@ def _database(folder: Path) -> dict[str, Any]:
         )
     engine = _variable("ENGINE", ENGINES[kind])
     if kind == "sqlite":
-        return {
-            "ENGINE": engine,
-            "NAME": folder / "boxoffice.sqlite3",
-            "OPTIONS": {
-                # A transaction that starts by reading and then writes would fail at once if another wrote
-                # meanwhile; one that takes the write lock first waits its turn.
-                "transaction_mode": "IMMEDIATE",
-                "timeout": 20,
-                "init_command": "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;",
-            },
-        }
+        return {"ENGINE": engine, "NAME": folder / "boxoffice.sqlite3"}
     return {
         "ENGINE": engine,
         "NAME": _variable("NAME", "fullhouse"),

@@ -5,8 +5,10 @@ from typing import Any
 import MySQLdb as Database
 from django.db.backends.mysql import base
 from django.db.backends.mysql.creation import DatabaseCreation as StockCreation
+from django.utils.functional import cached_property
 
 from fullhouse.db.pooled import Pooled
+from fullhouse.plan.limits import server_address
 
 # Too many sessions: on the server, of the account at once (two ways to count), or of the account in an hour.
 SERVER_FULL = {1040, 1203, 1226}
@@ -15,6 +17,9 @@ SERVER_FULL = {1040, 1203, 1226}
 DISCONNECTED = {0, 1053, 1077, 1080, 1927, 2006, 2013, 2014, 2027, 2045, 2055, 3169, 3879, 4031}
 # After a failover the old primary only reads: these sessions are of no more use (1290, 1792, 1836).
 READ_ONLY = {1290, 1792, 1836}
+
+# Django's facts about each server, (host, port) → facts: its version and SQL mode decide what features it has.
+_server_data: dict[tuple[str, str], dict[str, Any]] = {}
 
 
 class DatabaseCreation(StockCreation):
@@ -35,6 +40,14 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
     stock = base.DatabaseWrapper
     creation_class = DatabaseCreation
 
+    @cached_property
+    def mysql_server_data(self) -> dict[str, Any]:
+        """What Django asks a server once for each thread is asked once for each process here."""
+        server = server_address(self.vendor, self.settings_dict)
+        if server not in _server_data:
+            self.ensure_connection()
+        return _server_data[server]
+
     def get_connection_params(self) -> dict[str, Any]:
         params: dict[str, Any] = super().get_connection_params()
         params.pop("pool", None)
@@ -53,6 +66,10 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
         return isinstance(error, Database.Error) and code in DISCONNECTED | READ_ONLY
 
     # -- What the pool's driver asks -----------------------------------------------------------------------------
+
+    @staticmethod
+    def opened(stock: Any) -> None:
+        _server_data[server_address(stock.vendor, stock.settings_dict)] = stock.mysql_server_data
 
     @staticmethod
     def idle_limit_s(connection: Any) -> float | None:
