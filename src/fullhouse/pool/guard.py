@@ -14,7 +14,6 @@ from typing import Protocol
 
 from fullhouse.pool.errors import PoolClosed
 
-
 logger = logging.getLogger("fullhouse.pool")
 
 
