@@ -155,7 +155,7 @@ class Books(Generic[C]):
 
     def begins(self, attempt: Attempt, now: float) -> bool:
         """Whether the attempt shall be made now; False: the demand has gone, and so has the attempt."""
-        if self.shut or len(self.attempts) > len(self.line):
+        if self.shut or _count_not_hanging(self.attempts.values(), now) > len(self.line):
             del self.attempts[attempt]
             return False
         self.attempts[attempt] = now
@@ -206,7 +206,8 @@ class Books(Generic[C]):
         return errands + self._serve_line(now)
 
     def closed(self, session: Session[C], now: float) -> list[Errand[C]]:
-        """The session is closed, and its slot released."""
+        """The session is closed, and its slot released: no need to rest before looking for one."""
+        self._slot_rest.succeeded()
         self.closing.remove(session)
         self.counters.closed += 1
         return self._serve_line(now)

@@ -113,22 +113,14 @@ class Pool(Generic[C]):
         waiter, errands = self._join_line()
         try:
             self._run(errands)
-            called = waiter.wait_called(began_at + timeout_s - self._clock())
-        except BaseException:  # a KeyboardInterrupt, say: neither the place in the line nor a connection may be lost
+            waiter.wait_called(began_at + timeout_s - self._clock())
+        except BaseException:  # a KeyboardInterrupt, say: neither the place nor a connection may be lost
             with self._lock:
                 self._books.leave_line(waiter)
             if waiter.lease is not None:
                 self.checkin(waiter.lease)
             raise
-        if not called:
-            with self._lock:
-                if waiter.lease is None and not self._books.shut:
-                    refusal = self._refusal_locked(f"no connection within {timeout_s:g} s")
-                    self._books.leave_line(waiter)
-                    raise refusal
-        if waiter.lease is None:
-            raise self._closed()
-        return waiter.lease
+        return self._stop_waiting(waiter, timeout_s)
 
     def _join_line(self) -> tuple[Waiter[C], list[Errand[C]]]:
         guard.refuse_where_forbidden(self.name)
@@ -139,6 +131,16 @@ class Pool(Generic[C]):
             if self.options.max_waiting is not None and len(self._books.line) >= self.options.max_waiting:
                 raise self._refusal_locked(f"as many checkouts wait as max_waiting allows, {self.options.max_waiting}")
             return waiter, self._books.join_line(waiter, self._clock())
+
+    def _stop_waiting(self, waiter: Waiter[C], timeout_s: float) -> Lease[C]:
+        with self._lock:
+            if waiter.lease is not None:
+                return waiter.lease
+            if self._books.shut:
+                raise self._closed()
+            refusal = self._refusal_locked(f"no connection within {timeout_s:g} s")
+            self._books.leave_line(waiter)
+            raise refusal
 
     def _refusal_locked(self, reason: str) -> errors.CheckoutRefused:
         now = self._clock()

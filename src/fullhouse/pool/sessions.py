@@ -60,6 +60,6 @@ class Waiter(Generic[C]):
         """Wake it without a lease: the pool closes."""
         self._wake.release()
 
-    def wait_called(self, timeout_s: float) -> bool:
-        """Block until it is served or dismissed; False: the time is up."""
-        return self._wake.acquire(timeout=min(max(timeout_s, 0.0), threading.TIMEOUT_MAX))
+    def wait_called(self, timeout_s: float) -> None:
+        """Block until it is served or dismissed, or the time is up."""
+        self._wake.acquire(timeout=min(max(timeout_s, 0.0), threading.TIMEOUT_MAX))

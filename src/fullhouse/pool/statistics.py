@@ -17,7 +17,7 @@ class ConnectFailure:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PoolStatistics:
-    """One snapshot of a pool. The counters at the end began with the pool, in a forked child with the fork."""
+    """One snapshot of a pool. Its counters began with the pool, in a forked child with the fork."""
 
     name: str
     total: int
