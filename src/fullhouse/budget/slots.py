@@ -148,8 +148,9 @@ class SlotFile:
 
     def other_waits_locked(self, share: "Share") -> bool:
         """Whether a pool other than `share`, here or in another process, waits with less than its share."""
-        if any(other.waits_locked() for other in self.shares if other is not share):
-            return True
+        for other in self.shares:
+            if other is not share and other.waits_locked():
+                return True
         return lock_of_another(self.descriptor, WAITING, WAITING + 1) is not None
 
     def announce_locked(self) -> None:
@@ -174,12 +175,13 @@ class SlotFile:
         while slot < stop:
             if any(slot in share.slots for share in self.shares):
                 slot += 1
+            elif taken := lock_of_another(self.descriptor, slot, slot + 1):
+                slot = taken.stop
             elif try_lock(self.descriptor, slot):
                 self._next = slot + 1
                 return slot
-            else:
-                taken = lock_of_another(self.descriptor, slot, slot + 1)
-                slot = taken.stop if taken else slot + 1
+            else:  # another process was faster
+                slot += 1
         return None
 
     def _own_claims_locked(self) -> int:
