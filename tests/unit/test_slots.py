@@ -163,6 +163,25 @@ class TestFork:
         os.write(go_on[1], b"x")
         os.waitpid(child, 0)
 
+    def test_a_child_waits_for_itself(self, path):
+        file = SlotFile.open(path, budget=4)
+        rich, poor = file.share("rich", 1), file.share("poor", 1)
+        take(rich, 4)
+        poor.announce_waiting()
+        ready, go_on = os.pipe(), os.pipe()
+        child = os.fork()
+        if child == 0:
+            poor.announce_waiting()
+            os.write(ready[1], b"x")
+            os.read(go_on[0], 1)
+            os._exit(0)
+        os.read(ready[0], 1)
+        poor.leave()
+        with_child = rich.must_give_back()
+        os.write(go_on[1], b"x")
+        os.waitpid(child, 0)
+        assert (with_child, rich.must_give_back()) == (True, False)
+
     def test_a_child_born_while_a_thread_has_the_mutex_is_free(self, path):
         file = SlotFile.open(path, budget=1)
         share = file.share("main", 1)
@@ -278,6 +297,8 @@ class TestWaiting:
         two.release(slot)
         two.leave()
         assert not one.above_fair_share()
+        assert one.acquire_nowait() == slot
+        assert two.acquire_nowait() is None
         assert not one.must_give_back()
 
 

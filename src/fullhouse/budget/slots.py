@@ -8,8 +8,8 @@ No process has to be running for it, nothing has to be cleaned up, and a killed 
     CLAIMS + pid * CLAIM_SPAN   as many bytes as the pools of process *pid* claim as fair shares
 
 **Fairness.** A pool may take any free slot. A pool that waits with less than its share makes that known; from
-then on the pools at or above theirs take nothing, and those above give back what falls idle until a slot is
-free. So every pool gets its share in the end, as soon as borrowed slots fall idle. Three rules keep slots
+then on the pools at or above theirs take nothing, and those above give back what is not in use until a slot
+is free. So every pool gets its share in the end, at the pace at which borrowed connections come back. Three rules keep slots
 from going to and fro: nobody is asked to go below the share, waiting with the share or more asks nobody for
 anything, and as long as one slot is free nobody gives back another.
 
@@ -42,7 +42,7 @@ MAX_BUDGET = 2**18
 
 WAITING = 2**40
 CLAIMS = 2**41
-CLAIM_SPAN = 2**20
+CLAIM_SPAN = 2**20  # claims are shared locks: equal pids in two containers count once, and nothing fails
 CLAIMS_END = CLAIMS + 2**22 * CLAIM_SPAN  # Linux gives no process id above 2**22 (PID_MAX_LIMIT)
 
 
@@ -244,7 +244,8 @@ class Share:
             return self.held > self._entitled_locked()
 
     def must_give_back(self) -> bool:
-        """Whether to close a connection that falls idle, and release its slot, instead of keeping it.
+        """Whether to close a connection that is idle or comes back, and release its slot, instead of keeping
+        it or passing it on to a request that waits here.
 
         True if this pool is above its share while another waits with less than its own and no slot is free.
         Costs one system call as long as nobody waits.
