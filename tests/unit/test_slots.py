@@ -27,9 +27,10 @@ def take_there(process, count):
 class TestBudget:
     def test_is_the_length_of_the_file(self, path):
         assert SlotFile.open(path).budget is None
-        assert SlotFile.open(path).share("main", 1).acquire_nowait() is None
+        share = SlotFile.open(path).share("main", 1)
+        assert (share.budget, share.acquire_nowait()) == (0, None)
         SlotFile.open(path, budget=7)
-        assert path.stat().st_size == SlotFile.open(path).budget == 7
+        assert path.stat().st_size == SlotFile.open(path).budget == share.budget == 7
         assert path.stat().st_mode & 0o777 == 0o600
 
     @pytest.mark.parametrize("slots", [-1, 0, 2**18 + 1])

@@ -9,9 +9,9 @@ No process has to be running for it, nothing has to be cleaned up, and a killed 
 
 **Fairness.** A pool may take any free slot. A pool that waits with less than its share makes that known; from
 then on the pools at or above theirs take nothing, and those above give back what is not in use until a slot
-is free. So every pool gets its share in the end, at the pace at which borrowed connections come back. Three rules keep slots
-from going to and fro: nobody is asked to go below the share, waiting with the share or more asks nobody for
-anything, and as long as one slot is free nobody gives back another.
+is free. So every pool gets its share in the end, at the pace at which borrowed connections come back. Three
+rules keep slots from going to and fro: nobody is asked to go below the share, waiting with the share or more
+asks nobody for anything, and as long as one slot is free nobody gives back another.
 
 **More claims than budget.** During a reload two generations claim, and commands do besides. Shares are then
 scaled down in proportion, so that their sum never exceeds the budget: a full file and somebody below the
@@ -203,6 +203,11 @@ class Share:
     def held(self) -> int:
         """How many slots this pool has."""
         return len(self.slots)
+
+    @property
+    def budget(self) -> int:
+        """How many slots all processes share; 0 if nobody has set it yet."""
+        return self._file.length()
 
     def acquire_nowait(self) -> int | None:
         """A slot to stand a new connection on, or None: all are taken, or the last ones are for a pool that
