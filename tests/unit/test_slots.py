@@ -27,9 +27,10 @@ def take_there(process, count):
 class TestBudget:
     def test_is_the_length_of_the_file(self, path):
         assert SlotFile.open(path).budget is None
-        assert SlotFile.open(path).share("main", 1).acquire_nowait() is None
+        share = SlotFile.open(path).share("main", 1)
+        assert (share.budget, share.acquire_nowait()) == (0, None)
         SlotFile.open(path, budget=7)
-        assert path.stat().st_size == SlotFile.open(path).budget == 7
+        assert path.stat().st_size == SlotFile.open(path).budget == share.budget == 7
         assert path.stat().st_mode & 0o777 == 0o600
 
     @pytest.mark.parametrize("slots", [-1, 0, 2**18 + 1])
@@ -163,6 +164,25 @@ class TestFork:
         os.write(go_on[1], b"x")
         os.waitpid(child, 0)
 
+    def test_a_child_waits_for_itself(self, path):
+        file = SlotFile.open(path, budget=4)
+        rich, poor = file.share("rich", 1), file.share("poor", 1)
+        take(rich, 4)
+        poor.announce_waiting()
+        ready, go_on = os.pipe(), os.pipe()
+        child = os.fork()
+        if child == 0:
+            poor.announce_waiting()
+            os.write(ready[1], b"x")
+            os.read(go_on[0], 1)
+            os._exit(0)
+        os.read(ready[0], 1)
+        poor.leave()
+        with_child = rich.must_give_back()
+        os.write(go_on[1], b"x")
+        os.waitpid(child, 0)
+        assert (with_child, rich.must_give_back()) == (True, False)
+
     def test_a_child_born_while_a_thread_has_the_mutex_is_free(self, path):
         file = SlotFile.open(path, budget=1)
         share = file.share("main", 1)
@@ -278,6 +298,8 @@ class TestWaiting:
         two.release(slot)
         two.leave()
         assert not one.above_fair_share()
+        assert one.acquire_nowait() == slot
+        assert two.acquire_nowait() is None
         assert not one.must_give_back()
 
 

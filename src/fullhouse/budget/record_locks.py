@@ -19,9 +19,15 @@ from fullhouse.errors import ConfigurationError
 if sys.platform == "darwin":
     _FLOCK = struct.Struct("@qqihh")  # l_start, l_len, l_pid, l_type, l_whence
     _START, _LENGTH, _TYPE = 0, 1, 3
+
+    def _write_lock(start: int, length: int) -> bytes:
+        return _FLOCK.pack(start, length, 0, fcntl.F_WRLCK, os.SEEK_SET)
 else:
     _FLOCK = struct.Struct("@hhqqi4x")  # l_type, l_whence, l_start, l_len, l_pid, padding
     _START, _LENGTH, _TYPE = 2, 3, 0
+
+    def _write_lock(start: int, length: int) -> bytes:
+        return _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
 
 
 def try_lock(descriptor: int, byte: int) -> bool:
@@ -47,9 +53,7 @@ def unlock(descriptor: int, start: int, length: int) -> None:
 
 def lock_of_another(descriptor: int, start: int, stop: int) -> range | None:
     """The bytes of any one lock that another process has in [start, stop); they may reach beyond."""
-    query = [0] * 5
-    query[_START], query[_LENGTH], query[_TYPE] = start, stop - start, fcntl.F_WRLCK
-    answer = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, _FLOCK.pack(*query)))
+    answer = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, _write_lock(start, stop - start)))
     if answer[_TYPE] == fcntl.F_UNLCK:
         return None
     first, length = answer[_START], answer[_LENGTH]

@@ -8,10 +8,10 @@ No process has to be running for it, nothing has to be cleaned up, and a killed 
     CLAIMS + pid * CLAIM_SPAN   as many bytes as the pools of process *pid* claim as fair shares
 
 **Fairness.** A pool may take any free slot. A pool that waits with less than its share makes that known; from
-then on the pools at or above theirs take nothing, and those above give back what falls idle until a slot is
-free. So every pool gets its share in the end, as soon as borrowed slots fall idle. Three rules keep slots
-from going to and fro: nobody is asked to go below the share, waiting with the share or more asks nobody for
-anything, and as long as one slot is free nobody gives back another.
+then on the pools at or above theirs take nothing, and those above give back what is not in use until a slot
+is free. So every pool gets its share in the end, at the pace at which borrowed connections come back. Three
+rules keep slots from going to and fro: nobody is asked to go below the share, waiting with the share or more
+asks nobody for anything, and as long as one slot is free nobody gives back another.
 
 **More claims than budget.** During a reload two generations claim, and commands do besides. Shares are then
 scaled down in proportion, so that their sum never exceeds the budget: a full file and somebody below the
@@ -42,7 +42,7 @@ MAX_BUDGET = 2**18
 
 WAITING = 2**40
 CLAIMS = 2**41
-CLAIM_SPAN = 2**20
+CLAIM_SPAN = 2**20  # claims are shared locks: equal pids in two containers count once, and nothing fails
 CLAIMS_END = CLAIMS + 2**22 * CLAIM_SPAN  # Linux gives no process id above 2**22 (PID_MAX_LIMIT)
 
 
@@ -146,8 +146,9 @@ class SlotFile:
 
     def other_waits_locked(self, share: "Share") -> bool:
         """Whether a pool other than `share`, here or in another process, waits with less than its share."""
-        if any(other.waits_locked() for other in self.shares if other is not share):
-            return True
+        for other in self.shares:
+            if other is not share and other.waits_locked():
+                return True
         return lock_of_another(self.descriptor, WAITING, WAITING + 1) is not None
 
     def announce_locked(self) -> None:
@@ -172,12 +173,13 @@ class SlotFile:
         while slot < stop:
             if any(slot in share.slots for share in self.shares):
                 slot += 1
+            elif taken := lock_of_another(self.descriptor, slot, slot + 1):
+                slot = taken.stop
             elif try_lock(self.descriptor, slot):
                 self._next = slot + 1
                 return slot
-            else:
-                taken = lock_of_another(self.descriptor, slot, slot + 1)
-                slot = taken.stop if taken else slot + 1
+            else:  # another process was faster
+                slot += 1
         return None
 
     def _own_claims_locked(self) -> int:
@@ -199,6 +201,11 @@ class Share:
     def held(self) -> int:
         """How many slots this pool has."""
         return len(self.slots)
+
+    @property
+    def budget(self) -> int:
+        """How many slots all processes share; 0 if nobody has set it yet."""
+        return self._file.length()
 
     def acquire_nowait(self) -> int | None:
         """A slot to stand a new connection on, or None: all are taken, or the last ones are for a pool that
@@ -240,7 +247,8 @@ class Share:
             return self.held > self._entitled_locked()
 
     def must_give_back(self) -> bool:
-        """Whether to close a connection that falls idle, and release its slot, instead of keeping it.
+        """Whether to close a connection that is idle or comes back, and release its slot, instead of keeping
+        it or passing it on to a request that waits here.
 
         True if this pool is above its share while another waits with less than its own and no slot is free.
         Costs one system call as long as nobody waits.
