@@ -30,16 +30,16 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
 
 def test_sqlite_is_the_default(settings: Settings, tmp_path: Path) -> None:
     database = settings()["DATABASES"]["default"]
-    assert database["ENGINE"] == "django.db.backends.sqlite3"
+    assert database["ENGINE"] == "fullhouse.db.sqlite3"
     assert database["NAME"] == tmp_path / "boxoffice.sqlite3"
 
 
 @pytest.mark.parametrize(
     ("kind", "engine", "options"),
     [
-        ("mysql", "django.db.backends.mysql", {"charset": "utf8mb4"}),
-        ("mariadb", "django.db.backends.mysql", {"charset": "utf8mb4"}),
-        ("postgresql", "django.db.backends.postgresql", {}),
+        ("mysql", "fullhouse.db.mysql", {"charset": "utf8mb4"}),
+        ("mariadb", "fullhouse.db.mysql", {"charset": "utf8mb4"}),
+        ("postgresql", "fullhouse.db.postgresql", {}),
     ],
 )
 def test_servers(settings: Settings, kind: str, engine: str, options: dict[str, str]) -> None:

@@ -14,27 +14,30 @@ if TYPE_CHECKING:
     from fullhouse.db.pooled import Pooled
 
 _lock = threading.Lock()
-_pools: dict[tuple[str, ...], Pool[Any]] = {}
+_pools: dict[tuple[str, ...], tuple[Pool[Any], HostSlots]] = {}
 
 
 def pool_of(wrapper: "Pooled") -> Pool[Any]:
     """The pool of the wrapper's alias and settings. Raises ConfigurationError for a runtime folder that is not ours."""
     key = _key(wrapper)
-    pool = _pools.get(key)
-    if pool is None:
+    made = _pools.get(key)
+    if made is None:
         with _lock:
-            pool = _pools.get(key)
-            if pool is None:
-                pool = _pools[key] = _make_pool(wrapper)
-    return pool
+            made = _pools.get(key)
+            if made is None:
+                made = _pools[key] = _make_pool(wrapper)
+    return made[0]
 
 
 def close_pool_of(wrapper: "Pooled") -> None:
     """Close and forget the pool; the next use makes a new one."""
     with _lock:
-        pool = _pools.pop(_key(wrapper), None)
-    if pool is not None:
+        made = _pools.pop(_key(wrapper), None)
+    if made is not None:
+        pool, slots = made
         pool.close()
+        if not slots.held:
+            slots.leave()
 
 
 def _key(wrapper: "Pooled") -> tuple[str, ...]:
@@ -43,7 +46,7 @@ def _key(wrapper: "Pooled") -> tuple[str, ...]:
     return (wrapper.alias, *(str(settings[name]) for name in ("ENGINE", "NAME", "USER", "HOST", "PORT")))
 
 
-def _make_pool(wrapper: "Pooled") -> Pool[Any]:
+def _make_pool(wrapper: "Pooled") -> tuple[Pool[Any], HostSlots]:
     slots = HostSlots(wrapper.alias, wrapper.vendor, wrapper.settings_dict)
     driver = DjangoDriver(wrapper, slots)
-    return Pool(driver, slots, wrapper.pool_settings.pool, name=wrapper.alias)
+    return Pool(driver, slots, wrapper.pool_settings.pool, name=wrapper.alias), slots

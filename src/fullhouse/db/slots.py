@@ -51,6 +51,7 @@ class HostSlots:
         self.announce_waiting = self._share.announce_waiting
         self.withdraw_waiting = self._share.withdraw_waiting
         self.must_give_back = self._share.must_give_back
+        self.leave = self._share.leave
 
     @property
     def held(self) -> int:
