@@ -13,6 +13,7 @@ from fullhouse.errors import ApplicationError, ConfigurationError, DatabaseError
 from fullhouse.plan import limits
 from fullhouse.plan.limits import Limit
 from fullhouse.plan.planner import Plan
+from fullhouse.pool import guard
 from fullhouse.settings import Settings, nearest
 
 if TYPE_CHECKING:
@@ -183,11 +184,15 @@ def _user(alias: str) -> str:
 
 
 def publish(planned: Plan) -> None:
-    """Put the plan into force for the pools of this host's processes: before the workers are forked."""
+    """Put the plan into force for the pools of this host's processes: in the master, before it forks the workers.
+
+    From then on the master itself opens no pooled connection, even if it preloads the application.
+    """
     from django.db import connections
 
     from fullhouse.db import slots
 
+    guard.forbid_opening("it forks the workers, and each of them opens its own")
     for server in planned.servers:
         for alias in server.limit.pooled:
             connection = connections[alias]
