@@ -1,0 +1,115 @@
+"""Settings of the box office, from the environment:
+
+FULLHOUSE_DEMO_DB          sqlite (default), mysql, mariadb or postgresql
+FULLHOUSE_DEMO_ENGINE      a Django engine in place of the stock one for that database
+FULLHOUSE_DEMO_FOLDER      where the SQLite file and the secret key live (default: build/demo)
+FULLHOUSE_DEMO_SECRET_KEY  in place of the key that is made and kept in that folder
+FULLHOUSE_DEMO_HOST, _PORT, _USER, _PASSWORD, _NAME
+                           of a database server (default: the database `fullhouse` on 127.0.0.1)
+"""
+
+import os
+import secrets
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+ENGINES = {
+    "sqlite": "django.db.backends.sqlite3",
+    "mysql": "django.db.backends.mysql",
+    "mariadb": "django.db.backends.mysql",
+    "postgresql": "django.db.backends.postgresql",
+}
+
+
+def _variable(name: str, default: str = "") -> str:
+    return os.environ.get(f"FULLHOUSE_DEMO_{name}", default)
+
+
+def _make_folder() -> Path:
+    folder = Path(_variable("FOLDER", "build/demo")).resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"the box office cannot make its folder {folder}: {error.strerror}. "
+            "Name another in FULLHOUSE_DEMO_FOLDER."
+        ) from error
+    return folder
+
+
+def _secret_key(folder: Path) -> str:
+    """The key kept in `folder`. Workers that start at once agree on it: only one link can be made."""
+    if given := _variable("SECRET_KEY"):
+        return given
+    path = folder / "secret_key"
+    if not path.exists():
+        with tempfile.NamedTemporaryFile("w", dir=folder) as draft:
+            draft.write(secrets.token_urlsafe(50))
+            draft.flush()
+            with suppress(FileExistsError):
+                os.link(draft.name, path)
+    return path.read_text()
+
+
+def _database(folder: Path) -> dict[str, Any]:
+    kind = _variable("DB", "sqlite")
+    if kind not in ENGINES:
+        raise ImproperlyConfigured(
+            f"FULLHOUSE_DEMO_DB={kind!r} is not known to the box office: choose {', '.join(ENGINES)}."
+        )
+    engine = _variable("ENGINE", ENGINES[kind])
+    if kind == "sqlite":
+        return {
+            "ENGINE": engine,
+            "NAME": folder / "boxoffice.sqlite3",
+            "OPTIONS": {
+                # A transaction that starts by reading and then writes would fail at once if another wrote
+                # meanwhile; one that takes the write lock first waits its turn.
+                "transaction_mode": "IMMEDIATE",
+                "timeout": 20,
+                "init_command": "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;",
+            },
+        }
+    return {
+        "ENGINE": engine,
+        "NAME": _variable("NAME", "fullhouse"),
+        "HOST": _variable("HOST", "127.0.0.1"),
+        "PORT": _variable("PORT"),
+        "USER": _variable("USER", "fullhouse"),
+        "PASSWORD": _variable("PASSWORD"),
+        "OPTIONS": {} if kind == "postgresql" else {"charset": "utf8mb4"},
+    }
+
+
+_folder = _make_folder()
+
+SECRET_KEY = _secret_key(_folder)
+DEBUG = False
+ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]", "testserver"]
+DATABASES = {"default": _database(_folder)}
+
+INSTALLED_APPS = ["fullhouse.demo.apps.BoxOfficeConfig"]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "fullhouse.demo.urls"
+WSGI_APPLICATION = "fullhouse.demo.wsgi.application"
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
+LANGUAGE_CODE = "en-gb"
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+# Django tells its own errors to nobody unless DEBUG is on or ADMINS read mail.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"terminal": {"class": "logging.StreamHandler"}},
+    "loggers": {"django": {"handlers": ["terminal"], "level": "ERROR", "propagate": False}},
+}
