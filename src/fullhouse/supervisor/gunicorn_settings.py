@@ -1,6 +1,7 @@
 """From our options and the plan to gunicorn's settings, checked by gunicorn itself."""
 
 import argparse
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,7 @@ from gunicorn.config import Config
 
 from fullhouse.errors import ConfigurationError
 from fullhouse.plan.planner import Plan
-from fullhouse.settings import OPTIONS, Settings, layered, nearest
+from fullhouse.settings import OPTIONS, Settings, from_text, layered, nearest
 
 MAX_REQUESTS_JITTER = 0.05
 # Our option for each setting of gunicorn that has one.
@@ -61,13 +62,12 @@ def from_gunicorn_cmd_args(settings: Settings, environ: Mapping[str, str]) -> Se
     """
     if not environ.get("GUNICORN_CMD_ARGS"):
         return settings
-    config = Config()
-    parser = config.parser()
+    parser = Config().parser()
     parser.exit_on_error = False
     try:
-        namespace, unknown = parser.parse_known_args(config.get_cmd_args_from_env())
-    except argparse.ArgumentError as error:
-        raise ConfigurationError(f"GUNICORN_CMD_ARGS: {error}") from error
+        namespace, unknown = parser.parse_known_args(shlex.split(environ["GUNICORN_CMD_ARGS"]))
+    except (argparse.ArgumentError, ValueError) as error:  # ValueError: an open quote
+        raise ConfigurationError(f"GUNICORN_CMD_ARGS: {error}.") from error
     if unknown:
         raise ConfigurationError(f"GUNICORN_CMD_ARGS: gunicorn has no option {unknown[0]}.")
     words = vars(namespace)
@@ -86,7 +86,6 @@ def from_gunicorn_cmd_args(settings: Settings, environ: Mapping[str, str]) -> Se
 
 def _native(name: str, value: Any) -> Any:
     """gunicorn's command line gives texts where our options are numbers, lists or pairs."""
-    kind = OPTIONS[OURS[name]].kind
     if name == "raw_env":
         return dict(pair.partition("=")[::2] for pair in value)
-    return kind.from_text(value) if isinstance(value, str) else value
+    return from_text(OURS[name], value, "GUNICORN_CMD_ARGS") if isinstance(value, str) else value
