@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fullhouse.errors import ApplicationError, ConfigurationError, DatabaseError
 from fullhouse.plan import limits
 from fullhouse.plan.limits import Limit
-from fullhouse.settings import Settings, nearest
+from fullhouse.settings import NO_PAIRS, Settings, nearest
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -53,7 +53,7 @@ class Project:
 
         try:
             application: Callable[..., Any] = import_string(self.application)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ApplicationError(
                 f"{self.application} does not load: {_said(error)}\n"
                 f"Fix it ({_place(error)}), or see the whole traceback with --traceback."
@@ -61,12 +61,13 @@ class Project:
         return application
 
 
-def find(name: str | None, python_path: Sequence[str] = ()) -> Project:
+def find(name: str | None, python_path: Sequence[str] = (), env: Mapping[str, str] = NO_PAIRS) -> Project:
     """The project `name`, or the one that DJANGO_SETTINGS_MODULE names; its settings are imported.
 
-    `mysite` means `mysite.settings`, unless DJANGO_SETTINGS_MODULE names another module of `mysite`.
-    Raises ConfigurationError.
+    They see the folders of `python_path` and the variables of `env`, as the workers will. `mysite` means
+    `mysite.settings`, unless DJANGO_SETTINGS_MODULE names another module of `mysite`. Raises ConfigurationError.
     """
+    os.environ.update(env)
     for folder in reversed([*python_path, os.getcwd()]):
         if os.path.abspath(folder) not in sys.path:
             sys.path.insert(0, os.path.abspath(folder))
@@ -93,6 +94,11 @@ def module_named_by(application: str | None) -> str | None:
 
 
 def _import_settings(name: str, module: str) -> None:
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise ConfigurationError(
+            f"{name!r} is no name of a Django project: give it as in Python, mysite for mysite.settings."
+            f"{_projects_here(name)}"
+        )
     if not _exists(module):
         raise ConfigurationError(
             f"There is no Django project {name!r} here: {module} is not found from {os.getcwd()}.{_projects_here(name)}"
@@ -105,7 +111,7 @@ def _import_settings(name: str, module: str) -> None:
         settings.DATABASES  # noqa: B018 - the first access imports the module
     except ImproperlyConfigured as error:
         raise ConfigurationError(f"{module} is refused by Django: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigurationError(
             f"{module} does not import: {_said(error)}\n"
             f"Fix it ({_place(error)}), or see the whole traceback with --traceback."
