@@ -75,7 +75,8 @@ def find(name: str | None, python_path: Sequence[str] = (), env: Mapping[str, st
     if name is None:
         if not from_environment:
             raise ConfigurationError(f"Which project? Name it, or set {SETTINGS_VARIABLE}.{_projects_here()}")
-        name = from_environment.split(".")[0]
+        before, found, _ = from_environment.partition(".settings")
+        name = before if found else from_environment.split(".")[0]
     elif not from_environment:
         from_environment = f"{name}.settings"
     elif not from_environment.startswith(f"{name}."):

@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import signal
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,8 +31,18 @@ def gunicorn_settings(settings: Settings, plan: Plan, project: str) -> dict[str,
         "raw_env": [f"{name}={value}" for name, value in settings.env.items()],
         # The default is one path for all of a user's servers, which the last one started takes over.
         "control_socket_disable": True,
+        "post_worker_init": _leave_interrupts_to_master,
     }
     return checked({**values, **_passed_through(settings)})
+
+
+def _leave_interrupts_to_master(_worker: object) -> None:
+    """A hook of gunicorn. Ctrl-C in a terminal reaches the workers as well as the master, which then sends SIGQUIT.
+
+    gthread's handler takes a lock that is not reentrant: the second signal inside the first would hang the worker
+    until the graceful timeout.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _passed_through(settings: Settings) -> Mapping[str, Any]:
