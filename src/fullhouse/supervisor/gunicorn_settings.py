@@ -61,7 +61,8 @@ def checked(values: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigurationError(f"gunicorn has no setting {name!r}.{nearest(name, config.settings)}")
         try:
             config.set(name, value)
-        except (TypeError, ValueError, AssertionError, AttributeError, ImportError) as error:
+            getattr(config, name, None)  # imports a class that the value names
+        except (TypeError, ValueError, AssertionError, AttributeError, ImportError, RuntimeError) as error:
             raise ConfigurationError(f"gunicorn refuses {name} = {value!r}: {error}") from error
     return dict(values)
 
@@ -98,5 +99,5 @@ def from_gunicorn_cmd_args(settings: Settings, environ: Mapping[str, str]) -> Se
 def _native(name: str, value: Any) -> Any:
     """gunicorn's command line gives texts where our options are numbers, lists or pairs."""
     if name == "raw_env":
-        return dict(pair.partition("=")[::2] for pair in value)
+        value = shlex.join(value)
     return from_text(OURS[name], value, "GUNICORN_CMD_ARGS") if isinstance(value, str) else value
