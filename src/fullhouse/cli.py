@@ -1,9 +1,10 @@
 """The command line: parse, call a room, print. Exit codes are in `docs/exit-codes.md`."""
 
 import argparse
-import os
+import shutil
 import socket
 import sys
+import textwrap
 import traceback
 from collections.abc import Sequence
 
@@ -17,7 +18,7 @@ from fullhouse.project import publish
 from fullhouse.settings import OPTIONS, nearest
 from fullhouse.supervisor import master
 from fullhouse.supervisor.gunicorn_settings import gunicorn_settings
-from fullhouse.supervisor.listen import check_tls, listen
+from fullhouse.supervisor.listen import check_tls, listening
 
 DESCRIPTION = (
     "Run Django under gunicorn with the house full: every database connection working, and never one too many."
@@ -26,6 +27,13 @@ PROJECT_HELP = (
     "Name of the Django project: mysite means mysite.settings, run from the folder that holds manage.py. "
     "May be left out where DJANGO_SETTINGS_MODULE is set."
 )
+OVERVIEW = """start here, in the folder that holds manage.py:
+  fullhouse plan mysite                  what fits this machine and the live database, and why
+  fullhouse serve mysite                 serve under that plan on 127.0.0.1:8000
+  fullhouse serve --help                 every option; FULLHOUSE = {...} in settings takes the same ones
+
+exit codes: 0 done, 2 configuration or plan refused, 3 database cannot be asked, 4 address cannot be
+listened on, 5 application does not load, 130 interrupted before serving"""
 FLAGS = [option.flag for option in OPTIONS.values()]
 EXAMPLES = {
     "plan": """examples:
@@ -40,9 +48,18 @@ EXAMPLES = {
 }
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help in two columns, as wide as the terminal and 100 characters at the most."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=min(100, shutil.get_terminal_size((100, 24)).columns))
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of `fullhouse`."""
-    parser = argparse.ArgumentParser(prog="fullhouse", description=DESCRIPTION)
+    parser = argparse.ArgumentParser(
+        prog="fullhouse", description=textwrap.fill(DESCRIPTION, 98), epilog=OVERVIEW, formatter_class=HelpFormatter
+    )
     parser.add_argument("--version", action="version", version=f"fullhouse {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in (
@@ -54,7 +71,8 @@ def make_parser() -> argparse.ArgumentParser:
             help=summary,
             description=summary,
             epilog=EXAMPLES[name],
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            usage=f"fullhouse {name} [PROJECT] [OPTION ...]",
+            formatter_class=HelpFormatter,
             allow_abbrev=False,
         )
         command.add_argument("project", nargs="?", metavar="PROJECT", help=PROJECT_HELP)
@@ -77,7 +95,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments, unknown = make_parser().parse_known_args(words)
     try:
         if unknown:
-            raise ConfigurationError(f"There is no option {unknown[0]}.{nearest(unknown[0].partition('=')[0], FLAGS)}")
+            raise _not_understood(unknown[0])
         planned = plan_for(arguments.project, arguments)
         if arguments.command == "plan":
             print(plan_text(planned, arguments.format))
@@ -92,6 +110,12 @@ def main(words: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _not_understood(word: str) -> ConfigurationError:
+    if word.startswith("-"):
+        return ConfigurationError(f"There is no option {word}.{nearest(word.partition('=')[0], FLAGS)}")
+    return ConfigurationError(f"The word {word!r} is one too many: a command takes one PROJECT, and options.")
+
+
 def plan_text(planned: Planned, output_format: str) -> str:
     """The plan as `--format` wants it."""
     if output_format == "json":
@@ -103,19 +127,12 @@ def _serve(planned: Planned, *, with_traceback: bool) -> int:
     settings = planned.settings
     values = gunicorn_settings(settings, planned.plan, planned.project.name)
     check_tls(settings.certfile, settings.keyfile)
-    sockets = listen(settings.bind, settings.backlog)
-    print(
-        banner(planned, [_name(listener) for listener in sockets], colour=wants_colour(sys.stdout)),
-        flush=True,
-    )
-    publish(planned.plan)
-    values["bind"] = [f"fd://{listener.detach()}" for listener in sockets]
-    try:
+    with listening(settings.bind, settings.backlog) as sockets:
+        addresses = [_name(listener) for listener in sockets]
+        print(banner(planned, addresses, colour=wants_colour(sys.stdout)), flush=True)
+        publish(planned.plan)
+        values["bind"] = [f"fd://{listener.detach()}" for listener in sockets]
         return master.serve(planned.project, values, with_traceback=with_traceback)
-    finally:
-        for address in settings.bind:
-            if address.startswith("unix:") and os.path.exists(address.removeprefix("unix:")):
-                os.unlink(address.removeprefix("unix:"))
 
 
 def _name(listener: socket.socket) -> str:

@@ -24,12 +24,22 @@ def _flags(option: Option) -> list[str]:
 
 
 def _argument(option: Option) -> dict[str, Any]:
-    shared = {"dest": option.name, "default": argparse.SUPPRESS, "help": option.help.replace("%", "%%")}
+    argument = {"dest": option.name, "default": argparse.SUPPRESS, "help": _help(option).replace("%", "%%")}
     if option.kind.is_flag:
-        return {**shared, "action": argparse.BooleanOptionalAction}
+        return {**argument, "action": argparse.BooleanOptionalAction}
+    argument["metavar"] = option.kind.metavar
     if option.kind.repeatable:
-        return {**shared, "action": "append", "metavar": option.name.upper()}
-    return {**shared, "metavar": option.name.upper()}
+        argument["action"] = "append"
+    return argument
+
+
+def _help(option: Option) -> str:
+    """The option's help with its default, where that is a plain value and the text does not tell it."""
+    default = ", ".join(option.default) if isinstance(option.default, tuple) else option.default
+    more = " May be given several times." if option.kind.repeatable else ""
+    if not isinstance(default, str | int | float) or option.kind.is_flag or default == "":
+        return option.help + more
+    return f"{option.help}{more} Default: {default}."
 
 
 def from_arguments(settings: Settings, arguments: argparse.Namespace) -> Settings:

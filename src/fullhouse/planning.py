@@ -26,9 +26,9 @@ def plan_for(name: str | None, arguments: Namespace) -> Planned:
 
     Raises ConfigurationError, DatabaseError, PlanError.
     """
-    # The folders to import from are needed to find the settings, which may name further ones for the workers.
+    # Folders and variables are needed to import the settings, which may name further ones for the workers.
     early = options.from_arguments(from_environment(Settings(), os.environ), arguments)
-    found = project.find(name, early.python_path)
+    found = project.find(name, early.python_path, early.env)
     settings = layered(Settings(), found.options, f"FULLHOUSE in {found.settings_module}")
     settings = from_gunicorn_cmd_args(settings, os.environ)
     settings = options.from_arguments(from_environment(settings, os.environ), arguments)

@@ -4,7 +4,9 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,7 @@ from fullhouse.plan import limits
 from fullhouse.plan.limits import Limit
 from fullhouse.plan.planner import Plan
 from fullhouse.pool import guard
-from fullhouse.settings import Settings, nearest
+from fullhouse.settings import NO_PAIRS, Settings, nearest
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -53,7 +55,7 @@ class Project:
 
         try:
             application: Callable[..., Any] = import_string(self.application)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ApplicationError(
                 f"{self.application} does not load: {_said(error)}\n"
                 f"Fix it ({_place(error)}), or see the whole traceback with --traceback."
@@ -61,12 +63,13 @@ class Project:
         return application
 
 
-def find(name: str | None, python_path: Sequence[str] = ()) -> Project:
+def find(name: str | None, python_path: Sequence[str] = (), env: Mapping[str, str] = NO_PAIRS) -> Project:
     """The project `name`, or the one that DJANGO_SETTINGS_MODULE names; its settings are imported.
 
-    `mysite` means `mysite.settings`, unless DJANGO_SETTINGS_MODULE names another module of `mysite`.
-    Raises ConfigurationError.
+    They see the folders of `python_path` and the variables of `env`, as the workers will. `mysite` means
+    `mysite.settings`, unless DJANGO_SETTINGS_MODULE names another module of `mysite`. Raises ConfigurationError.
     """
+    os.environ.update(env)
     for folder in reversed([*python_path, os.getcwd()]):
         if os.path.abspath(folder) not in sys.path:
             sys.path.insert(0, os.path.abspath(folder))
@@ -74,7 +77,8 @@ def find(name: str | None, python_path: Sequence[str] = ()) -> Project:
     if name is None:
         if not from_environment:
             raise ConfigurationError(f"Which project? Name it, or set {SETTINGS_VARIABLE}.{_projects_here()}")
-        name = from_environment.split(".")[0]
+        before, found, _ = from_environment.partition(".settings")
+        name = before if found else from_environment.split(".")[0]
     elif not from_environment:
         from_environment = f"{name}.settings"
     elif not from_environment.startswith(f"{name}."):
@@ -93,6 +97,11 @@ def module_named_by(application: str | None) -> str | None:
 
 
 def _import_settings(name: str, module: str) -> None:
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise ConfigurationError(
+            f"{name!r} is no name of a Django project: give it as in Python, mysite for mysite.settings."
+            f"{_projects_here(name)}"
+        )
     if not _exists(module):
         raise ConfigurationError(
             f"There is no Django project {name!r} here: {module} is not found from {os.getcwd()}.{_projects_here(name)}"
@@ -105,7 +114,7 @@ def _import_settings(name: str, module: str) -> None:
         settings.DATABASES  # noqa: B018 - the first access imports the module
     except ImproperlyConfigured as error:
         raise ConfigurationError(f"{module} is refused by Django: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigurationError(
             f"{module} does not import: {_said(error)}\n"
             f"Fix it ({_place(error)}), or see the whole traceback with --traceback."
@@ -209,7 +218,7 @@ def _ask(connection: "BaseDatabaseWrapper", address: str) -> Limit:
     if isinstance(connection, Pooled):
         connection = connection.unpooled()
     try:
-        with connection.cursor() as cursor:
+        with _before_apps(), connection.cursor() as cursor:
             return limits.ASK[connection.vendor](cursor, connection.alias, address)
     except ImproperlyConfigured as error:
         raise ConfigurationError(f"Database {connection.alias!r}: {error}") from error
@@ -221,6 +230,14 @@ def _ask(connection: "BaseDatabaseWrapper", address: str) -> Limit:
         ) from error
     finally:
         connection.close()
+
+
+@contextmanager
+def _before_apps() -> Iterator[None]:
+    """Django warns of queries before its apps are loaded; no app's tables are queried here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=RuntimeWarning, module="django.db")
+        yield
 
 
 def _said(error: BaseException) -> str:

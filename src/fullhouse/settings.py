@@ -23,11 +23,12 @@ FOREIGN_PREFIXES = ("FULLHOUSE_DEMO_",)
 
 @dataclass(frozen=True)
 class Kind:
-    """How values of one type are read from text, checked, and named in an error."""
+    """How values of one type are read from text, checked, and named in an error and in a help text."""
 
     description: str
     from_text: Callable[[str], Any]
     check: Callable[[Any], Any]
+    metavar: str
     repeatable: bool = False
     is_flag: bool = False
 
@@ -65,7 +66,7 @@ def whole_number(minimum: int) -> Kind:
         ok = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
         return value if ok and isinstance(value, int) else _reject(value)
 
-    return Kind(f"a whole number of at least {minimum}", lambda text: check(int(text)), check)
+    return Kind(f"a whole number of at least {minimum}", lambda text: check(int(text)), check, "N")
 
 
 def positive_number() -> Kind:
@@ -73,14 +74,14 @@ def positive_number() -> Kind:
         ok = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
         return float(value) if ok and isinstance(value, int | float) else _reject(value)
 
-    return Kind("a number above 0", lambda text: check(float(text)), check)
+    return Kind("a number above 0", lambda text: check(float(text)), check, "N")
 
 
 def one_of(*choices: str) -> Kind:
     def check(value: object) -> str:
         return value if isinstance(value, str) and value in choices else _reject(value)
 
-    return Kind("one of " + ", ".join(choices), check, check)
+    return Kind("one of " + ", ".join(choices), check, check, "|".join(choices))
 
 
 def _memory_size(text: str) -> int:
@@ -99,17 +100,10 @@ def _whole_size(value: object) -> int:
 
 
 def _truth(text: str) -> bool:
-    words = {
-        "1": True,
-        "true": True,
-        "yes": True,
-        "on": True,
-        "0": False,
-        "false": False,
-        "no": False,
-        "off": False,
-    }
-    return words[text.strip().lower()]
+    word = text.strip().lower()
+    if word in ("1", "true", "yes", "on"):
+        return True
+    return False if word in ("0", "false", "no", "off") else _reject(text)
 
 
 def _bool(value: object) -> bool:
@@ -122,6 +116,17 @@ def _text_list(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not value:
         _reject(value)
     return tuple(_text(part) for part in value)
+
+
+def _addresses(value: Any) -> tuple[str, ...]:
+    return tuple(_address(text) for text in _text_list(value))
+
+
+def _address(text: str) -> str:
+    if text.startswith("unix:"):
+        return text if text != "unix:" else _reject(text)
+    _, colon, port = text.rpartition(":")
+    return text if colon and port.isascii() and port.isdecimal() and int(port) < 1 << 16 else _reject(text)
 
 
 def _pairs_from_text(text: str) -> Mapping[str, str]:
@@ -139,11 +144,19 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return MappingProxyType(dict(value))
 
 
-TEXT = Kind("a text that is not empty", _text, _text)
-SWITCH = Kind("True or False", _truth, _bool, is_flag=True)
-MEMORY = Kind("a size in bytes, or with a unit such as 512M or 8G", _memory_size, _whole_size)
-TEXT_LIST = Kind("a list of texts, or one text with commas", _text_list, _text_list, repeatable=True)
-PAIRS = Kind("NAME=VALUE pairs (a dict in settings)", _pairs_from_text, _mapping, repeatable=True)
+TEXT = Kind("a text that is not empty", _text, _text, "TEXT")
+PATH = Kind("the path of a file", _text, _text, "FILE")
+SWITCH = Kind("True or False", _truth, _bool, "", is_flag=True)
+MEMORY = Kind("a size in bytes, or with a unit such as 512M or 8G", _memory_size, _whole_size, "SIZE")
+ADDRESSES = Kind(
+    "HOST:PORT (port 0 to 65535) or unix:PATH, or several of them in a list or with commas",
+    _addresses,
+    _addresses,
+    "ADDRESS",
+    repeatable=True,
+)
+FOLDERS = Kind("a list of folders, or one text with commas", _text_list, _text_list, "FOLDER", repeatable=True)
+PAIRS = Kind("NAME=VALUE pairs (a dict in settings)", _pairs_from_text, _mapping, "NAME=VALUE", repeatable=True)
 
 
 def _option(kind: Kind, default: Any, group: str, help_text: str, gunicorn: str | None = None) -> Any:
@@ -216,10 +229,10 @@ class Settings:
     )
 
     bind: tuple[str, ...] = _option(
-        TEXT_LIST,
+        ADDRESSES,
         ("127.0.0.1:8000",),
         SERVING,
-        "Addresses to listen on: HOST:PORT or unix:PATH. PORT=8080 in the environment means 0.0.0.0:8080.",
+        "Where to listen: HOST:PORT or unix:PATH. PORT=8080 in the environment means 0.0.0.0:8080.",
         "bind",
     )
     backlog: int = _option(
@@ -229,8 +242,8 @@ class Settings:
         "Connections that may wait in the kernel to be accepted.",
         "backlog",
     )
-    certfile: str | None = _option(TEXT, None, SERVING, "TLS certificate (PEM); serves HTTPS.", "certfile")
-    keyfile: str | None = _option(TEXT, None, SERVING, "Private key of the certificate (PEM).", "keyfile")
+    certfile: str | None = _option(PATH, None, SERVING, "TLS certificate (PEM); serves HTTPS.", "certfile")
+    keyfile: str | None = _option(PATH, None, SERVING, "Private key of the certificate (PEM).", "keyfile")
     timeout: int = _option(
         whole_number(0),
         60,
@@ -262,13 +275,13 @@ class Settings:
     reload: bool = _option(SWITCH, False, SERVING, "Reload when code changes. For development.", "reload")
 
     access_log: str | None = _option(
-        TEXT,
+        PATH,
         None,
         LOGS,
         "File for one line per request; - is the terminal. Default: none.",
         "accesslog",
     )
-    error_log: str = _option(TEXT, "-", LOGS, "File for the server's own messages; - is the terminal.", "errorlog")
+    error_log: str = _option(PATH, "-", LOGS, "File for the server's own messages; - is the terminal.", "errorlog")
     access_log_format: str = _option(
         TEXT,
         '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',
@@ -292,7 +305,7 @@ class Settings:
         "proc_name",
     )
     python_path: tuple[str, ...] = _option(
-        TEXT_LIST,
+        FOLDERS,
         (),
         PROCESS,
         "Folders to import from, before all others.",
@@ -302,7 +315,8 @@ class Settings:
         PAIRS,
         NO_PAIRS,
         PROCESS,
-        "Environment variables for the workers.",
+        "Environment variables for the workers. The settings module sees those of the command line and the "
+        "environment, not those that it names itself.",
         "raw_env",
     )
     gunicorn: Mapping[str, Any] = _option(
@@ -348,8 +362,8 @@ def layered(settings: Settings, values: Mapping[str, Any], source: str | Mapping
         if option is None:
             raise ConfigurationError(f"{said_by}: there is no option {name!r}.{nearest(name, OPTIONS)}")
         try:
-            checked[name] = option.kind.check(value) if value != option.default else value
-        except (ValueError, KeyError):
+            checked[name] = None if value is None and option.default is None else option.kind.check(value)
+        except (ValueError, OverflowError):
             raise ConfigurationError(f"{said_by}: {name} must be {option.kind.description}, not {value!r}.") from None
         sources[name] = said_by
     return replace(settings, **checked, sources=MappingProxyType(sources))
@@ -360,7 +374,7 @@ def from_text(name: str, text: str, said_by: str) -> Any:
     option = OPTIONS[name]
     try:
         return option.kind.from_text(text)
-    except (ValueError, KeyError):
+    except (ValueError, OverflowError):
         raise ConfigurationError(f"{said_by}: {name} must be {option.kind.description}, not {text!r}.") from None
 
 
@@ -369,7 +383,8 @@ def from_environment(settings: Settings, environ: Mapping[str, str]) -> Settings
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     if environ.get("PORT"):
-        values["bind"], sources["bind"] = (f"0.0.0.0:{environ['PORT']}",), "PORT"
+        values["bind"] = from_text("bind", f"0.0.0.0:{environ['PORT']}", "PORT")
+        sources["bind"] = "PORT"
     if environ.get("WEB_CONCURRENCY"):
         values["workers"] = from_text("workers", environ["WEB_CONCURRENCY"], "WEB_CONCURRENCY")
         sources["workers"] = "WEB_CONCURRENCY"

@@ -25,7 +25,8 @@ class Limit:
         server: the product and address, for people: "MariaDB 10.11.19 at 127.0.0.1:3306".
         aliases: of `DATABASES`, that lead to this server.
         limit: sessions granted in all: the least of `parts`.
-        parts: what bounds it: (name, sessions), each as the server said it.
+        parts: what bounds it: (name, sessions), each as the server said it. The first is shared with everybody; caps
+            of the account or the database follow.
         others: sessions that other users hold now. None where nobody was asked.
         ours: sessions that this user holds now, without the one that asked.
         wait_timeout_s: after so many idle seconds the server closes a session; None: never.
@@ -47,6 +48,11 @@ class Limit:
     def stock(self) -> int:
         """How many aliases have an ENGINE that opens a connection for each thread."""
         return len(self.aliases) - len(self.pooled)
+
+    @property
+    def shared(self) -> int:
+        """Sessions that the server grants to all users together."""
+        return self.parts[0][1]
 
 
 LOCAL_HOSTS = {"", "localhost", "127.0.0.1", "::1"}
@@ -126,9 +132,11 @@ def ask_postgresql(cursor: Cursor, alias: str, address: str) -> Limit:
         parts.append(("CONNECTION LIMIT of the role", role_cap))
     if database_cap >= 0:
         parts.append(("CONNECTION LIMIT of the database", database_cap))
+    # An ordinary role sees of other roles' sessions who and where, but NULL for the type of the backend.
     cursor.execute(
         "SELECT COUNT(*) FILTER (WHERE usename <> session_user), COUNT(*) FILTER (WHERE usename = session_user)"
-        " FROM pg_stat_activity WHERE backend_type = 'client backend'"
+        " FROM pg_stat_activity WHERE datid IS NOT NULL AND usesysid IS NOT NULL"
+        " AND COALESCE(backend_type, 'client backend') = 'client backend'"
     )
     others, ours = cursor.fetchone()
     timeout_ms = int(settings.get("idle_session_timeout", 0))

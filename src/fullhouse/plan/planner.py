@@ -136,7 +136,8 @@ def _budgeted(settings: Settings, limit: Limit, steps: list[Step]) -> ServerPlan
             raise PlanError(
                 f"A budget of {budget} sessions for each of {settings.hosts} host(s) is over the limit of "
                 f"{limit.limit} that {limit.server} grants.\n"
-                f"Lower the budget to {limit.limit // settings.hosts}, or raise the server's limit."
+                f"Lower the budget to {limit.limit // settings.hosts} (--budget), or raise "
+                f"{_bounds_below(limit, budget * settings.hosts)}."
             )
     else:
         budget = max(0, limit.limit - reserve) // settings.hosts
@@ -158,9 +159,15 @@ def _reserve(settings: Settings, limit: Limit) -> tuple[int, str]:
     if settings.sizing == "recipe":
         return RECIPE_RESERVE, "the recipe's"
     tenth = min(RECIPE_RESERVE, ceil(limit.limit / RESERVE_SHARE))
-    if limit.others is not None and limit.others > tenth:
-        return limit.others, "other users hold so many sessions now"
+    taken = _taken_by_others(limit)
+    if taken > tenth:
+        return taken, f"other users hold {limit.others} of {limit.shared} sessions now"
     return tenth, f"a tenth of the limit, {RECIPE_RESERVE} at the most"
+
+
+def _taken_by_others(limit: Limit) -> int:
+    """Sessions of the limit that others hold now. Beyond a cap of our own account there may be room for them."""
+    return max(0, (limit.others or 0) - (limit.shared - limit.limit))
 
 
 Figure = tuple[int, str]  # a number, and how it came about
@@ -221,13 +228,40 @@ def _machine_threads(machine: Machine, workers: int) -> Figure:
 def _refuse_no_thread(settings: Settings, servers: Sequence[ServerPlan], workers: int) -> NoReturn:
     recipe = settings.sizing == "recipe"
     tightest = min(servers, key=lambda server: server.budget // (1 if recipe else server.per_thread or 1))
-    per_thread = settings.connections_per_thread if recipe else tightest.per_thread
+    per_thread = max(tightest.per_thread, settings.connections_per_thread if recipe else 0)
+    fewer = tightest.budget // per_thread
+    lower = f"Lower the number of workers to {fewer} (--workers)" if fewer else "Lower the reserve (--reserve)"
     raise PlanError(
-        f"No thread fits: {tightest.limit.server} grants {tightest.limit.limit} sessions; a reserve of "
-        f"{tightest.reserve} leaves {tightest.budget} for this host, and {workers} worker(s) with one thread each need "
+        f"No thread fits: {_budget_text(settings, tightest)}, and {workers} worker(s) with one thread each need "
         f"{workers * per_thread}.\n"
-        "Raise the server's limit, or lower the reserve or the number of workers (--reserve, --workers)."
+        f"{lower}, or raise {_higher(settings, tightest, workers * per_thread)}."
     )
+
+
+def _budget_text(settings: Settings, server: ServerPlan) -> str:
+    facts = f"limit {server.limit.limit}, reserve {server.reserve}, hosts {settings.hosts}"
+    if settings.budget is not None:
+        facts = f"fixed by {settings.sources['budget']}"
+    return f"this host's budget for {server.limit.server} is {server.budget} sessions ({facts})"
+
+
+def _higher(settings: Settings, server: ServerPlan, needed: int) -> str:
+    """What to raise, and how far, for a budget of `needed`."""
+    sessions = needed * settings.hosts
+    if settings.budget is not None:
+        beyond = f", and with it {_bounds_below(server.limit, sessions)}" if sessions > server.limit.limit else ""
+        return f"the budget to {needed} (--budget){beyond}"
+    if settings.reserve is not None or settings.sizing == "recipe":
+        return _bounds_below(server.limit, sessions + server.reserve)
+    # The least limit that leaves so many beside a tenth of it, or RECIPE_RESERVE, or what others hold.
+    beside_tenth = ceil(sessions * RESERVE_SHARE / (RESERVE_SHARE - 1))
+    limit = max(min(sessions + RECIPE_RESERVE, beside_tenth), sessions + _taken_by_others(server.limit))
+    return _bounds_below(server.limit, limit)
+
+
+def _bounds_below(limit: Limit, sessions: int) -> str:
+    names = [name for name, number in limit.parts if number < sessions]
+    return f"{' and '.join(names)} to {sessions}"
 
 
 def _checked(settings: Settings, server: ServerPlan, workers: int, threads: int) -> ServerPlan:
@@ -239,9 +273,9 @@ def _checked(settings: Settings, server: ServerPlan, workers: int, threads: int)
         lower = f"threads to {fitting} (--threads)" if fitting > 0 else "the number of workers (--workers)"
         raise PlanError(
             f"The plan needs {held + len(limit.pooled)} sessions of {limit.server} in the worst case ({workers} "
-            f"workers × {threads} threads × {limit.stock} alias(es), twice during a reload), and this host's budget is "
-            f"{server.budget} (limit {limit.limit}, reserve {server.reserve}, hosts {settings.hosts}).\n"
-            f"Lower {lower}, or raise the server's limit to {held * settings.hosts + server.reserve}."
+            f"workers × {threads} threads × {limit.stock} alias(es), twice during a reload), and "
+            f"{_budget_text(settings, server)}.\n"
+            f"Lower {lower}, or raise {_higher(settings, server, held + len(limit.pooled))}."
         )
     if not limit.pooled:
         return replace(server, connections=held)
@@ -273,7 +307,7 @@ def _notes(settings: Settings, servers: Sequence[ServerPlan]) -> tuple[str, ...]
         return ("SQLite has no sessions to run out of: the machine alone bounds the threads, and writers take turns.",)
     notes = []
     for server in servers:
-        left = server.limit.limit - server.budget * settings.hosts
+        left = server.limit.shared - server.budget * settings.hosts
         if server.limit.others is not None and server.limit.others > left:
             notes.append(
                 f"Other users hold {server.limit.others} sessions of {server.limit.server} now, and this plan leaves "

@@ -1,6 +1,8 @@
 """From our options and the plan to gunicorn's settings, checked by gunicorn itself."""
 
 import argparse
+import shlex
+import signal
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +10,7 @@ from gunicorn.config import Config
 
 from fullhouse.errors import ConfigurationError
 from fullhouse.plan.planner import Plan
-from fullhouse.settings import OPTIONS, Settings, layered, nearest
+from fullhouse.settings import OPTIONS, Settings, from_text, layered, nearest
 
 MAX_REQUESTS_JITTER = 0.05
 # Our option for each setting of gunicorn that has one.
@@ -29,8 +31,18 @@ def gunicorn_settings(settings: Settings, plan: Plan, project: str) -> dict[str,
         "raw_env": [f"{name}={value}" for name, value in settings.env.items()],
         # The default is one path for all of a user's servers, which the last one started takes over.
         "control_socket_disable": True,
+        "post_worker_init": _leave_interrupts_to_master,
     }
     return checked({**values, **_passed_through(settings)})
+
+
+def _leave_interrupts_to_master(_worker: object) -> None:
+    """A hook of gunicorn. Ctrl-C in a terminal reaches the workers as well as the master, which then sends SIGQUIT.
+
+    gthread's handler takes a lock that is not reentrant: the second signal inside the first would hang the worker
+    until the graceful timeout.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _passed_through(settings: Settings) -> Mapping[str, Any]:
@@ -49,7 +61,8 @@ def checked(values: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigurationError(f"gunicorn has no setting {name!r}.{nearest(name, config.settings)}")
         try:
             config.set(name, value)
-        except (TypeError, ValueError, AssertionError, AttributeError, ImportError) as error:
+            getattr(config, name, None)  # imports a class that the value names
+        except (TypeError, ValueError, AssertionError, AttributeError, ImportError, RuntimeError) as error:
             raise ConfigurationError(f"gunicorn refuses {name} = {value!r}: {error}") from error
     return dict(values)
 
@@ -61,13 +74,12 @@ def from_gunicorn_cmd_args(settings: Settings, environ: Mapping[str, str]) -> Se
     """
     if not environ.get("GUNICORN_CMD_ARGS"):
         return settings
-    config = Config()
-    parser = config.parser()
+    parser = Config().parser()
     parser.exit_on_error = False
     try:
-        namespace, unknown = parser.parse_known_args(config.get_cmd_args_from_env())
-    except argparse.ArgumentError as error:
-        raise ConfigurationError(f"GUNICORN_CMD_ARGS: {error}") from error
+        namespace, unknown = parser.parse_known_args(shlex.split(environ["GUNICORN_CMD_ARGS"]))
+    except (argparse.ArgumentError, ValueError) as error:  # ValueError: an open quote
+        raise ConfigurationError(f"GUNICORN_CMD_ARGS: {error}.") from error
     if unknown:
         raise ConfigurationError(f"GUNICORN_CMD_ARGS: gunicorn has no option {unknown[0]}.")
     words = vars(namespace)
@@ -86,7 +98,6 @@ def from_gunicorn_cmd_args(settings: Settings, environ: Mapping[str, str]) -> Se
 
 def _native(name: str, value: Any) -> Any:
     """gunicorn's command line gives texts where our options are numbers, lists or pairs."""
-    kind = OPTIONS[OURS[name]].kind
     if name == "raw_env":
-        return dict(pair.partition("=")[::2] for pair in value)
-    return kind.from_text(value) if isinstance(value, str) else value
+        value = shlex.join(value)
+    return from_text(OURS[name], value, "GUNICORN_CMD_ARGS") if isinstance(value, str) else value

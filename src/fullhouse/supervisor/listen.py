@@ -5,31 +5,42 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from fullhouse.errors import ConfigurationError, ListenError
 
 
-def listen(addresses: Sequence[str], backlog: int) -> list[socket.socket]:
+@contextmanager
+def listening(addresses: Sequence[str], backlog: int) -> Iterator[list[socket.socket]]:
     """Sockets that listen on `addresses` (HOST:PORT, [V6]:PORT, unix:PATH), inheritable by gunicorn.
 
-    Raises ListenError, with none left open.
+    On leaving they are closed and the files of Unix sockets removed, but only by the process that opened them: a
+    worker forked meanwhile leaves through here too. Raises ListenError.
     """
+    owner = os.getpid()
     sockets: list[socket.socket] = []
+    paths: list[str] = []
     try:
         for address in addresses:
-            sockets.append(_listen_unix(address) if address.startswith("unix:") else _listen_tcp(address))
+            if address.startswith("unix:"):
+                sockets.append(_open_unix(address))
+                paths.append(address.removeprefix("unix:"))
+            else:
+                sockets.append(_open_tcp(address))
             sockets[-1].listen(backlog)
             sockets[-1].set_inheritable(True)
-    except BaseException:
+        yield sockets
+    finally:
         for opened in sockets:
             opened.close()
-        raise
-    return sockets
+        for path in paths:
+            if os.getpid() == owner and os.path.exists(path):  # gunicorn removes those it has closed
+                os.unlink(path)
 
 
-def _listen_tcp(address: str) -> socket.socket:
-    host, port = split_address(address)
+def _open_tcp(address: str) -> socket.socket:
+    host, port = _split(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -41,16 +52,13 @@ def _listen_tcp(address: str) -> socket.socket:
     return listener
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """("127.0.0.1", 8000) of "127.0.0.1:8000"; a bare port means 127.0.0.1. Raises ConfigurationError."""
+def _split(address: str) -> tuple[str, int]:
+    """("127.0.0.1", 8000) of "127.0.0.1:8000"; a bare port means 127.0.0.1."""
     host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
-    if not port.isascii() or not port.isdecimal() or int(port) > 65535:
-        raise ConfigurationError(f"bind: {address!r} is no address; write HOST:PORT (port 0 to 65535) or unix:PATH.")
-    return host, int(port)
+    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
 
 
-def _listen_unix(address: str) -> socket.socket:
+def _open_unix(address: str) -> socket.socket:
     path = address.removeprefix("unix:")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -67,16 +75,31 @@ def _remove_dead_socket(path: str) -> None:
     if not os.path.exists(path) or not stat.S_ISSOCK(os.stat(path).st_mode):
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(path)
         except ConnectionRefusedError:
             os.unlink(path)
+        except BlockingIOError:
+            pass  # alive: its queue of connections is full
 
 
 def _explained(address: str, error: OSError) -> ListenError:
+    path = address.removeprefix("unix:")
+    if path != address and error.errno == errno.EADDRINUSE and not stat.S_ISSOCK(os.lstat(path).st_mode):
+        return ListenError(
+            f"Cannot listen on {address}: a file that is no socket has that name.\n"
+            "It stays as it is: choose another path with --bind."
+        )
+    if isinstance(error, socket.gaierror):
+        return ListenError(
+            f"Cannot listen on {address}: {error.strerror}.\n"
+            "Correct the name of the host, or write its address: 127.0.0.1, or 0.0.0.0 for all interfaces."
+        )
     remedy = {
         errno.EADDRINUSE: "Another program listens there: end it, or choose another address with --bind.",
         errno.EADDRNOTAVAIL: "No interface of this machine has that address: choose another with --bind.",
+        errno.ENOENT: "Its folder does not exist: make it, or choose another path with --bind.",
         errno.EACCES: "This user may not use it: choose a port above 1023, or another path, with --bind.",
     }.get(error.errno or 0, "Choose another address with --bind.")
     return ListenError(f"Cannot listen on {address}: {error.strerror or error}.\n{remedy}")

@@ -2,6 +2,7 @@
 
 import logging
 import mmap
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
 
 from fullhouse.errors import ApplicationError
 
@@ -41,6 +43,18 @@ class ToldOnce:
         return not self._flag[0]
 
 
+class PatientArbiter(Arbiter):  # type: ignore[misc]
+    """gunicorn's arbiter, stopping to the end though several workers fail to boot: each raises HaltServer anew."""
+
+    def stop(self, graceful: bool = True) -> None:
+        while True:
+            try:
+                super().stop(graceful)
+            except HaltServer:
+                continue
+            return
+
+
 class Master(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's application object: settings are given, the WSGI application is loaded in each worker."""
 
@@ -52,6 +66,9 @@ class Master(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         super().__init__()
         logging.getLogger("gunicorn.error").addFilter(self._failure)
 
+    def run(self) -> None:
+        PatientArbiter(self).run()
+
     def load_config(self) -> None:
         for name, value in self._values.items():
             self.cfg.set(name, value)
@@ -60,6 +77,8 @@ class Master(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         try:
             return self._project.load_application()
         except ApplicationError as error:
+            if self.cfg.reload and isinstance(error.__cause__, SyntaxError):
+                raise error.__cause__ from None  # gunicorn shows it in the browser, and waits for the correction
             if self._with_traceback and error.__cause__ is not None:
                 self._failure.tell("".join(traceback.format_exception(error.__cause__)).rstrip())
             else:
@@ -68,10 +87,16 @@ class Master(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
 
 def serve(project: Loads, values: Mapping[str, Any], *, with_traceback: bool) -> int:
-    """Serve until a signal ends it. Returns the exit code: ApplicationError's where the application did not load."""
+    """Serve until a signal ends it. Returns the exit code: ApplicationError's where the application did not load.
+
+    A worker is a fork that leaves by SystemExit, with a code that the master reads: that one passes through.
+    """
+    master = os.getpid()
     try:
         Master(project, values, with_traceback=with_traceback).run()
     except SystemExit as end:
+        if os.getpid() != master:
+            raise
         if end.code in BOOT_FAILURES:
             return ApplicationError.exit_code
         return end.code if isinstance(end.code, int) else 0

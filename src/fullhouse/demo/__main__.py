@@ -1,0 +1,31 @@
+"""`python -m fullhouse.demo [OPTION ...]`: open the box office, then serve it as `fullhouse serve` would."""
+
+import os
+import subprocess
+import sys
+
+from fullhouse.cli import main, make_parser
+
+SETTINGS = "fullhouse.demo.settings"
+OPENING = "import fullhouse.demo; fullhouse.demo.prepare()"
+
+
+def run(options: list[str]) -> int:
+    """Make the tables and the seats, and serve until Ctrl-C. Returns the exit code."""
+    os.environ["DJANGO_SETTINGS_MODULE"] = SETTINGS
+    make_parser().parse_known_args(["serve", *options])  # answers --help before anything is made
+    # A plan first, so that a database which cannot be asked is told in a line. The seats are made in a process of
+    # its own: the one that serves forks its workers, and must hold no connection and no app.
+    plan = [sys.executable, "-m", "fullhouse", "plan", *options]
+    refused = subprocess.run(plan, stdout=subprocess.DEVNULL, check=False).returncode
+    if refused:
+        return refused
+    failed = subprocess.run([sys.executable, "-c", OPENING], check=False).returncode
+    return failed or main(["serve", *options])
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(run(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,192 @@
+"""What several tests need: projects, processes that leave nothing, HTTP, conditions to wait for."""
+
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import IO, Any
+
+DEADLINE_S = 60
+# Variables that would change what a server under test does.
+FOREIGN = ("FULLHOUSE_", "DJANGO_", "GUNICORN_", "PORT", "WEB_CONCURRENCY", "NO_COLOR")
+
+URLS = """
+import os
+from django.http import HttpResponse
+from django.urls import path
+
+def home(request):
+    return HttpResponse("version 1")
+
+def variable(request, name):
+    return HttpResponse(os.environ.get(name, ""))
+
+urlpatterns = [path("", home), path("variable/<name>", variable)]
+"""
+
+
+def make_certificate(certfile: Path, keyfile: Path) -> None:
+    """A certificate for localhost that signs itself."""
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    subprocess.run([*words, "-keyout", keyfile, "-out", certfile], check=True, capture_output=True)
+
+
+def wait_until(condition: Callable[[], Any], what: str) -> Any:
+    """Poll until the condition holds and return its value; fail after a minute."""
+    end = time.monotonic() + DEADLINE_S
+    while not (value := condition()):
+        assert time.monotonic() < end, f"waited {DEADLINE_S} s in vain until {what}"
+        time.sleep(0.02)
+    return value
+
+
+@dataclass(frozen=True)
+class Site:
+    """A Django project named mysite in `folder`, as `django-admin startproject` makes it."""
+
+    folder: Path
+
+    @classmethod
+    def make(cls, folder: Path) -> "Site":
+        folder.mkdir(exist_ok=True)
+        subprocess.run([sys.executable, "-m", "django", "startproject", "mysite", folder], check=True)
+        site = cls(folder)
+        site.append("settings", "ALLOWED_HOSTS = ['*']\n")
+        (folder / "mysite" / "urls.py").write_text(URLS)
+        return site
+
+    def append(self, module: str, text: str) -> None:
+        """Add lines to a module of the project."""
+        with (self.folder / "mysite" / f"{module}.py").open("a") as file:
+            file.write("\n" + text)
+
+    def command(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """`fullhouse …` in the project's folder, run to its end; nothing of it may be left running."""
+        with self.started("-m", "fullhouse", *words, **variables) as running:
+            out, err = running.process.communicate(timeout=DEADLINE_S)
+            assert group_of(running.process.pid) == [], "processes were left running"
+            return subprocess.CompletedProcess(words, running.process.returncode, out, err)
+
+    @contextmanager
+    def started(self, *words: str, **variables: str) -> Iterator["Running"]:
+        """`python …` in the project's folder, in a session of its own that ends with the block."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+        with subprocess.Popen(
+            [sys.executable, *words],
+            cwd=self.folder,
+            env={**environment, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                yield Running(process)
+            finally:
+                for pid in group_of(process.pid):
+                    os.kill(pid, signal.SIGKILL)
+
+    @contextmanager
+    def served(self, *words: str, **variables: str) -> Iterator["Running"]:
+        """The same, once its banner has told the address."""
+        with self.started(*words, **variables) as running:
+            running.read_banner()
+            yield running
+
+
+def group_of(group: int) -> list[int]:
+    """The processes of a group that have not ended."""
+    listing = subprocess.run(["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True)
+    rows = [line.split() for line in listing.stdout.splitlines()]
+    return [int(pid) for pid, pgid, state in rows if int(pgid) == group and not state.startswith("Z")]
+
+
+class Running:
+    """A server under test: its banner, its processes, its pages."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.banner: list[str] = []
+
+    def read_banner(self) -> None:
+        """Read standard output up to the banner's last row."""
+        out: IO[str] = self.process.stdout  # type: ignore[assignment]
+        for line in out:
+            self.banner.append(line.rstrip())
+            if line.lstrip().startswith("stop"):
+                return
+        raise AssertionError(f"ended with code {self.process.wait()}: {self.banner} {self.errors()}")
+
+    def row(self, label: str) -> str:
+        """What the banner says beside a label."""
+        (row,) = [line for line in self.banner if line.split()[:1] == [label]]
+        return row.split(maxsplit=1)[1]
+
+    @property
+    def port(self) -> int:
+        return int(self.row("address").rstrip("/").rpartition(":")[2])
+
+    def errors(self) -> str:
+        """All of standard error, once the process has ended."""
+        err: IO[str] = self.process.stderr  # type: ignore[assignment]
+        return err.read()
+
+    def end(self, signum: int = signal.SIGINT) -> int:
+        """End it as a terminal does, with a signal to the whole group, and return its exit code."""
+        os.killpg(self.process.pid, signum)
+        code = self.process.wait(DEADLINE_S)
+        assert group_of(self.process.pid) == [], "processes were left running"
+        return code
+
+    def get(self, path: str = "/") -> str:
+        """The body of a page that must be there."""
+        return fetch("127.0.0.1", self.port, path)
+
+
+def fetch(host: str, port: int, path: str) -> str:
+    with closing(HTTPConnection(host, port, timeout=DEADLINE_S)) as connection:
+        return body(connection, path)
+
+
+def fetch_tls(port: int, certificate: Path) -> str:
+    """The home page over TLS, its certificate checked."""
+    context = ssl.create_default_context(cafile=certificate)
+    plain = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
+    connection = HTTPConnection("localhost")
+    connection.sock = context.wrap_socket(plain, server_hostname="localhost")
+    with closing(connection):
+        return body(connection, "/")
+
+
+def fetch_unix(path: Path) -> str:
+    """The home page over a Unix socket."""
+    connection = HTTPConnection("localhost")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(DEADLINE_S)
+    connection.sock.connect(str(path))
+    with closing(connection):
+        return body(connection, "/")
+
+
+def body(connection: HTTPConnection, path: str) -> str:
+    connection.request("GET", path)
+    response = connection.getresponse()
+    text = response.read().decode()
+    assert response.status == 200, text
+    return text
+
+
+def plan_of(answer: subprocess.CompletedProcess[str]) -> Mapping[str, Any]:
+    """The plan that a command printed as JSON."""
+    assert answer.returncode == 0, answer.stderr
+    plan: Mapping[str, Any] = json.loads(answer.stdout)
+    return plan

@@ -1,0 +1,115 @@
+"""From our options to gunicorn's: what passes, what is refused, and by whom."""
+
+from typing import Any
+
+import pytest
+
+from fullhouse.errors import ConfigurationError
+from fullhouse.plan.machine import Machine
+from fullhouse.plan.planner import make_plan
+from fullhouse.settings import Settings, layered
+from fullhouse.supervisor.gunicorn_settings import from_gunicorn_cmd_args, gunicorn_settings
+
+MACHINE = Machine(cores=2, memory=1 << 34, open_files=4096)
+
+
+def made(**options: Any) -> dict[str, Any]:
+    settings = layered(Settings(), options, "test")
+    return gunicorn_settings(settings, make_plan(settings, MACHINE, []), "mysite")
+
+
+def test_the_defaults_are_those_of_the_recipe() -> None:
+    assert (
+        made().items()
+        >= {
+            "bind": ["127.0.0.1:8000"],
+            "workers": 2,
+            "threads": 128,
+            "worker_class": "gthread",
+            "backlog": 2048,
+            "timeout": 60,
+            "graceful_timeout": 60,
+            "keepalive": 30,
+            "max_requests": 0,
+            "max_requests_jitter": 0,
+            "reload": False,
+            "accesslog": None,
+            "errorlog": "-",
+            "proc_name": "fullhouse: mysite",
+            "pythonpath": None,
+            "raw_env": [],
+            "control_socket_disable": True,
+        }.items()
+    )
+
+
+def test_options_become_gunicorns() -> None:
+    values = made(
+        max_requests=1000, process_name="box", python_path=["/a", "/b"], env={"A": "1"}, gunicorn={"umask": "7"}
+    )
+    assert (
+        values.items()
+        >= {
+            "max_requests": 1000,
+            "max_requests_jitter": 50,
+            "proc_name": "box",
+            "pythonpath": "/a,/b",
+            "raw_env": ["A=1"],
+            "umask": "7",
+        }.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gunicorn": {"umsk": "7"}}, "gunicorn has no setting 'umsk'. Did you mean umask?"),
+        ({"gunicorn": {"umask": "x"}}, "gunicorn refuses umask = 'x'"),
+        ({"gunicorn": {"worker_class": "no.such.Worker"}}, "gunicorn refuses worker_class = 'no.such.Worker'"),
+        ({"gunicorn": {"accesslog": "-"}}, "test: gunicorn's accesslog is the option 'access_log' here; set that one."),
+        ({"gunicorn": {"workers": 3}}, "test: gunicorn's workers is the option 'workers' here; set that one."),
+    ],
+)
+def test_a_bad_setting_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        made(**options)
+    assert message in str(refused.value)
+
+
+def with_args(text: str) -> Settings:
+    return from_gunicorn_cmd_args(
+        layered(Settings(), {"gunicorn": {"umask": "7"}}, "test"), {"GUNICORN_CMD_ARGS": text}
+    )
+
+
+def test_gunicorn_cmd_args_keep_their_meaning() -> None:
+    settings = with_args(
+        "--workers 3 --threads=4 -b 127.0.0.1:1 -b unix:/x --reload"
+        " --env A=1 --env 'B=two words' --access-logfile - --limit-request-line 9"
+    )
+    assert (settings.workers, settings.threads, settings.bind) == (3, 4, ("127.0.0.1:1", "unix:/x"))
+    assert (settings.reload, settings.env, settings.access_log) == (True, {"A": "1", "B": "two words"}, "-")
+    assert settings.gunicorn == {"umask": "7", "limit_request_line": 9}
+    assert settings.sources["workers"] == "GUNICORN_CMD_ARGS"
+
+
+def test_without_gunicorn_cmd_args_nothing_changes() -> None:
+    assert from_gunicorn_cmd_args(Settings(), {}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("--wrokers 3", "GUNICORN_CMD_ARGS: gunicorn has no option --wrokers."),
+        ("--workers many", "GUNICORN_CMD_ARGS: argument -w/--workers: invalid int value: 'many'."),
+        ("--workers 0", "GUNICORN_CMD_ARGS: workers must be a whole number of at least 1, not 0."),
+        ("--bind nowhere", "GUNICORN_CMD_ARGS: bind must be HOST:PORT"),
+        ("--env A", "GUNICORN_CMD_ARGS: env must be NAME=VALUE pairs"),
+        ("--name 'box", "GUNICORN_CMD_ARGS: No closing quotation."),
+        ("-c other.py", "GUNICORN_CMD_ARGS names the configuration file other.py, which would hide the plan."),
+    ],
+)
+def test_bad_gunicorn_cmd_args_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        with_args(text)
+    assert message in str(refused.value)

@@ -1,0 +1,224 @@
+"""The arithmetic of the plan, case by case."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fullhouse.errors import PlanError
+from fullhouse.plan.limits import Limit, merged
+from fullhouse.plan.machine import Machine
+from fullhouse.plan.planner import Plan, make_plan
+from fullhouse.settings import Settings, layered
+
+GIB = 1 << 30
+ROOMY = Machine(cores=4, memory=16 * GIB, open_files=65536)
+
+
+def server(limit: int, *aliases: str, others: int | None = None, **caps: int) -> Limit:
+    """A server that grants `limit` sessions to everybody, and fewer to this account where `caps` say so."""
+    parts = (("max_connections", limit), *caps.items())
+    return Limit("MariaDB", aliases or ("default",), min(number for _, number in parts), parts, others, 0)
+
+
+def plan(*limits: Limit, machine: Machine = ROOMY, **options: Any) -> Plan:
+    return make_plan(layered(Settings(), options, "test"), machine, limits)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 4, 8, 16, 64])
+def test_recipe_is_exactly_the_classic_one(cores: int) -> None:
+    recipe = plan(server(1000), sizing="recipe", reserve=40, cores=cores)
+    assert recipe.workers == 2 * cores + 1
+    assert recipe.threads == int(480 / recipe.workers)
+    assert recipe.pool == 2 * recipe.threads
+
+
+@dataclass
+class Case:
+    """A plan's input, and the workers, threads and budget expected of it."""
+
+    workers: int
+    threads: int
+    budget: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    limits: tuple[Limit, ...] = ()
+    machine: Machine = ROOMY
+
+
+RECIPE = {"sizing": "recipe"}
+CASES = {
+    "recipe reserves 40 by itself": Case(9, 53, 960, RECIPE, (server(1000),)),
+    "recipe counts a half core": Case(4, 120, 960, {**RECIPE, "cores": 1.5}, (server(1000),)),
+    "recipe on less than a core": Case(2, 240, 960, {**RECIPE, "cores": 0.5}, (server(1000),)),
+    "recipe with three connections a thread": Case(
+        9, 35, 960, {**RECIPE, "connections_per_thread": 3}, (server(1000),)
+    ),
+    "recipe with workers by hand": Case(4, 120, 960, {**RECIPE, "workers": 4}, (server(1000),)),
+    "recipe with threads by hand": Case(9, 10, 960, {**RECIPE, "threads": 10}, (server(1000),)),
+    "recipe on two hosts": Case(9, 26, 480, {**RECIPE, "hosts": 2}, (server(1000),)),
+    "recipe without a networked database": Case(9, 128, None, RECIPE),
+    "fit: a thread holds a connection, twice during a reload": Case(4, 16, 135, {}, (server(151),)),
+    "fit: no more threads than one process runs well": Case(4, 128, 9960, {}, (server(10_000),)),
+    "fit: the reserve of a small server is a tenth": Case(4, 2, 18, {}, (server(20),)),
+    "fit: reserve by hand": Case(4, 12, 100, {"reserve": 51}, (server(151),)),
+    "fit: no reserve": Case(4, 18, 151, {"reserve": 0}, (server(151),)),
+    "fit: hosts share equally, rounded down": Case(4, 5, 45, {"hosts": 3}, (server(151),)),
+    "fit: budget by hand needs no reserve": Case(4, 18, 151, {"budget": 151}, (server(151),)),
+    "fit: budget and workers by hand": Case(2, 5, 20, {"budget": 20, "workers": 2}, (server(151),)),
+    "fit: threads by hand": Case(4, 3, 135, {"threads": 3}, (server(151),)),
+    "fit: fewer workers where the budget carries fewer": Case(3, 1, 6, {"budget": 6}, (server(151),)),
+    "fit: a fraction of a core is one worker": Case(1, 67, 135, {"cores": 0.4}, (server(151),)),
+    "fit: two and a half cores are three workers": Case(3, 22, 135, {"cores": 2.5}, (server(151),)),
+    "fit: two aliases of one server share its sessions": Case(4, 8, 135, {}, (server(151, "default", "replica"),)),
+    "fit: the tightest of two servers decides": Case(4, 4, 360, {}, (server(400), server(40, "log"))),
+    "fit: more aliases can be tighter than a lower limit": Case(
+        4, 5, 135, {}, (server(151, "a", "b", "c"), server(100, "log"))
+    ),
+    "fit: others hold more than a tenth": Case(4, 11, 91, {}, (server(151, others=60),)),
+    "fit: others do not eat up a cap of our own account": Case(4, 2, 18, {}, (server(500, others=50, account=20),)),
+    "fit: others reach into a cap of our own account": Case(4, 1, 10, {}, (server(60, others=50, account=20),)),
+    "fit: SQLite alone": Case(4, 128),
+    "fit: memory for a few threads": Case(1, 16, None, {"cores": 1, "memory": 342 << 20}),
+    "fit: memory below one worker": Case(1, 1, None, {"cores": 1, "memory": "64M"}),
+    "fit: open files for a few threads": Case(4, 12, None, {"open_files": 100}),
+    "fit: open files below one thread": Case(4, 1, None, {"open_files": 64}),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_arithmetic(case: Case) -> None:
+    made = plan(*case.limits, machine=case.machine, **case.options)
+    assert (made.workers, made.threads) == (case.workers, case.threads)
+    assert [part.budget for part in made.servers[:1]] == ([] if case.budget is None else [case.budget])
+    assert made.requests == case.workers * case.threads
+
+
+@dataclass
+class Refusal:
+    """A plan that cannot fit: what its error says, and the two remedies, each of which makes it fit."""
+
+    message: str
+    limit: Limit
+    options: dict[str, Any]
+    lowered: dict[str, Any]
+    raised: dict[str, Any]
+
+
+REFUSALS = {
+    "threads by hand": Refusal(
+        r"The plan needs 400 .* budget for MariaDB is 135 sessions \(limit 151, reserve 16, hosts 1\)"
+        r"\.\nLower threads to 16 \(--threads\), or raise max_connections to 440\.",
+        server(151),
+        {"threads": 50},
+        lowered={"threads": 16},
+        raised={"limit": server(440)},
+    ),
+    "workers by hand": Refusal(
+        r"No thread fits: .* is 18 sessions .* and 50 worker\(s\) with one thread each need 100\."
+        r"\nLower the number of workers to 9 \(--workers\), or raise max_connections to 112\.",
+        server(20),
+        {"workers": 50},
+        lowered={"workers": 9},
+        raised={"limit": server(112)},
+    ),
+    "the reserve leaves nothing": Refusal(
+        r"No thread fits: .* is 0 sessions \(limit 30, reserve 40, hosts 1\), and 9 worker\(s\) .* need 18\."
+        r"\nLower the reserve \(--reserve\), or raise max_connections to 58\.",
+        server(30),
+        RECIPE,
+        lowered={"reserve": 10, "workers": 2},
+        raised={"limit": server(58)},
+    ),
+    "both bounds are too low": Refusal(
+        r"raise max_connections and account to 45\.",
+        server(20, account=10),
+        {"threads": 5},
+        lowered={"threads": 1},
+        raised={"limit": server(45, account=45)},
+    ),
+    "the cap of the account is too low": Refusal(
+        r"raise account to 112\.",
+        server(500, account=20),
+        {"workers": 50},
+        lowered={"workers": 9},
+        raised={"limit": server(500, account=112)},
+    ),
+    "the budget is fixed by hand": Refusal(
+        r"is 20 sessions \(fixed by test\)\."
+        r"\nLower threads to 2 \(--threads\), or raise the budget to 80 \(--budget\)\.",
+        server(151),
+        {"budget": 20, "threads": 10},
+        lowered={"threads": 2},
+        raised={"budget": 80},
+    ),
+    "the budget is over the limit": Refusal(
+        r"A budget of 100 sessions for each of 2 host\(s\) is over the limit of 151 that MariaDB grants\."
+        r"\nLower the budget to 75 \(--budget\), or raise max_connections to 200\.",
+        server(151),
+        {"budget": 100, "hosts": 2},
+        lowered={"budget": 75},
+        raised={"limit": server(200)},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS.values(), ids=REFUSALS)
+def test_a_plan_that_cannot_fit_is_refused_with_remedies_that_work(case: Refusal) -> None:
+    with pytest.raises(PlanError, match=case.message):
+        plan(case.limit, **case.options)
+    assert plan(case.limit, **{**case.options, **case.lowered}).threads > 0
+    raised = dict(case.raised)
+    assert plan(raised.pop("limit", case.limit), **{**case.options, **raised}).threads > 0
+
+
+@given(
+    sizing=st.sampled_from(["fit", "recipe"]),
+    limit=st.integers(1, 2000),
+    others=st.integers(0, 300),
+    aliases=st.integers(1, 3),
+    cores=st.floats(0.1, 64),
+    hosts=st.integers(1, 5),
+    workers=st.none() | st.integers(1, 40),
+)
+def test_a_plan_fits_or_is_refused(
+    sizing: str, limit: int, others: int, aliases: int, cores: float, hosts: int, workers: int | None
+) -> None:
+    granted = server(limit, *map(str, range(aliases)), others=others)
+    try:
+        made = plan(granted, sizing=sizing, cores=cores, hosts=hosts, workers=workers)
+    except PlanError:
+        return
+    assert made.workers >= 1
+    assert made.threads >= 1
+    (part,) = made.servers
+    worst = made.workers * made.threads * aliases * 2
+    assert part.connections == worst <= part.budget
+    assert part.budget * hosts + part.reserve <= limit
+
+
+def test_every_number_says_where_it_comes_from() -> None:
+    steps = {step.name: step for step in plan(server(1000, account=200), cores=8, threads=2).steps}
+    assert steps["cores"].why == "test"
+    assert steps["threads"].why == "test"
+    assert steps["limit of default"].why == "max_connections 1000; account 200"
+    assert steps["budget of default"].why == "(limit - reserve) / hosts = (200 - 20) / 1"
+    assert steps["workers"].why == "one for each core"
+
+
+def test_notes_tell_what_the_numbers_do_not() -> None:
+    assert "SQLite has no sessions" in plan().notes[0]
+    crowded = plan(server(151, others=60), reserve=20)
+    assert crowded.notes == (
+        "Other users hold 60 sessions of MariaDB now, and this plan leaves them 20: raise the reserve.",
+    )
+    assert plan(server(500, others=60, account=20), reserve=0).notes == ()
+
+
+def test_aliases_of_one_server_count_every_bound_once() -> None:
+    both = merged([server(100, "default", others=3), server(100, "replica", others=5, account=30)])
+    assert both.aliases == ("default", "replica")
+    assert both.limit == 30
+    assert both.parts == (("max_connections", 100), ("account", 30))
+    assert both.others == 5
