@@ -222,3 +222,34 @@ def test_aliases_of_one_server_count_every_bound_once() -> None:
     assert both.limit == 30
     assert both.parts == (("max_connections", 100), ("account", 30))
     assert both.others == 5
+
+
+def pooled(limit: int, *aliases: str, stock: tuple[str, ...] = (), users: int = 1) -> Limit:
+    """A server whose `aliases` have an engine of ours, and whose `stock` ones have Django's own."""
+    parts = (("max_connections", limit),)
+    return Limit("MariaDB", (*aliases, *stock), limit, parts, 0, 0, pooled=aliases, users=users)
+
+
+def test_pooled_aliases_do_not_bind_threads_to_connections() -> None:
+    made = plan(pooled(151, "default"))
+    (house,) = made.servers
+    assert (made.workers, made.threads) == (4, 128)
+    assert (house.slots, house.connections, house.fair_share, made.pool) == (135, 135, 33, 33)
+
+
+def test_two_users_of_one_server_share_its_budget() -> None:
+    (house,) = plan(pooled(151, "default", "replica", users=2)).servers
+    assert (house.slots, house.fair_share) == (67, 16)
+
+
+def test_pooled_and_stock_aliases_split_the_budget() -> None:
+    made = plan(pooled(151, "default", stock=("legacy",)))
+    (house,) = made.servers
+    assert made.threads == 135 // 2 // 2 // 4
+    assert house.slots == 135 - 4 * made.threads * 2
+    assert house.connections == house.budget == 135
+
+
+def test_a_budget_too_small_for_a_slot_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"needs 1 sessions .* and this host's budget .* is 0 sessions"):
+        plan(pooled(10, "default"), reserve=10)

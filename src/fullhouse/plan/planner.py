@@ -60,8 +60,13 @@ class ServerPlan:
 
     @property
     def for_threads(self) -> int | None:
-        """Threads of this host that the budget carries; None: any number, as every alias is pooled."""
-        return None if self.per_thread == 0 else (self.budget - len(self.limit.pooled)) // self.per_thread
+        """Threads of this host that the budget carries; None: any number, as every alias is pooled.
+
+        Where some aliases are pooled and some are not, the budget is split between the two by their numbers.
+        """
+        if self.per_thread == 0:
+            return None
+        return self.budget * self.limit.stock // len(self.limit.aliases) // self.per_thread
 
 
 @dataclass(frozen=True)
