@@ -87,9 +87,7 @@ class PrivateServer:
         }
 
 
-def mariadb(
-    folder: Path | None = None, **options: str | int
-) -> contextlib.AbstractContextManager[PrivateServer]:
+def mariadb(folder: Path | None = None, **options: str | int) -> contextlib.AbstractContextManager[PrivateServer]:
     """A MariaDB server for the length of a `with` block.
 
     Its data live in `folder`/mariadb, are kept there and found again by the next run; without `folder` in a
@@ -100,9 +98,7 @@ def mariadb(
     return _server("mariadb", folder, options)
 
 
-def postgresql(
-    folder: Path | None = None, **options: str | int
-) -> contextlib.AbstractContextManager[PrivateServer]:
+def postgresql(folder: Path | None = None, **options: str | int) -> contextlib.AbstractContextManager[PrivateServer]:
     """The same with PostgreSQL: `folder`/postgresql, and `options` such as `max_connections=50`."""
     return _server("postgresql", folder, options)
 
@@ -172,9 +168,7 @@ def main() -> int:
         usage="%(prog)s {mariadb,postgresql} [--folder DIR] -- COMMAND ...",
     )
     parser.add_argument("engine", choices=sorted(server_guard.ENGINES))
-    parser.add_argument(
-        "--folder", type=Path, metavar="DIR", help="keep the data in DIR/ENGINE (default: throw away)"
-    )
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="keep the data in DIR/ENGINE (default: throw away)")
     parser.add_argument("command", nargs="+", metavar="COMMAND")
     arguments = parser.parse_args()
     for signum in PASSED_ON:

@@ -60,9 +60,7 @@ class Engine:
         self.account = _account(self.system_user)
         self.temporary = folder is None
         prefix = f"fullhouse-{self.name}-"
-        self.folder = (
-            Path(tempfile.mkdtemp(prefix=prefix)).resolve() if folder is None else folder / self.name
-        )
+        self.folder = Path(tempfile.mkdtemp(prefix=prefix)).resolve() if folder is None else folder / self.name
         self.data = self.folder / "data"
         self.log = self.folder / "server.log"
         self.options = options
@@ -189,9 +187,7 @@ class Engine:
         for _ in range(int(START_TIMEOUT_S / READY_INTERVAL_S)):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = process.wait(READY_INTERVAL_S)
-                raise ServerError(
-                    f"{self.name} ended with code {code} instead of starting. {self.end_of_log()}"
-                )
+                raise ServerError(f"{self.name} ended with code {code} instead of starting. {self.end_of_log()}")
             if self.answers():
                 return
         raise ServerError(f"{self.name} did not answer within {START_TIMEOUT_S:g} s. {self.end_of_log()}")
@@ -361,9 +357,7 @@ ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (MariaDB, 
 def _program(name: str, package: str, folders: list[str] | None = None, path: str | None = None) -> str:
     """Find a program on `path` (default: PATH), in the system's folders for servers, or in `folders`."""
     where = os.environ.get("PATH", os.defpath) if path is None else path
-    found = shutil.which(
-        name, path=os.pathsep.join([where, "/usr/local/sbin", "/usr/sbin", *(folders or [])])
-    )
+    found = shutil.which(name, path=os.pathsep.join([where, "/usr/local/sbin", "/usr/sbin", *(folders or [])]))
     if found is None:
         raise MissingServer(f"{name} is not installed. On Debian: apt-get install {package}")
     return found
@@ -431,9 +425,7 @@ def main() -> None:
                 answer = {"missing": str(error)}
             except (ServerError, OSError) as error:
                 answer = {"error": str(error)}
-            with contextlib.suppress(
-                BrokenPipeError
-            ):  # the caller has died; its end of our input says so next
+            with contextlib.suppress(BrokenPipeError):  # the caller has died; its end of our input says so next
                 print(json.dumps(answer), flush=True)
     finally:
         if engine:

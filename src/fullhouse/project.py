@@ -4,6 +4,7 @@ import importlib.util
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,10 +148,10 @@ def ask_limits(project: Project, settings: Settings) -> list[Limit]:
     Opens one connection for each alias, one after the other, and closes it. Where the limit is given, nothing is
     asked, and a project on SQLite is planned as if its database had that limit. Raises DatabaseError.
     """
-    from django.db import DEFAULT_DB_ALIAS, connections
+    from django.db import DEFAULT_DB_ALIAS
 
     by_server: dict[tuple[str, str, str], list[Limit]] = {}
-    for connection in connections.all():
+    for connection in _connections():
         if connection.vendor == "sqlite" or connection.settings_dict["ENGINE"] == NO_DATABASE:
             continue
         vendor, host, port = server = _server_of(connection)
@@ -170,6 +171,20 @@ def ask_limits(project: Project, settings: Settings) -> list[Limit]:
     return [limits.merged(found) for found in by_server.values()]
 
 
+def _connections() -> list["BaseDatabaseWrapper"]:
+    """One unopened connection for each alias. Raises ConfigurationError, where a driver is missing for one."""
+    from django.core.exceptions import ImproperlyConfigured
+    from django.db import connections
+
+    try:
+        return list(connections.all())
+    except ImproperlyConfigured as error:
+        raise ConfigurationError(
+            f"DATABASES cannot be used: {_said(error)}\n"
+            "Drivers come with the extras: pip install 'fullhouse[mysql]', [pymysql] or [postgresql]."
+        ) from error
+
+
 def _server_of(connection: "BaseDatabaseWrapper") -> tuple[str, str, str]:
     """(vendor, host, port): aliases with the same answer share a server, and so its sessions."""
     host = str(connection.settings_dict.get("HOST") or "")
@@ -183,10 +198,13 @@ def _ask(connection: "BaseDatabaseWrapper", address: str) -> Limit:
 
     database = connection.settings_dict
     try:
-        with connection.cursor() as cursor:
-            return limits.ASK[connection.vendor](cursor, connection.alias, address)
-    except ImproperlyConfigured as error:
-        raise ConfigurationError(f"Database {connection.alias!r}: {error}") from error
+        with warnings.catch_warnings():
+            # Django discourages queries before the apps are loaded, which this process never does.
+            warnings.filterwarnings("ignore", "Accessing the database during app initialization", RuntimeWarning)
+            with connection.cursor() as cursor:
+                return limits.ASK[connection.vendor](cursor, connection.alias, address)
+    except (ImproperlyConfigured, TypeError, ValueError) as error:
+        raise ConfigurationError(f"Database {connection.alias!r} is configured wrongly: {_said(error)}") from error
     except Error as error:
         raise DatabaseError(
             f"Database {connection.alias!r} at {address} (user {database.get('USER')!r}, name "
@@ -195,6 +213,8 @@ def _ask(connection: "BaseDatabaseWrapper", address: str) -> Limit:
         ) from error
     finally:
         connection.close()
+        if hasattr(connection, "close_pool"):  # a pool of Django's own must not reach the workers, who are forks
+            connection.close_pool()
 
 
 def _said(error: BaseException) -> str:

@@ -32,9 +32,7 @@ class Site:
     environment: dict[str, str]
     log: Path
 
-    def request(
-        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
-    ) -> "Answer":
+    def request(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> "Answer":
         with closing(HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)) as connection:
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()

@@ -17,6 +17,7 @@ import pytest
 
 import private_servers
 from private_servers import MissingServer, PrivateServer, ServerError, mariadb, postgresql
+from support import ask
 
 ENGINES = {"mariadb": mariadb, "postgresql": postgresql}
 PROGRAM = private_servers.__file__
@@ -35,27 +36,6 @@ def open_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="fullhouse-test-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
-
-
-def ask(server: PrivateServer, *statements: str, user: str = "", by_socket: bool = False) -> str:
-    """Run and commit the statements; return the first column of the first row of the last one."""
-    account = {"user": user or server.user, "password": server.password, "port": server.port}
-    if server.engine == "mariadb":
-        where = {"unix_socket": str(server.socket)} if by_socket else {}
-        connection = pymysql.connect(host=server.host, database=server.database, **account, **where)
-    else:
-        host = str(server.folder) if by_socket else server.host
-        connection = psycopg.connect(host=host, dbname=server.database, **account)
-    try:
-        with connection.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
-            row = cursor.fetchone()
-        connection.commit()
-        assert row
-        return str(row[0])
-    finally:
-        connection.close()
 
 
 def option(server: PrivateServer, name: str) -> str:
@@ -91,9 +71,7 @@ def test_kill_loses_no_commit_and_start_keeps_the_port(make: Make) -> None:
         ask(server, "CREATE TABLE kept (n int)", "INSERT INTO kept VALUES (1)", rows)
         server.kill()
         assert server.pid is None
-        with pytest.raises(
-            (pymysql.OperationalError, psycopg.OperationalError), match=r"refused|Can't connect"
-        ):
+        with pytest.raises((pymysql.OperationalError, psycopg.OperationalError), match=r"refused|Can't connect"):
             ask(server, rows)
         server.start()
         killed = server.pid
@@ -187,9 +165,7 @@ while True:
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
-def test_command_line_passes_signals_on_and_ends_with_the_commands_code(
-    make: Make, end: signal.Signals
-) -> None:
+def test_command_line_passes_signals_on_and_ends_with_the_commands_code(make: Make, end: signal.Signals) -> None:
     command = [sys.executable, PROGRAM, make.__name__, "--", sys.executable, "-c", COMMAND]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout

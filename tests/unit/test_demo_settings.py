@@ -56,9 +56,7 @@ def test_another_engine(settings: Settings) -> None:
 
 
 def test_unknown_database_is_refused(settings: Settings) -> None:
-    with pytest.raises(
-        ImproperlyConfigured, match=r"'oracle' is not known.*sqlite, mysql, mariadb, postgresql"
-    ):
+    with pytest.raises(ImproperlyConfigured, match=r"'oracle' is not known.*sqlite, mysql, mariadb, postgresql"):
         settings(DB="oracle")
 
 

@@ -26,8 +26,7 @@ def event(request: HttpRequest, event_id: int) -> JsonResponse:
             "price": event.price,
             "free": sum(not seat.sold for seat in seats),
             "seats": [
-                {"id": seat.pk, "row": row_label(seat.row), "number": seat.number, "sold": seat.sold}
-                for seat in seats
+                {"id": seat.pk, "row": row_label(seat.row), "number": seat.number, "sold": seat.sold} for seat in seats
             ],
         }
     )

@@ -35,8 +35,7 @@ def _make_folder() -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ImproperlyConfigured(
-            f"the box office cannot make its folder {folder}: {error.strerror}. "
-            "Name another in FULLHOUSE_DEMO_FOLDER."
+            f"the box office cannot make its folder {folder}: {error.strerror}. Name another in FULLHOUSE_DEMO_FOLDER."
         ) from error
     return folder
 
