@@ -15,6 +15,11 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import IO, Any
 
+import psycopg
+import pymysql
+
+from private_servers import PrivateServer
+
 DEADLINE_S = 60
 # Variables that would change what a server under test does.
 FOREIGN = ("FULLHOUSE_", "DJANGO_", "GUNICORN_", "PORT", "WEB_CONCURRENCY", "NO_COLOR")
@@ -38,6 +43,27 @@ def make_certificate(certfile: Path, keyfile: Path) -> None:
     """A certificate for localhost that signs itself."""
     words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
     subprocess.run([*words, "-keyout", keyfile, "-out", certfile], check=True, capture_output=True)
+
+
+def ask(server: PrivateServer, *statements: str, user: str = "", by_socket: bool = False) -> str:
+    """Run and commit the statements; return the first column of the first row of the last one."""
+    account = {"user": user or server.user, "password": server.password, "port": server.port}
+    if server.engine == "mariadb":
+        where = {"unix_socket": str(server.socket)} if by_socket else {}
+        connection = pymysql.connect(host=server.host, database=server.database, **account, **where)
+    else:
+        host = str(server.folder) if by_socket else server.host
+        connection = psycopg.connect(host=host, dbname=server.database, **account)
+    try:
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            row = cursor.fetchone()
+        connection.commit()
+        assert row
+        return str(row[0])
+    finally:
+        connection.close()
 
 
 def wait_until(condition: Callable[[], Any], what: str) -> Any:
@@ -186,7 +212,7 @@ def body(connection: HTTPConnection, path: str) -> str:
 
 
 def plan_of(answer: subprocess.CompletedProcess[str]) -> Mapping[str, Any]:
-    """The plan that a command printed as JSON."""
-    assert answer.returncode == 0, answer.stderr
+    """The plan that a command printed as JSON, and nothing else."""
+    assert (answer.returncode, answer.stderr) == (0, "")
     plan: Mapping[str, Any] = json.loads(answer.stdout)
     return plan

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 from fullhouse import __version__
 from fullhouse.banner import banner, wants_colour
+from fullhouse.databases import publish
 from fullhouse.errors import ConfigurationError, FullhouseError
 from fullhouse.options import add_options
 from fullhouse.plan.report import as_json, as_text
 from fullhouse.planning import Planned, plan_for
-from fullhouse.project import publish
 from fullhouse.settings import OPTIONS, nearest
 from fullhouse.supervisor import master
 from fullhouse.supervisor.gunicorn_settings import gunicorn_settings

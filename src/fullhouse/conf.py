@@ -11,9 +11,10 @@ from argparse import Namespace
 
 from gunicorn.config import Config
 
+from fullhouse.databases import publish
 from fullhouse.errors import FullhouseError
 from fullhouse.planning import plan_for
-from fullhouse.project import module_named_by, publish
+from fullhouse.project import module_named_by
 from fullhouse.supervisor.gunicorn_settings import gunicorn_settings
 
 

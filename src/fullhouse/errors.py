@@ -41,3 +41,9 @@ class ApplicationError(FullhouseError):
     """The Django application does not load."""
 
     exit_code = 5
+
+
+def described(error: BaseException) -> str:
+    """Another library's error in one line: its kind and what it says."""
+    text = " ".join(str(error).split()) or "no message"
+    return f"{type(error).__name__}: {text}"

@@ -5,6 +5,7 @@ from argparse import Namespace
 from dataclasses import dataclass
 
 from fullhouse import options, project
+from fullhouse.databases import ask_limits
 from fullhouse.plan import machine, planner
 from fullhouse.plan.planner import Plan
 from fullhouse.project import Project
@@ -32,5 +33,5 @@ def plan_for(name: str | None, arguments: Namespace) -> Planned:
     settings = layered(Settings(), found.options, f"FULLHOUSE in {found.settings_module}")
     settings = from_gunicorn_cmd_args(settings, os.environ)
     settings = options.from_arguments(from_environment(settings, os.environ), arguments)
-    limits = project.ask_limits(found, settings)
+    limits = ask_limits(settings)
     return Planned(found, settings, planner.make_plan(settings, machine.look(), limits))

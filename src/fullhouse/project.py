@@ -4,25 +4,18 @@ import importlib.util
 import os
 import sys
 import traceback
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fullhouse.errors import ApplicationError, ConfigurationError, DatabaseError
-from fullhouse.plan import limits
-from fullhouse.plan.limits import Limit
-from fullhouse.plan.planner import Plan
-from fullhouse.pool import guard
-from fullhouse.settings import NO_PAIRS, Settings, nearest
+from fullhouse.errors import ApplicationError, ConfigurationError, described
+from fullhouse.settings import NO_PAIRS, nearest
 
 if TYPE_CHECKING:
-    from django.db.backends.base.base import BaseDatabaseWrapper
+    pass
 
 SETTINGS_VARIABLE = "DJANGO_SETTINGS_MODULE"
-NO_DATABASE = "django.db.backends.dummy"
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,7 @@ class Project:
             application: Callable[..., Any] = import_string(self.application)
         except (Exception, SystemExit) as error:
             raise ApplicationError(
-                f"{self.application} does not load: {_said(error)}\n"
+                f"{self.application} does not load: {described(error)}\n"
                 f"Fix it ({_place(error)}), or see the whole traceback with --traceback."
             ) from error
         return application
@@ -116,7 +109,7 @@ def _import_settings(name: str, module: str) -> None:
         raise ConfigurationError(f"{module} is refused by Django: {error}") from error
     except (Exception, SystemExit) as error:
         raise ConfigurationError(
-            f"{module} does not import: {_said(error)}\n"
+            f"{module} does not import: {described(error)}\n"
             f"Fix it ({_place(error)}), or see the whole traceback with --traceback."
         ) from error
 
@@ -127,9 +120,9 @@ def _exists(module: str) -> bool:
     except ModuleNotFoundError as error:
         if error.name is not None and module.startswith(error.name):
             return False
-        raise ConfigurationError(f"{module} does not import: {_said(error)} ({_place(error)})") from error
+        raise ConfigurationError(f"{module} does not import: {described(error)} ({_place(error)})") from error
     except Exception as error:
-        raise ConfigurationError(f"{module} does not import: {_said(error)} ({_place(error)})") from error
+        raise ConfigurationError(f"{module} does not import: {described(error)} ({_place(error)})") from error
 
 
 def _projects_here(wanted: str = "") -> str:
@@ -141,108 +134,6 @@ def _projects_here(wanted: str = "") -> str:
     if below:
         return f"\nThere is a project in the folder {below[0]}: change into it first."
     return "\nChange into the folder that holds manage.py, or add it with --python-path."
-
-
-def ask_limits(project: Project, settings: Settings) -> list[Limit]:
-    """The limit of every database server behind `DATABASES`; none for SQLite.
-
-    Opens one connection for each alias, one after the other, and closes it. Where the limit is given, nothing is
-    asked, and a project on SQLite is planned as if its database had that limit. Raises DatabaseError.
-    """
-    from django.db import DEFAULT_DB_ALIAS, connections
-
-    by_server: dict[tuple[str, str, str], list[Limit]] = {}
-    for connection in connections.all():
-        if connection.vendor == "sqlite" or connection.settings_dict["ENGINE"] == NO_DATABASE:
-            continue
-        vendor = connection.vendor
-        host, port = limits.server_address(vendor, connection.settings_dict)
-        if settings.max_connections is not None:
-            said_by = settings.sources["max_connections"]
-            limit = limits.given([connection.alias], settings.max_connections, said_by)
-        elif vendor not in limits.ASK:
-            raise ConfigurationError(
-                f"The limit of database {connection.alias!r} ({connection.settings_dict['ENGINE']}) cannot be asked.\n"
-                "Give it with --max-connections."
-            )
-        else:
-            limit = _ask(connection, f"{host}:{port}" if not host.startswith("/") else host)
-        by_server.setdefault((vendor, host, port), []).append(limit)
-    if settings.max_connections is not None and not by_server:
-        return [limits.given([DEFAULT_DB_ALIAS], settings.max_connections, settings.sources["max_connections"])]
-    return [
-        replace(limits.merged(found), pooled=_pooled(found), users=len({_user(alias) for alias in _pooled(found)}) or 1)
-        for found in by_server.values()
-    ]
-
-
-def _pooled(found: Sequence[Limit]) -> tuple[str, ...]:
-    """The aliases among `found` whose engine is ours."""
-    from django.db import connections
-
-    from fullhouse.db.pooled import Pooled
-
-    aliases = [alias for limit in found for alias in limit.aliases]
-    return tuple(alias for alias in aliases if isinstance(connections[alias], Pooled))
-
-
-def _user(alias: str) -> str:
-    from django.db import connections
-
-    return str(connections[alias].settings_dict["USER"])
-
-
-def publish(planned: Plan) -> None:
-    """Put the plan into force for the pools of this host's processes: in the master, before it forks the workers.
-
-    From then on the master itself opens no pooled connection, even if it preloads the application.
-    """
-    from django.db import connections
-
-    from fullhouse.db import slots
-
-    guard.forbid_opening("it forks the workers, and each of them opens its own")
-    for server in planned.servers:
-        for alias in server.limit.pooled:
-            connection = connections[alias]
-            slots.publish(alias, connection.vendor, connection.settings_dict, server.slots, server.fair_share)
-
-
-def _ask(connection: "BaseDatabaseWrapper", address: str) -> Limit:
-    from django.core.exceptions import ImproperlyConfigured
-    from django.db.utils import Error
-
-    from fullhouse.db.pooled import Pooled
-
-    database = connection.settings_dict
-    if isinstance(connection, Pooled):
-        connection = connection.unpooled()
-    try:
-        with _before_apps(), connection.cursor() as cursor:
-            return limits.ASK[connection.vendor](cursor, connection.alias, address)
-    except ImproperlyConfigured as error:
-        raise ConfigurationError(f"Database {connection.alias!r}: {error}") from error
-    except Error as error:
-        raise DatabaseError(
-            f"Database {connection.alias!r} at {address} (user {database.get('USER')!r}, name "
-            f"{database.get('NAME')!r}) cannot be asked for its limits: {_said(error)}\n"
-            "Start it or correct DATABASES; --max-connections plans without asking."
-        ) from error
-    finally:
-        connection.close()
-
-
-@contextmanager
-def _before_apps() -> Iterator[None]:
-    """Django warns of queries before its apps are loaded; no app's tables are queried here."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=RuntimeWarning, module="django.db")
-        yield
-
-
-def _said(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or "no message"
-    return f"{type(error).__name__}: {text}"
 
 
 def _place(error: BaseException) -> str:

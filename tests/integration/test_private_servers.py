@@ -17,6 +17,7 @@ import pytest
 
 import private_servers
 from private_servers import MissingServer, PrivateServer, ServerError, mariadb, postgresql
+from support import ask
 
 ENGINES = {"mariadb": mariadb, "postgresql": postgresql}
 PROGRAM = private_servers.__file__
@@ -35,27 +36,6 @@ def open_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="fullhouse-test-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
-
-
-def ask(server: PrivateServer, *statements: str, user: str = "", by_socket: bool = False) -> str:
-    """Run and commit the statements; return the first column of the first row of the last one."""
-    account = {"user": user or server.user, "password": server.password, "port": server.port}
-    if server.engine == "mariadb":
-        where = {"unix_socket": str(server.socket)} if by_socket else {}
-        connection = pymysql.connect(host=server.host, database=server.database, **account, **where)
-    else:
-        host = str(server.folder) if by_socket else server.host
-        connection = psycopg.connect(host=host, dbname=server.database, **account)
-    try:
-        with connection.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
-            row = cursor.fetchone()
-        connection.commit()
-        assert row
-        return str(row[0])
-    finally:
-        connection.close()
 
 
 def option(server: PrivateServer, name: str) -> str:

@@ -1,0 +1,112 @@
+"""The databases of the project: asked for their limits before it is served, and given their slots.
+
+Works on Django's settings alone: the project's apps are never loaded in the process that plans.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.utils import Error
+
+from fullhouse.db import slots
+from fullhouse.db.pooled import Pooled
+from fullhouse.errors import ConfigurationError, DatabaseError, described
+from fullhouse.plan import limits
+from fullhouse.plan.limits import Limit
+from fullhouse.plan.planner import Plan
+from fullhouse.pool import guard
+from fullhouse.settings import Settings
+
+NO_DATABASE = "django.db.backends.dummy"
+
+
+def ask_limits(settings: Settings) -> list[Limit]:
+    """The limit of every database server behind `DATABASES`; none for SQLite.
+
+    Opens one connection for each alias, one after the other, and closes it. Where the limit is given, nothing is
+    asked, and a project on SQLite is planned as if its database had that limit. Raises DatabaseError.
+    """
+    by_server: dict[tuple[str, str, str], list[Limit]] = {}
+    for connection in _connections():
+        if connection.vendor == "sqlite" or connection.settings_dict["ENGINE"] == NO_DATABASE:
+            continue
+        vendor = connection.vendor
+        host, port = limits.server_address(vendor, connection.settings_dict)
+        if settings.max_connections is not None:
+            said_by = settings.sources["max_connections"]
+            limit = limits.given([connection.alias], settings.max_connections, said_by)
+        elif vendor not in limits.ASK:
+            raise ConfigurationError(
+                f"The limit of database {connection.alias!r} ({connection.settings_dict['ENGINE']}) cannot be asked.\n"
+                "Give it with --max-connections."
+            )
+        else:
+            limit = _ask(connection, f"{host}:{port}" if not host.startswith("/") else host)
+        by_server.setdefault((vendor, host, port), []).append(limit)
+    if settings.max_connections is not None and not by_server:
+        return [limits.given([DEFAULT_DB_ALIAS], settings.max_connections, settings.sources["max_connections"])]
+    return [
+        replace(limits.merged(found), pooled=_pooled(found), users=len({_user(alias) for alias in _pooled(found)}) or 1)
+        for found in by_server.values()
+    ]
+
+
+def _pooled(found: Sequence[Limit]) -> tuple[str, ...]:
+    """The aliases among `found` whose engine is ours."""
+    aliases = [alias for limit in found for alias in limit.aliases]
+    return tuple(alias for alias in aliases if isinstance(connections[alias], Pooled))
+
+
+def _user(alias: str) -> str:
+    return str(connections[alias].settings_dict["USER"])
+
+
+def publish(planned: Plan) -> None:
+    """Put the plan into force for the pools of this host's processes: in the master, before it forks the workers.
+
+    From then on the master itself opens no pooled connection, even if it preloads the application.
+    """
+    guard.forbid_opening("it forks the workers, and each of them opens its own")
+    for server in planned.servers:
+        for alias in server.limit.pooled:
+            connection = connections[alias]
+            slots.publish(alias, connection.vendor, connection.settings_dict, server.slots, server.fair_share)
+
+
+def _connections() -> list["BaseDatabaseWrapper"]:
+    """One unopened connection for each alias. Raises ConfigurationError, where a driver is missing for one."""
+    try:
+        return list(connections.all())
+    except ImproperlyConfigured as error:
+        raise ConfigurationError(
+            f"DATABASES cannot be used: {described(error)}\n"
+            "Drivers come with the extras: pip install 'fullhouse[mysql]', [pymysql] or [postgresql]."
+        ) from error
+
+
+def _ask(connection: "BaseDatabaseWrapper", address: str) -> Limit:
+    database = connection.settings_dict
+    if isinstance(connection, Pooled):
+        connection = connection.unpooled()
+    try:
+        with warnings.catch_warnings():
+            # Django discourages queries before the apps are loaded, which this process never does.
+            warnings.filterwarnings("ignore", "Accessing the database during app initialization", RuntimeWarning)
+            with connection.cursor() as cursor:
+                return limits.ASK[connection.vendor](cursor, connection.alias, address)
+    except (ImproperlyConfigured, TypeError, ValueError) as error:
+        raise ConfigurationError(f"Database {connection.alias!r} is configured wrongly: {described(error)}") from error
+    except Error as error:
+        raise DatabaseError(
+            f"Database {connection.alias!r} at {address} (user {database.get('USER')!r}, name "
+            f"{database.get('NAME')!r}) cannot be asked for its limits: {described(error)}\n"
+            "Start it or correct DATABASES; --max-connections plans without asking."
+        ) from error
+    finally:
+        connection.close()
+        if hasattr(connection, "close_pool"):  # a pool of Django's own must not reach the workers, who are forks
+            connection.close_pool()

@@ -1,0 +1,190 @@
+"""The limits in a plan are those that the servers answer: real servers, accounts without any privilege."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pymysql
+import pytest
+
+from private_servers import PrivateServer, mariadb
+from support import Site, ask, plan_of
+
+DRIVERS = {"mariadb": "django.db.backends.mysql", "postgresql": "django.db.backends.postgresql"}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A project whose databases are named in the variable DATABASES, as JSON."""
+    site = Site.make(tmp_path_factory.mktemp("limits") / "site")
+    site.append("settings", "import json, os\nDATABASES = json.loads(os.environ['DATABASES'])\n")
+    return site
+
+
+def database(server: PrivateServer, user: str = "", **more: Any) -> dict[str, Any]:
+    """An entry of DATABASES."""
+    account = {"USER": user or server.user, "PASSWORD": server.password, "NAME": server.database}
+    return {"ENGINE": DRIVERS[server.engine], "HOST": server.host, "PORT": str(server.port), **account, **more}
+
+
+def planned(site: Site, *words: str, **databases: dict[str, Any]) -> dict[str, Any]:
+    """The one server of the plan."""
+    plan = plan_of(site.command("plan", "mysite", "--format", "json", *words, DATABASES=json.dumps(databases)))
+    (server,) = plan["servers"]
+    return dict(server)
+
+
+def parts(server: dict[str, Any]) -> dict[str, int]:
+    return {part["name"]: part["sessions"] for part in server["parts"]}
+
+
+@contextmanager
+def sessions(server: PrivateServer, count: int, user: str) -> Iterator[None]:
+    """`count` sessions of a user, held meanwhile."""
+    account = {"host": server.host, "port": server.port, "user": user, "password": server.password}
+    with ExitStack() as stack:
+        for _ in range(count):
+            if server.engine == "mariadb":
+                stack.enter_context(closing(pymysql.connect(database=server.database, **account)))
+            else:
+                stack.enter_context(psycopg.connect(dbname=server.database, **account))
+        yield
+
+
+def test_mariadb_tells_its_limit_and_who_holds_sessions(site: Site, mariadb_server: PrivateServer) -> None:
+    server = mariadb_server
+    with sessions(server, 3, server.admin_user), sessions(server, 2, server.user):
+        told = planned(site, default=database(server))
+    assert told["limit"] == int(ask(server, "SELECT @@max_connections"))
+    assert parts(told) == {"max_connections": told["limit"]}
+    assert (told["held_by_others"], told["held_by_us"]) == (3, 2)
+    assert told["wait_timeout_s"] == int(ask(server, "SELECT @@global.wait_timeout"))
+    version = ask(server, "SELECT VERSION()").split("-")[0]
+    assert told["server"] == f"MariaDB {version} at localhost:{server.port}"
+
+
+def test_mariadb_cap_of_the_account(site: Site, mariadb_server: PrivateServer) -> None:
+    server = mariadb_server
+    ask(
+        server,
+        f"CREATE USER capped@'%' IDENTIFIED BY '{server.password}' WITH MAX_USER_CONNECTIONS 7",
+        f"GRANT ALL ON {server.database}.* TO capped@'%'",
+        "SELECT 1",
+        user=server.admin_user,
+    )
+    with sessions(server, 3, server.admin_user):
+        told = planned(site, default=database(server, "capped"))
+    assert told["limit"] == 7
+    assert parts(told)["MAX_USER_CONNECTIONS of the account"] == 7
+    assert (told["held_by_others"], told["reserve"]) == (3, 1)  # there is room for them beyond the account's cap
+
+
+def test_mariadb_cap_of_every_account(site: Site) -> None:
+    with mariadb(max_connections=23, max_user_connections=11, wait_timeout=77) as server:
+        told = planned(site, default=database(server))
+    assert parts(told) == {"max_connections": 23, "max_user_connections": 11}
+    assert (told["limit"], told["wait_timeout_s"]) == (11, 77)
+
+
+def test_mariadb_through_pymysql_and_a_socket(mariadb_server: PrivateServer, tmp_path: Path) -> None:
+    site = Site.make(tmp_path / "site")
+    entry = database(mariadb_server, HOST=str(mariadb_server.socket), PORT="")
+    site.append("settings", f"import pymysql\npymysql.install_as_MySQLdb()\nDATABASES = {{'default': {entry!r}}}\n")
+    (told,) = plan_of(site.command("plan", "mysite", "--format", "json"))["servers"]
+    assert told["limit"] == int(ask(mariadb_server, "SELECT @@max_connections"))
+    assert told["server"].endswith(f" at {mariadb_server.socket}")
+
+
+def test_postgresql_tells_its_limit_and_who_holds_sessions(site: Site, postgresql_server: PrivateServer) -> None:
+    server = postgresql_server
+    with sessions(server, 3, server.admin_user), sessions(server, 2, server.user):
+        told = planned(site, default=database(server))
+    granted = int(ask(server, "SHOW max_connections")) - int(ask(server, "SHOW superuser_reserved_connections"))
+    assert told["limit"] == granted
+    assert parts(told) == {"max_connections less reserved slots": granted}
+    assert (told["held_by_others"], told["held_by_us"]) == (3, 2)
+    assert told["wait_timeout_s"] is None
+    version = ask(server, "SHOW server_version").split()[0]
+    assert told["server"] == f"PostgreSQL {version} at localhost:{server.port}"
+
+
+def test_postgresql_caps_of_the_role_and_the_database(site: Site, postgresql_server: PrivateServer) -> None:
+    server = postgresql_server
+    ask(
+        server,
+        f"CREATE ROLE capped LOGIN CONNECTION LIMIT 9 PASSWORD '{server.password}'",
+        f"ALTER DATABASE {server.database} CONNECTION LIMIT 12",
+        "SELECT 1",
+        user=server.admin_user,
+    )
+    try:
+        capped = planned(site, default=database(server, "capped"))
+        owner = planned(site, default=database(server))
+    finally:
+        ask(
+            server,
+            f"ALTER DATABASE {server.database} CONNECTION LIMIT -1",
+            "SELECT 1",
+            user=server.admin_user,
+        )
+    assert parts(capped).items() >= {"CONNECTION LIMIT of the role": 9, "CONNECTION LIMIT of the database": 12}.items()
+    assert (capped["limit"], owner["limit"]) == (9, 12)
+
+
+@pytest.fixture(params=["mariadb_server", "postgresql_server"])
+def server(request: pytest.FixtureRequest) -> PrivateServer:
+    found: PrivateServer = request.getfixturevalue(request.param)
+    return found
+
+
+def test_aliases_of_one_server_share_its_sessions(site: Site, server: PrivateServer) -> None:
+    one = planned(site, "--cores", "1", default=database(server))
+    two = planned(site, "--cores", "1", default=database(server), log=database(server))
+    assert two["aliases"] == ["default", "log"]
+    assert two["limit"] == one["limit"]
+    assert two["connections"] <= two["budget"] == one["budget"]
+
+
+def test_a_given_limit_is_not_asked_for(site: Site, server: PrivateServer) -> None:
+    nowhere = database(server, PORT="1")
+    told = planned(site, "--max-connections", "1000", "--reserve", "40", default=nowhere)
+    assert (told["limit"], told["reserve"], told["budget"]) == (1000, 40, 960)
+    assert (told["held_by_others"], told["held_by_us"]) == (None, None)
+
+
+def test_a_plan_that_cannot_fit_is_refused(site: Site, server: PrivateServer) -> None:
+    words = ["plan", "mysite", "--workers", "500", "--threads", "2"]
+    answer = site.command(*words, DATABASES=json.dumps({"default": database(server)}))
+    assert answer.returncode == 2
+    assert answer.stdout == ""
+    assert "The plan needs 2000 sessions of" in answer.stderr
+    assert "Lower the number of workers (--workers), or raise max_connections" in answer.stderr
+
+
+Refusal = Callable[[PrivateServer], dict[str, Any]]
+BAD: dict[str, tuple[Refusal, str]] = {
+    "down": (lambda server: database(server, PORT="1"), "refused|Can't connect"),
+    "wrong password": (lambda server: database(server, PASSWORD="wrong"), "Access denied|password authentication"),
+    "no such user": (lambda server: database(server, "stranger"), "Access denied|password authentication"),
+    "no such database": (lambda server: database(server, NAME="nowhere"), "Access denied|Unknown database|not exist"),
+    "no such host": (lambda server: database(server, HOST="no-such-host.invalid"), "Unknown|resolve|not known"),
+}
+
+
+@pytest.mark.parametrize(("entry", "cause"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize("command", ["plan", "serve"])
+def test_a_database_that_cannot_be_asked_is_one_short_error(
+    site: Site, server: PrivateServer, entry: Refusal, cause: str, command: str
+) -> None:
+    answer = site.command(command, "mysite", DATABASES=json.dumps({"default": entry(server)}))
+    assert answer.returncode == 3
+    assert answer.stdout == ""
+    fact, remedy = answer.stderr.splitlines()
+    assert fact.startswith("fullhouse: Database 'default' at ")
+    assert re.search(cause, fact)
+    assert remedy == "Start it or correct DATABASES; --max-connections plans without asking."
+    assert server.password not in answer.stderr
