@@ -1,10 +1,14 @@
 """Real database servers for the tests that need one; each starts at its first use."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from private_servers import PrivateServer, mariadb, postgresql
+
+if TYPE_CHECKING:
+    from dbsupport import Database
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +21,22 @@ def mariadb_server() -> Iterator[PrivateServer]:
 def postgresql_server() -> Iterator[PrivateServer]:
     with postgresql() as server:
         yield server
+
+
+@pytest.fixture(params=["mariadb", "postgresql"])
+def database(request: pytest.FixtureRequest) -> "Iterator[Database]":
+    """Django on a pool of its own, with an empty table of tokens; checked to be in order after the test."""
+    from dbsupport import Database, create_tables, end_request
+
+    server: PrivateServer = request.getfixturevalue(f"{request.param}_server")
+    create_tables(server)
+    database = Database(server, request.param)
+    database.plan()
+    database.tokens.all().delete()
+    try:
+        yield database
+        end_request()
+        database.assert_clean()
+    finally:
+        database.forget()
+        database.observer.close()
