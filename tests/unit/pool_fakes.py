@@ -2,11 +2,16 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import pytest
+
+from fullhouse.pool import background
 from fullhouse.pool.core import Pool
 from fullhouse.pool.options import PoolOptions
 from fullhouse.pool.sessions import Lease, Waiter
+
+PATIENCE_S = 30.0  # never reached, unless a test fails
 
 
 class FakeConnection:
@@ -211,3 +216,23 @@ class HandTurnedPool:
         for lease in leases:
             self.pool.checkin(lease)
         return [lease.connection for lease in leases]
+
+
+@pytest.fixture(autouse=True)
+def every_thread_ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The pool's threads end by themselves; a test that keeps one alive fails."""
+    monkeypatch.setattr(background, "THREAD_IDLE_S", 0.01)
+    yield
+    wait_threads_end()
+
+
+def pool_threads() -> list[threading.Thread]:
+    """The threads of all pools."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("fullhouse-pool")]
+
+
+def wait_threads_end() -> None:
+    """All work is done, and the threads of all pools have ended."""
+    for thread in pool_threads():
+        thread.join(PATIENCE_S)
+    assert pool_threads() == []

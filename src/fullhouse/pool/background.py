@@ -94,8 +94,7 @@ class Alarm:
                 tick()
             except Exception:
                 logger.exception("The upkeep of the pool failed; it is tried again in a second.")
-                with self._condition:
-                    self._due = self._clock() + 1.0
+                self.wake_at(self._clock() + 1.0, tick)
 
     def _wait_due(self) -> bool:
         """True when the time has come; False: no time is set, and the thread is off the books."""
