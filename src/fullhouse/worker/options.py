@@ -1,6 +1,6 @@
 """What the worker was told: gunicorn's settings that it honours, and its own numbers, checked and frozen."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any
@@ -81,6 +81,28 @@ class Options:
     unsent_memory_bytes: int = 1024 * 1024  # the unsent rest of a response that is longer goes to one
     freeze_gc: bool = True  # gc.freeze() and rarer collections once the application is loaded
     gc_threshold: tuple[int, int, int] = (10_000, 20, 20)
+    # from gunicorn's settings
+    worker_connections: int = 1000
+    keepalive_s: float = 2.0
+    siblings: int = 0  # how many other workers accept from the same sockets
+    sendfile: bool = True
+
+    def transfer_deadline(self, started_s: float, done_bytes: int) -> float:
+        """When a body or response that began at `started_s` is cut, if it has moved `done_bytes` by then.
+
+        Every byte buys time, so a client may pause for the grace, and must keep the rate on average.
+        """
+        return started_s + self.transfer_grace_s + done_bytes / self.minimum_rate_bytes_s
+
+
+def with_gunicorn_settings(options: Options, cfg: Any) -> Options:
+    return replace(
+        options,
+        worker_connections=cfg.worker_connections,
+        keepalive_s=cfg.keepalive,
+        siblings=cfg.workers - 1,
+        sendfile=cfg.sendfile is not False and not cfg.is_ssl,
+    )
 
 
 def http_rules(cfg: Any, options: Options) -> HttpRules:
