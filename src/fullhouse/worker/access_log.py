@@ -2,13 +2,15 @@
 
 gunicorn builds a dict of every header and environ key for each line. Here the format is split once into the
 getters that it needs. A logger class of the user's own that has its say in the line is called as gunicorn
-calls it; gunicorn's own plain handlers get the finished line directly.
+calls it; gunicorn's own plain handlers get the finished lines directly, many at once: threads append them,
+the loop writes them.
 """
 
 import logging
 import os
 import re
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -110,6 +112,7 @@ class AccessLog:
     def __init__(self, log: Any, access_log_format: str) -> None:
         self.enabled = bool(getattr(log, "access_log_enabled", True))
         self._log = log
+        self._lines: deque[str] = deque()
         self._is_gunicorns_own = (
             type(log).access is Logger.access
             and type(log).atoms is Logger.atoms
@@ -131,10 +134,17 @@ class AccessLog:
         logger = self._log.access_log
         if logger.propagate or logger.filters or not all(map(_is_plain, logger.handlers)):
             logger.info("%s", line)
+        else:
+            self._lines.append(line + "\n")
+
+    def flush(self) -> None:
+        """Write the lines of the requests that were finished since the last call. Main thread."""
+        if not self._lines:
             return
-        for handler in logger.handlers:
+        lines = "".join(self._lines.popleft() for _ in range(len(self._lines)))
+        for handler in self._log.access_log.handlers:
             with handler.lock:
-                handler.stream.write(line + handler.terminator)
+                handler.stream.write(lines)
                 handler.flush()
 
 

@@ -1,16 +1,12 @@
-"""One client: its socket, its HTTP state, and who may touch them.
+"""One client: its socket, its HTTP state, and the response on its way to it.
 
-A channel belongs to the loop until a complete request is handed over, then to the thread that runs it, and to
-the loop again when that thread calls `give_back`. `busy` says which; only the loop sets it, only the thread
-clears it. While a thread owns the channel, the loop reads nothing and parses nothing: it only notes in
-`input_waiting` that there is more. Setting one flag and then looking at the other, on both sides, makes sure
-that one of them goes on.
+A channel belongs to the loop. While it is `busy`, a thread runs its request: then the loop neither reads nor
+writes, and the thread may use the methods below, until it puts the channel among those that the loop takes
+back. So no two threads ever use a socket or its TLS state at once, and nothing here needs a lock.
 """
 
 import select
-import socket
 import time
-from collections.abc import Callable
 from math import inf
 from typing import Any
 
@@ -18,42 +14,34 @@ from fullhouse.worker.connection import HttpConnection
 from fullhouse.worker.options import Options
 from fullhouse.worker.unsent import FileRange, Unsent
 
-_COPY_LIMIT_BYTES = 64 * 1024  # up to here, joining head and body is cheaper than a second system call
+SMALL_BYTES = 64 * 1024  # up to here, the loop sends the whole response, head and body in one
 
 
 class ClientGoneError(Exception):
-    """The client closed its connection, or read too slowly, while a response was being streamed."""
+    """The client closed its connection, or reads too slowly, while a thread was sending to it."""
 
 
 class Channel:
-    """A client's connection. Methods named `*_nowait` never block; the others may, and are for threads."""
+    """A client's connection, as the loop and the thread that runs its request see it."""
 
     __slots__ = (
-        "_call_loop",
         "busy",
-        "contended",
         "deadline",
         "fd",
         "http",
-        "input_waiting",
         "lingering",
+        "must_close",
         "options",
         "peer",
         "server",
+        "small_response",
         "sock",
         "started",
         "unsent",
         "watched",
     )
 
-    def __init__(
-        self,
-        sock: Any,
-        http: HttpConnection,
-        server: Any,
-        options: Options,
-        call_loop: Callable[["Channel"], None],
-    ) -> None:
+    def __init__(self, sock: Any, http: HttpConnection, server: Any, options: Options) -> None:
         self.sock = sock
         self.fd: int = sock.fileno()
         self.http = http
@@ -61,42 +49,33 @@ class Channel:
         self.server = server
         self.options = options
         self.busy = False
-        self.contended = False  # the loop has seen input once while a thread owned the channel
-        self.input_waiting = False
-        self.unsent: Unsent | None = None
-        self.lingering = False  # closed by us, kept only until the client has read the end
-        self.deadline = inf  # on the monotonic clock, for whatever is waited for
+        self.small_response = b""  # complete, for the loop to send
+        self.unsent: Unsent | None = None  # what the socket did not take
+        self.must_close = False  # after the response
+        self.lingering = False  # closed by us; kept only until the client has read the end
+        self.deadline = inf  # on the monotonic clock, for whatever is waited for; not while busy
         self.started = 0.0  # when the transfer that has a minimum rate began
         self.watched = 0  # the events that the loop polls it for
-        self._call_loop = call_loop
 
-    def send(self, head: bytes, body: bytes, file: FileRange | None = None) -> None:
-        """Send a whole response without waiting; what the socket does not take is left to the loop.
+    # for the thread that runs its request
+
+    def send_whole(self, head: bytes, body: bytes, file: FileRange | None = None) -> None:
+        """Send a response without waiting for the client; what its socket does not take is left to the loop.
 
         Raises ClientGoneError.
         """
-        unsent: Unsent | None = None
+        if file is None and len(body) <= SMALL_BYTES:
+            self.small_response = head + body
+            return
+        unsent = Unsent([head, body], file)
         try:
-            if file is None and len(body) <= _COPY_LIMIT_BYTES:
-                unsent = self._send_joined_nowait(head + body if body else head)
-            else:
-                unsent = Unsent([head, body], file)
-            if unsent is None or unsent.send_nowait(self.sock):
-                return
-        except OSError as error:
-            if unsent is not None:
-                unsent.close()
-            raise ClientGoneError(str(error)) from None
-        unsent.spool(self.options.unsent_memory_bytes, sendfile=self.options.sendfile)
-        self.unsent = unsent
-
-    def _send_joined_nowait(self, data: bytes) -> Unsent | None:
-        """The usual small response: one system call, nothing left."""
-        try:
-            sent = self.sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        return None if sent == len(data) else Unsent([memoryview(data)[sent:]])
+            finished = self._send_nowait(unsent)
+        except ClientGoneError:
+            unsent.close()
+            raise
+        if not finished:
+            unsent.spool(self.options.unsent_memory_bytes, sendfile=self.options.sendfile)
+            self.unsent = unsent
 
     def write(self, data: bytes) -> None:
         """Send all of `data`, waiting for the client as long as it keeps the minimum rate.
@@ -119,21 +98,3 @@ class Channel:
         poller.register(self.fd, select.POLLOUT)
         if timeout_s <= 0 or not poller.poll(timeout_s * 1000):
             raise ClientGoneError("it reads too slowly")
-
-    def half_close(self) -> None:
-        """End the connection after the last response, so that the client can still read it to its end."""
-        self.lingering = True
-        self.deadline = time.monotonic() + self.options.linger_s
-        try:
-            self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            self.deadline = 0.0  # there is nobody left to wait for
-
-    def give_back(self, idle_until: float) -> None:
-        """Return the channel to the loop. The caller must not touch it any more."""
-        if not self.lingering:
-            self.deadline = idle_until
-        has_unsent = self.unsent is not None
-        self.busy = False
-        if has_unsent or self.input_waiting:
-            self._call_loop(self)

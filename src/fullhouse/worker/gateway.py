@@ -1,14 +1,13 @@
 """Runs the application for one request, in a thread, and sees to its response whatever happens.
 
-The thread owns the channel from `handle` on until the response is sent or left to the loop. It gives the
-channel back before it writes the log, so that a quick client's next request is read without a detour.
+The thread owns the channel until `handle` gives it back to the loop, which sends the response unless it was
+streamed.
 """
 
 import io
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -40,6 +39,7 @@ class Gateway:
         log: Any,
         *,
         is_stopping: Callable[[], bool],
+        give_back: Callable[[Channel], None],
         beat: Callable[[], None],
         pre_request: PreRequest | None = None,
         post_request: PostRequest | None = None,
@@ -50,6 +50,7 @@ class Gateway:
         self._options = options
         self._log = log
         self._is_stopping = is_stopping
+        self._give_back = give_back
         self._beat = beat
         self._pre_request = pre_request
         self._post_request = post_request
@@ -71,8 +72,9 @@ class Gateway:
         except _APPLICATION_ERRORS:
             self._log.exception("Error handling request %s %s", request.method, request.uri)
             self._answer_error(channel, response)
-        self._give_back(channel, response)
+        channel.must_close = response.must_close
         self._finish(request, environ, response)
+        self._give_back(channel)
 
     def _run(self, environ: Environ, response: Response) -> None:
         result = self._application(environ, response.start_response)
@@ -128,16 +130,7 @@ class Gateway:
             return
         status = HTTPStatus.INTERNAL_SERVER_ERROR
         response.status = f"{status.value} {status.phrase}"
-        with suppress(ClientGoneError):
-            channel.send(refusal_bytes(status, "the application failed"), b"")
-
-    def _give_back(self, channel: Channel, response: Response) -> None:
-        closing = response.must_close or response.request.should_close()
-        if closing and channel.unsent is None:
-            channel.half_close()
-        elif closing:
-            channel.lingering = True
-        channel.give_back(time.monotonic() + self._options.keepalive_s)
+        channel.small_response = refusal_bytes(status, "the application failed")
 
     def _finish(self, request: Request, environ: Environ, response: Response) -> None:
         if self._access_log.enabled and environ:

@@ -1,7 +1,11 @@
 """The worker's main thread: it owns every socket that no thread is writing to, and never waits for one.
 
-It accepts, reads, hands complete requests over, finishes what slow readers have not taken, and enforces the
-timeouts. Everything here runs in the main thread, except `call`, which any thread may use.
+It accepts, reads, hands complete requests over, sends responses, finishes what slow readers have not taken,
+and enforces the timeouts. Everything here runs in the main thread, except `take_back` and `wake`, which any
+thread may use.
+
+Requests are handed over, and responses sent, in batches: Python changes threads whenever one of them makes a
+system call, and each change costs more than a small request.
 """
 
 import os
@@ -27,6 +31,7 @@ READ = select.POLLIN
 WRITE = select.POLLOUT
 _RECV_BYTES = 64 * 1024
 _RECV_BODY_BYTES = 256 * 1024
+_WAITING_POLL_S = 0.001  # how soon to look again whether the threads that run get to all requests
 _SWEEP_INTERVAL_S = 0.5  # how exact timeouts are, and how often the heartbeat is given
 
 
@@ -59,7 +64,10 @@ class RequestSink(Protocol):
 
     threads: int
 
-    def put(self, channel: Channel, request: Request) -> None: ...
+    @property
+    def waiting(self) -> int: ...
+    def put(self, batch: list[tuple[Channel, Request]]) -> None: ...
+    def wake_for_waiting(self) -> None: ...
     def in_flight(self) -> int: ...
 
 
@@ -74,6 +82,7 @@ class Loop:
         rules: HttpRules,
         options: Options,
         log: Any,
+        flush_log: Callable[[], None],
         tick: Callable[[], None],
         wrap_tls: Callable[[socket.socket], Any] | None = None,
     ) -> None:
@@ -84,12 +93,14 @@ class Loop:
         self._rules = rules
         self._options = options
         self._log = log
+        self._flush_log = flush_log
         self._tick = tick
         self._wrap_tls = wrap_tls
         self._max_kept = options.worker_connections - sink.threads
         self._parser = HeadParser()
         self._channels: dict[int, Channel] = {}
-        self._calls: deque[Channel] = deque()
+        self._returned: deque[Channel] = deque()
+        self._batch: list[tuple[Channel, Request]] = []
         self._accepting = False
         self._accept_at = 0.0
         self._next_sweep = 0.0
@@ -98,10 +109,9 @@ class Loop:
 
     # any thread
 
-    def call(self, channel: Channel) -> None:
-        """Have the loop look after a channel that was given back with something left to do."""
-        self._calls.append(channel)
-        self.wake()
+    def take_back(self, channel: Channel) -> None:
+        """Return a channel whose request has been run. The thread wakes the loop before it sleeps."""
+        self._returned.append(channel)
 
     def wake(self) -> None:
         with suppress(BlockingIOError):  # the pipe is full: the loop will wake all the same
@@ -117,10 +127,7 @@ class Loop:
         """Wait for what happens next, at most until timeouts are due to be looked at, and deal with it."""
         now = time.monotonic()
         self._set_accepting(now)
-        wake_at = self._next_sweep
-        if now < self._accept_at < wake_at:
-            wake_at = self._accept_at
-        for fd, _ in self._poller.poll(max(0.0, wake_at - now)):
+        for fd, _ in self._poller.poll(self._poll_timeout_s(now)):
             channel = self._channels.get(fd)
             if channel is not None:
                 self._on_ready(channel)
@@ -128,13 +135,26 @@ class Loop:
                 self._on_client_waiting(self._listeners[fd])
             elif fd == self._wake_fds[0]:
                 os.read(fd, 4096)
-        while self._calls:
-            self._resume(self._calls.popleft())
+        self._sink.wake_for_waiting()
+        while self._returned:
+            self._end_request(self._returned.popleft())
+        if self._batch:
+            self._sink.put(self._batch)
+            self._batch.clear()
+        self._flush_log()
         now = time.monotonic()
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_INTERVAL_S
             self._sweep(now)
             self._tick()
+
+    def _poll_timeout_s(self, now: float) -> float:
+        wake_at = self._next_sweep
+        if now < self._accept_at < wake_at:
+            wake_at = self._accept_at
+        if self._sink.waiting:
+            wake_at = min(wake_at, now + _WAITING_POLL_S)
+        return max(0.0, wake_at - now)
 
     def stop(self) -> None:
         """Accept no more; connections that were kept open are answered a little longer, then closed."""
@@ -193,7 +213,7 @@ class Loop:
             except OSError:  # the client has gone
                 sock.close()
                 return
-        channel = Channel(transport, http, listener.getsockname(), self._options, self.call)
+        channel = Channel(transport, http, listener.getsockname(), self._options)
         self._channels[channel.fd] = channel
         channel.deadline = now + self._options.header_timeout_s
         self._watch(channel, READ)
@@ -221,38 +241,48 @@ class Loop:
 
     def _on_ready(self, channel: Channel) -> None:
         if channel.busy:
-            self._on_ready_while_busy(channel)
+            self._watch(channel, 0)  # what has come is read after the response
         elif channel.unsent is not None:
             self._send_unsent(channel, channel.unsent)
         else:
             self._read(channel)
 
-    def _on_ready_while_busy(self, channel: Channel) -> None:
-        """Leave input to be read later. A thread that is just returning from its send is given a moment."""
-        if not channel.contended:
-            channel.contended = True
-            return
-        self._watch(channel, 0)
-        channel.input_waiting = True
-        if not channel.busy:
-            self._resume(channel)
-
-    def _resume(self, channel: Channel) -> None:
-        """Go on with a channel that a thread has given back."""
-        if channel.busy or self._channels.get(channel.fd) is not channel:
-            return
-        channel.input_waiting = False
-        if channel.unsent is not None:
-            channel.started = time.monotonic()
-            self._watch(channel, WRITE)
-            self._send_unsent(channel, channel.unsent)
-        elif channel.lingering:
-            self._watch(channel, READ)
-            self._read(channel)
+    def _end_request(self, channel: Channel) -> None:
+        """Take a channel back from its thread, send its response, and go on with its next request."""
+        channel.busy = False
+        if channel.must_close:
+            channel.lingering = True
+            channel.http.discard()
+        if channel.small_response:
+            data, channel.small_response = channel.small_response, b""
+            try:
+                sent = channel.sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                self._end(channel, error)
+                return
+            if sent < len(data):
+                channel.unsent = Unsent([memoryview(data)[sent:]])
+        if channel.unsent is None:
+            self._on_sent(channel)
         else:
-            self._watch(channel, READ)
-            if channel.http.has_unparsed:
-                self._feed(channel, b"")
+            channel.started = time.monotonic()
+            self._send_unsent(channel, channel.unsent)
+
+    def _on_sent(self, channel: Channel) -> None:
+        """A response has gone out: linger if it was the last one, else wait for the next request."""
+        channel.deadline = time.monotonic() + self._options.keepalive_s
+        if channel.lingering:
+            channel.deadline = time.monotonic() + self._options.linger_s
+            try:
+                channel.sock.shutdown(socket.SHUT_WR)
+            except OSError as error:
+                self._end(channel, error)
+                return
+        self._watch(channel, READ)
+        if channel.http.has_unparsed:
+            self._feed(channel, b"")
 
     def _read(self, channel: Channel) -> None:
         http = channel.http
@@ -261,8 +291,7 @@ class Loop:
         except BlockingIOError:
             return
         except OSError as error:
-            self._log.debug("Closing a connection: %s", error)
-            self._close(channel)
+            self._end(channel, error)
             return
         if not data:
             self._close(channel)
@@ -301,38 +330,32 @@ class Loop:
     def _hand_over(self, channel: Channel, request: Request) -> None:
         if self.stopping or not self._options.keepalive_s or len(self._channels) > self._max_kept:
             request.force_close()
-        channel.input_waiting = channel.http.has_unparsed
-        request.received_s = time.monotonic()
-        channel.contended = False
         channel.busy = True
-        self._sink.put(channel, request)
+        self._batch.append((channel, request))
 
     def _refuse(self, channel: Channel, status: HTTPStatus, message: str) -> None:
         """Answer for the server itself, and end the connection."""
         self._log.warning("Invalid request from ip=%s: %s", _host(channel.peer), message)
-        channel.http.discard()
-        channel.unsent = Unsent([refusal_bytes(status, message)])
-        channel.lingering = True
-        channel.started = time.monotonic()
-        self._send_unsent(channel, channel.unsent)
+        channel.must_close = True
+        channel.small_response = refusal_bytes(status, message)
+        self._end_request(channel)
 
     def _send_unsent(self, channel: Channel, unsent: Unsent) -> None:
         try:
             finished = unsent.send_nowait(channel.sock)
         except OSError as error:
-            self._log.debug("Closing a connection: %s", error)
-            self._close(channel)
+            self._end(channel, error)
             return
-        if not finished:
+        if finished:
+            channel.unsent = None
+            self._on_sent(channel)
+        else:
             channel.deadline = self._options.transfer_deadline(channel.started, unsent.sent)
             self._watch(channel, WRITE)
-            return
-        channel.unsent = None
-        if channel.lingering:
-            channel.half_close()
-        else:
-            channel.deadline = time.monotonic() + self._options.keepalive_s
-        self._resume(channel)
+
+    def _end(self, channel: Channel, error: OSError) -> None:
+        self._log.debug("Closing a connection: %s", error)
+        self._close(channel)
 
     # timeouts
 
@@ -351,7 +374,8 @@ class Loop:
             self._read(channel)  # it may have sent a request this very moment
             idle = self._channels.get(channel.fd) is channel and not channel.busy
             if idle and not channel.http.in_request and not channel.lingering:
-                channel.half_close()
+                channel.lingering = True
+                self._on_sent(channel)
 
 
 def _host(peer: Any) -> str:

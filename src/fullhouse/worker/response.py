@@ -150,7 +150,7 @@ class Response:
         if self.chunked:
             self._channel.write(b"0\r\n\r\n")
         elif self._is_short():
-            self._channel.half_close()
+            self.force_close()
 
     def _is_short(self) -> bool:
         """Whether the client would wait for ever for the rest of the announced length."""
@@ -164,7 +164,7 @@ class Response:
         self.sent = len(body)
         if self._is_short():
             self.force_close()
-        self._channel.send(self._head(), body)
+        self._channel.send_whole(self._head(), body)
 
     def send_file(self, file: FileRange) -> None:
         """Send a response whose body is in a file, without waiting. Takes over the descriptor."""
@@ -177,7 +177,7 @@ class Response:
         self.sent = file.count
         if self._is_short():
             self.force_close()
-        self._channel.send(self._head(), b"", file)
+        self._channel.send_whole(self._head(), b"", file)
 
     def _head(self) -> bytes:
         if not self.status:

@@ -1,18 +1,24 @@
 """The threads that run requests, and the queue in front of them.
 
-The loop puts, the threads get; the queue itself is the only thing they share. Each thread counts what it
-has finished in a place of its own, so nothing here needs a lock. The queue is bounded by the number of
-connections: each has one request in it at most.
+The loop puts requests and wakes threads; threads take requests and go to sleep when there are none. The queue
+is bounded by the number of connections, since each has one request in it at most.
+
+**As few threads as possible run.** Python runs one of them at a time, so more only get in each other's way,
+unless those that run are waiting for something. The loop can see that: it only gets to run itself while no
+thread computes. So it wakes one thread for a batch of requests, and if it comes to run again while requests
+still wait, that thread is waiting for something, and it wakes one for each.
 """
 
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
 from fullhouse.worker.channel import Channel
 from fullhouse.worker.request import Request
 
+Job = tuple[Channel, Request]
 Handler = Callable[[Channel, Request], None]
 
 
@@ -20,16 +26,21 @@ class _Counter:
     __slots__ = ("finished",)
 
     def __init__(self) -> None:
-        self.finished = 0
+        self.finished = 0  # written by one thread only, so that no lock is needed
 
 
 class Threads:
-    """`threads` threads that call `handle` with every request put. `handle` must not raise."""
+    """`threads` threads that call `handle` with every request put. `handle` must not raise.
 
-    def __init__(self, threads: int, handle: Handler) -> None:
+    `wake_loop` is called before a thread goes to sleep, since the loop has to send what it has made.
+    """
+
+    def __init__(self, threads: int, handle: Handler, wake_loop: Callable[[], None]) -> None:
         self.threads = threads
         self._handle = handle
-        self._queue: SimpleQueue[tuple[Channel, Request] | None] = SimpleQueue()
+        self._wake_loop = wake_loop
+        self._jobs: deque[Job] = deque()
+        self._wakes: SimpleQueue[bool] = SimpleQueue()  # one thread goes on for each; False ends it
         self._put = 0
         self._beats = 0
         self._seen_progress = -1
@@ -43,18 +54,28 @@ class Threads:
         for thread in self._running:
             thread.start()
 
-    def put(self, channel: Channel, request: Request) -> None:
-        """Hand a request over. Main thread only."""
-        self._put += 1
-        self._queue.put((channel, request))
+    # the loop
+
+    def put(self, batch: Sequence[Job]) -> None:
+        """Hand requests over."""
+        self._put += len(batch)
+        self._jobs.extend(batch)
+        if self._wakes.empty():
+            self._wakes.put(True)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests no thread has taken yet."""
+        return len(self._jobs)
+
+    def wake_for_waiting(self) -> None:
+        """Wake a thread for each request that still waits, because those that run do not get to it."""
+        for _ in range(min(len(self._jobs), self.threads) - self._wakes.qsize()):
+            self._wakes.put(True)
 
     def in_flight(self) -> int:
         """How many requests wait or run."""
         return self._put - self._finished()
-
-    def beat(self) -> None:
-        """Tell that a long request makes progress. Any thread; lost updates do no harm."""
-        self._beats += 1
 
     def is_stuck(self) -> bool:
         """Whether all threads have been at the same requests since the last call, without any progress."""
@@ -64,18 +85,30 @@ class Threads:
         return stuck
 
     def stop(self, timeout_s: float) -> None:
-        """Let the threads end, each after what it runs now; wait for them at most `timeout_s` in all."""
+        """Let the threads end once nothing waits; wait for them at most `timeout_s` in all."""
         for _ in self._running:
-            self._queue.put(None)
+            self._wakes.put(False)
         deadline = time.monotonic() + timeout_s
         for thread in self._running:
             thread.join(max(0.0, deadline - time.monotonic()))
+
+    # any thread
+
+    def beat(self) -> None:
+        """Tell that a long request makes progress. Lost updates do no harm."""
+        self._beats += 1
 
     def _finished(self) -> int:
         return sum(counter.finished for counter in self._counters)
 
     def _run(self, counter: _Counter) -> None:
-        while (job := self._queue.get()) is not None:
-            self._handle(*job)
-            del job  # an idle thread must not keep a request alive
-            counter.finished += 1
+        while self._wakes.get():
+            while self._jobs:
+                try:
+                    channel, request = self._jobs.popleft()
+                except IndexError:  # another thread was faster
+                    break
+                self._handle(channel, request)
+                counter.finished += 1
+            channel = request = None  # type: ignore[assignment] # an idle thread keeps no request alive
+            self._wake_loop()

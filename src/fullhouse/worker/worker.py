@@ -47,7 +47,8 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
     def run(self) -> None:
         """Serve until told to stop, then until what was begun is finished, at most graceful_timeout."""
         options = with_gunicorn_settings(self.options, self.cfg)
-        self._threads = Threads(self.cfg.threads, self._gateway(options).handle)
+        access_log = AccessLog(self.log, self.cfg.access_log_format)
+        self._threads = Threads(self.cfg.threads, self._gateway(options, access_log).handle, self._wake_loop)
         self._loop = Loop(
             [listener.sock for listener in self.sockets],
             self.PIPE,
@@ -55,6 +56,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             http_rules(self.cfg, options),
             options,
             self.log,
+            access_log.flush,
             self._tick,
             self._tls_wrapper(),
         )
@@ -63,18 +65,23 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         while self.alive:
             self._loop.run_once()
         self._stop()
+        access_log.flush()
 
-    def _gateway(self, options: Options) -> Gateway:
+    def _wake_loop(self) -> None:
+        self._loop.wake()
+
+    def _gateway(self, options: Options, access_log: AccessLog) -> Gateway:
         logs_requests = self.log.loglevel <= self.log.LOG_LEVELS["debug"]  # all that gunicorn's own hook does
         calls_pre = self.cfg.pre_request is not PreRequest.default or logs_requests
         calls_post = self.cfg.post_request is not PostRequest.default
         return Gateway(
             self.wsgi,
             EnvironFactory(self.cfg, multithread=self.cfg.threads > 1),
-            AccessLog(self.log, self.cfg.access_log_format),
+            access_log,
             options,
             self.log,
             is_stopping=lambda: not self.alive,
+            give_back=lambda channel: self._loop.take_back(channel),
             beat=lambda: self._threads.beat(),
             pre_request=self._call_pre_request if calls_pre else None,
             post_request=self._call_post_request if calls_post else None,
@@ -105,15 +112,20 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
     def in_flight(self) -> int:
         return self._threads.in_flight()
 
-    def put(self, channel: Channel, request: Request) -> None:
-        """Count a request and hand it over; the last one that this worker may serve closes its connection."""
-        self.nr += 1
-        if self.nr >= self.max_requests:
-            if self.alive:
-                self.log.info("Autorestarting worker after current request.")
-                self.alive = False
-            request.force_close()
-        self._threads.put(channel, request)
+    @property
+    def waiting(self) -> int:
+        return self._threads.waiting
+
+    def wake_for_waiting(self) -> None:
+        self._threads.wake_for_waiting()
+
+    def put(self, batch: list[tuple[Channel, Request]]) -> None:
+        """Count requests and hand them over. The last one that this worker may serve makes it stop."""
+        self.nr += len(batch)
+        if self.nr >= self.max_requests and self.alive:
+            self.log.info("Autorestarting worker after current request.")
+            self.alive = False
+        self._threads.put(batch)
 
     def _tick(self) -> None:
         """Now and then: give the heartbeat unless nothing moves any more, and end if the master has gone."""
