@@ -7,6 +7,7 @@ back. So no two threads ever use a socket or its TLS state at once, and nothing 
 
 import select
 import time
+from enum import Enum
 from math import inf
 from typing import Any
 
@@ -21,6 +22,14 @@ class ClientGoneError(Exception):
     """The client closed its connection, or reads too slowly, while a thread was sending to it."""
 
 
+class Phase(Enum):
+    """What the loop waits for on a channel that it owns and that is not closing."""
+
+    IDLE = "the first byte of a request"
+    HEAD = "the rest of the headers"
+    BODY = "the rest of the body"
+
+
 class Channel:
     """A client's connection, as the loop and the thread that runs its request see it."""
 
@@ -33,6 +42,7 @@ class Channel:
         "must_close",
         "options",
         "peer",
+        "phase",
         "server",
         "small_response",
         "sock",
@@ -49,6 +59,7 @@ class Channel:
         self.server = server
         self.options = options
         self.busy = False
+        self.phase = Phase.IDLE
         self.small_response = b""  # complete, for the loop to send
         self.unsent: Unsent | None = None  # what the socket did not take
         self.must_close = False  # after the response

@@ -67,19 +67,24 @@ class HeadParser:
         return self._fields, self._keep_alive
 
 
-def parse_head(head: bytes, peer: Any, parser: HeadParser, rules: HttpRules) -> Request:
-    """The request that `head`, all bytes up to and with the empty line, begins. Raises RefusedError."""
+def parse_head(head: bytes, peer: Any, trusted: bool, parser: HeadParser, rules: HttpRules) -> Request:
+    """The request that `head`, all bytes up to and with the empty line, begins. Raises RefusedError.
+
+    `trusted`: `peer` is a proxy that may speak for its clients (`rules.forwarded_from`).
+    """
     line = _REQUEST_LINE.match(head)
     if line is None:
         raise _line_error(head)
-    if 0 < rules.limit_request_line < line.end() - 2 - (2 if head.startswith(b"\r\n") else 0):
+    if 0 < rules.limit_request_line < line.end(3) - line.start(1):
         raise line_too_long(rules)
     method, target, minor = line.groups()
-    request = Request(method.decode("ascii"), target.decode("ascii"), (1, 1 if minor == b"1" else 0), peer)
+    version = (1, 1) if minor == b"1" else (1, 0)
+    request = Request(_method(method), str(target, "ascii"), version, rules.scheme, peer)
     _split_target(request)
     fields, keep_alive = parser.split(head)
-    request.must_close = not keep_alive or request.method == "CONNECT"
-    _apply_rules(request, fields, rules)
+    if not keep_alive or request.method == "CONNECT":
+        request.must_close = True
+    _apply_rules(request, _decode(fields, rules), trusted, rules)
     return request
 
 
@@ -117,15 +122,21 @@ def _upper(name: bytes) -> str:
     return name.decode("ascii").upper()
 
 
+@lru_cache(maxsize=64)
+def _method(name: bytes) -> str:
+    return name.decode("ascii")
+
+
 def _decode(fields: Fields, rules: HttpRules) -> list[tuple[str, str]]:
     """Names in upper case and values without the white space around them, within the limits."""
     if len(fields) > rules.limit_request_fields:
         raise _too_large(f"more than {rules.limit_request_fields} header fields")
+    limit = rules.limit_request_field_size - len(": \r\n")
     decoded = []
     for name, value in fields:
-        if len(name) + len(value) + len(": \r\n") > rules.limit_request_field_size:
+        if len(name) + len(value) > limit:
             raise _too_large(f"a header field is longer than {rules.limit_request_field_size} bytes")
-        decoded.append((_upper(name), value.decode("latin-1").rstrip(" \t")))
+        decoded.append((_upper(name), str(value, "latin-1").rstrip(" \t")))
     return decoded
 
 
@@ -133,13 +144,11 @@ def _too_large(message: str) -> RefusedError:
     return RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message)
 
 
-def _apply_rules(request: Request, fields: Fields, rules: HttpRules) -> None:
-    request.scheme = rules.scheme
-    decoded = _decode(fields, rules)
-    if rules.secure_scheme_headers:
-        _apply_scheme(request, decoded, rules)
+def _apply_rules(request: Request, fields: list[tuple[str, str]], trusted: bool, rules: HttpRules) -> None:
     seen: set[str] = set()
-    for name, value in decoded:
+    headers = request.headers
+    for field in fields:
+        name, value = field
         if name in _SINGLE_FIELDS:
             if name in seen:
                 raise bad_request(f"Invalid header: {name} is repeated")
@@ -150,24 +159,23 @@ def _apply_rules(request: Request, fields: Fields, rules: HttpRules) -> None:
             _apply_coding(request, value)
         elif name == "EXPECT":
             _apply_expectation(request, value)
-        elif "_" in name and not _underscore_allowed(name, request.peer_addr, rules):
+        elif "_" in name and not _underscore_allowed(name, trusted, rules):
             continue
-        request.headers.append((name, value))
+        headers.append(field)
+    if trusted and rules.secure_scheme_headers:
+        _apply_scheme(request, fields, rules)
 
 
-def _apply_scheme(request: Request, decoded: list[tuple[str, str]], rules: HttpRules) -> None:
-    """Believe a trusted proxy that says whether its client used HTTPS; refuse one that contradicts itself."""
-    if not rules.forwarded_from.trusts(request.peer_addr):
-        return
-    secure_values = dict(rules.secure_scheme_headers)
+def _apply_scheme(request: Request, fields: list[tuple[str, str]], rules: HttpRules) -> None:
+    """Believe a proxy that says whether its client used HTTPS; refuse one that contradicts itself."""
+    secure_values = rules.secure_scheme_headers
     schemes = {
-        "https" if value == secure_values[name] else "http"
-        for name, value in decoded
-        if name in secure_values
+        "https" if value == secure_values[name] else "http" for name, value in fields if name in secure_values
     }
     if len(schemes) > 1:
         raise bad_request("Contradictory scheme headers")
-    request.scheme = next(iter(schemes), request.scheme)
+    if schemes:
+        request.scheme = schemes.pop()
 
 
 def _apply_coding(request: Request, value: str) -> None:
@@ -193,12 +201,11 @@ def _apply_expectation(request: Request, value: str) -> None:
     request.expects_continue = request.version >= (1, 1)
 
 
-def _underscore_allowed(name: str, peer: Any, rules: HttpRules) -> bool:
+def _underscore_allowed(name: str, trusted: bool, rules: HttpRules) -> bool:
     """Whether a name that becomes the same environ key as another's may pass: gunicorn's header_map."""
     if rules.header_map == "dangerous":
         return True
-    from_forwarder = name in rules.forwarder_headers or "*" in rules.forwarder_headers
-    if from_forwarder and rules.forwarded_from.trusts(peer):
+    if trusted and (name in rules.forwarder_headers or "*" in rules.forwarder_headers):
         return True
     if rules.header_map == "drop":
         return False
@@ -211,8 +218,4 @@ def parse_trailers(fields: Fields, rules: HttpRules) -> list[tuple[str, str]]:
     for name, _ in trailers:
         if name in _FORBIDDEN_TRAILERS:
             raise bad_request(f"Invalid header: {name} after the body")
-    return [
-        (name, value)
-        for name, value in trailers
-        if "_" not in name or _underscore_allowed(name, ("", 0), rules)
-    ]
+    return [field for field in trailers if "_" not in field[0] or _underscore_allowed(field[0], False, rules)]

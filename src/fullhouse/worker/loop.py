@@ -19,7 +19,7 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 from fullhouse.worker.accept_delay import accept_delay_s
-from fullhouse.worker.channel import Channel
+from fullhouse.worker.channel import Channel, Phase
 from fullhouse.worker.connection import HttpConnection
 from fullhouse.worker.head import HeadParser
 from fullhouse.worker.options import HttpRules, Options
@@ -104,6 +104,7 @@ class Loop:
         self._accepting = False
         self._accept_at = 0.0
         self._next_sweep = 0.0
+        self._now = time.monotonic()  # once per round, since most deadlines are seconds away
         self.stopping = False
         self._poller.register(wake_fds[0], READ)
 
@@ -127,7 +128,9 @@ class Loop:
         """Wait for what happens next, at most until timeouts are due to be looked at, and deal with it."""
         now = time.monotonic()
         self._set_accepting(now)
-        for fd, _ in self._poller.poll(self._poll_timeout_s(now)):
+        events = self._poller.poll(self._poll_timeout_s(now))
+        self._now = time.monotonic()
+        for fd, _ in events:
             channel = self._channels.get(fd)
             if channel is not None:
                 self._on_ready(channel)
@@ -142,10 +145,9 @@ class Loop:
             self._sink.put(self._batch)
             self._batch.clear()
         self._flush_log()
-        now = time.monotonic()
-        if now >= self._next_sweep:
-            self._next_sweep = now + _SWEEP_INTERVAL_S
-            self._sweep(now)
+        if self._now >= self._next_sweep:
+            self._next_sweep = self._now + _SWEEP_INTERVAL_S
+            self._sweep(self._now)
             self._tick()
 
     def _poll_timeout_s(self, now: float) -> float:
@@ -267,14 +269,14 @@ class Loop:
         if channel.unsent is None:
             self._on_sent(channel)
         else:
-            channel.started = time.monotonic()
+            channel.started = self._now
             self._send_unsent(channel, channel.unsent)
 
     def _on_sent(self, channel: Channel) -> None:
         """A response has gone out: linger if it was the last one, else wait for the next request."""
-        channel.deadline = time.monotonic() + self._options.keepalive_s
+        channel.deadline = self._now + self._options.keepalive_s
         if channel.lingering:
-            channel.deadline = time.monotonic() + self._options.linger_s
+            channel.deadline = self._now + self._options.linger_s
             try:
                 channel.sock.shutdown(socket.SHUT_WR)
             except OSError as error:
@@ -300,25 +302,27 @@ class Loop:
 
     def _feed(self, channel: Channel, data: bytes) -> None:
         http = channel.http
-        begun = http.in_request
-        in_body = http.body_bytes is not None
         try:
             request = http.feed(data)
         except RefusedError as error:
             self._refuse(channel, error.status, str(error))
             return
         if request is not None:
-            self._hand_over(channel, request)
-            return
-        now = time.monotonic()
-        if http.body_bytes is None:
-            if not begun:
-                channel.deadline = now + self._options.header_timeout_s
-            return
-        if not in_body:
-            channel.started = now
-            self._send_interim(channel, http.take_continue())
-        channel.deadline = self._options.transfer_deadline(channel.started, http.body_bytes)
+            if self.stopping or not self._options.keepalive_s or len(self._channels) > self._max_kept:
+                request.force_close()
+            request.received_s = self._now
+            channel.phase = Phase.IDLE
+            channel.busy = True
+            self._batch.append((channel, request))
+        elif http.body_bytes is not None:
+            if channel.phase is not Phase.BODY:
+                channel.phase = Phase.BODY
+                channel.started = self._now
+                self._send_interim(channel, http.take_continue())
+            channel.deadline = self._options.transfer_deadline(channel.started, http.body_bytes)
+        elif channel.phase is Phase.IDLE and http.in_request:
+            channel.phase = Phase.HEAD
+            channel.deadline = self._now + self._options.header_timeout_s
 
     def _send_interim(self, channel: Channel, interim: bytes) -> None:
         try:
@@ -326,12 +330,6 @@ class Loop:
                 channel.sock.send(interim)
         except OSError as error:  # reading will tell whether the client has gone
             self._log.debug("Cannot ask for a body: %s", error)
-
-    def _hand_over(self, channel: Channel, request: Request) -> None:
-        if self.stopping or not self._options.keepalive_s or len(self._channels) > self._max_kept:
-            request.force_close()
-        channel.busy = True
-        self._batch.append((channel, request))
 
     def _refuse(self, channel: Channel, status: HTTPStatus, message: str) -> None:
         """Answer for the server itself, and end the connection."""

@@ -1,6 +1,7 @@
 """What the worker was told: gunicorn's settings that it honours, and its own numbers, checked and frozen."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any
@@ -56,7 +57,7 @@ class HttpRules:
     limit_request_field_size: int = DEFAULT_HEADER_FIELD_SIZE
     header_map: str = "drop"
     forwarder_headers: frozenset[str] = frozenset({"SCRIPT_NAME", "PATH_INFO"})
-    secure_scheme_headers: tuple[tuple[str, str], ...] = ()
+    secure_scheme_headers: Mapping[str, str] = field(default_factory=dict)
     forwarded_from: PeerList = PeerList(frozenset({"127.0.0.1", "::1"}), ())
     proxy_protocol: str = "off"
     proxy_from: PeerList = PeerList(frozenset({"127.0.0.1", "::1"}), ())
@@ -115,7 +116,7 @@ def http_rules(cfg: Any, options: Options) -> HttpRules:
         limit_request_field_size=field_size if field_size > 0 else DEFAULT_HEADER_FIELD_SIZE,
         header_map=cfg.header_map,
         forwarder_headers=frozenset(cfg.forwarder_headers),
-        secure_scheme_headers=tuple(cfg.secure_scheme_headers.items()),
+        secure_scheme_headers=dict(cfg.secure_scheme_headers),
         forwarded_from=PeerList(frozenset(cfg.forwarded_allow_ips), tuple(cfg.forwarded_allow_networks())),
         proxy_protocol=cfg.proxy_protocol,
         proxy_from=PeerList(frozenset(cfg.proxy_allow_ips), tuple(cfg.proxy_allow_networks())),

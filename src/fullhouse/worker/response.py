@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from gunicorn import SERVER
-from gunicorn.util import is_hoppish
+from gunicorn.util import hop_headers
 
 from fullhouse.worker.channel import Channel
 from fullhouse.worker.request import Request
@@ -58,18 +58,19 @@ class Response:
     `headers` are those that the application set and may set. `sent` counts bytes of the body.
     """
 
+    status = ""
+    status_code = 0
+    headers_sent = False
+    response_length: int | None = None
+    chunked = False
+    upgrade = False
+    sent = 0
+
     def __init__(self, request: Request, channel: Channel) -> None:
         self.request = request
         self._channel = channel
-        self.status: str = ""
-        self.status_code = 0
         self.headers: Headers = []
-        self.headers_sent = False
-        self.response_length: int | None = None
-        self.chunked = False
-        self.upgrade = False
         self.must_close = request.must_close
-        self.sent = 0
 
     def force_close(self) -> None:
         self.must_close = True
@@ -103,7 +104,7 @@ class Response:
                 if self.status_code == 204 or self.status_code < 200:  # RFC 9110 section 8.6
                     continue
                 self.response_length = int(value)
-            elif is_hoppish(key):
+            elif key in hop_headers:
                 websocket = key == "upgrade" and value.lower() == "websocket"
                 self.upgrade = self.upgrade or (key == "connection" and value.lower() == "upgrade")
                 if not websocket:

@@ -41,6 +41,7 @@ class Threads:
         self._wake_loop = wake_loop
         self._jobs: deque[Job] = deque()
         self._wakes: SimpleQueue[bool] = SimpleQueue()  # one thread goes on for each; False ends it
+        self._looker: _Counter | None = None  # of a thread that will look for requests before it sleeps
         self._put = 0
         self._beats = 0
         self._seen_progress = -1
@@ -60,7 +61,7 @@ class Threads:
         """Hand requests over."""
         self._put += len(batch)
         self._jobs.extend(batch)
-        if self._wakes.empty():
+        if self._wakes.empty() and self._looker is None:
             self._wakes.put(True)
 
     @property
@@ -70,8 +71,9 @@ class Threads:
 
     def wake_for_waiting(self) -> None:
         """Wake a thread for each request that still waits, because those that run do not get to it."""
-        for _ in range(min(len(self._jobs), self.threads) - self._wakes.qsize()):
-            self._wakes.put(True)
+        if self._jobs and self._wakes.empty():  # else one was woken, and has not had its turn yet
+            for _ in range(min(len(self._jobs), self.threads)):
+                self._wakes.put(True)
 
     def in_flight(self) -> int:
         """How many requests wait or run."""
@@ -104,11 +106,17 @@ class Threads:
     def _run(self, counter: _Counter) -> None:
         while self._wakes.get():
             while self._jobs:
-                try:
-                    channel, request = self._jobs.popleft()
-                except IndexError:  # another thread was faster
-                    break
-                self._handle(channel, request)
-                counter.finished += 1
-            channel = request = None  # type: ignore[assignment] # an idle thread keeps no request alive
-            self._wake_loop()
+                self._run_jobs(counter)
+                self._wake_loop()  # which may put more meanwhile, and relies on this thread to look again
+                self._looker = None
+
+    def _run_jobs(self, counter: _Counter) -> None:
+        while self._jobs:
+            try:
+                channel, request = self._jobs.popleft()
+            except IndexError:  # another thread was faster
+                return
+            self._looker = None
+            self._handle(channel, request)
+            self._looker = counter
+            counter.finished += 1
