@@ -28,14 +28,14 @@ _UNSUPPORTED = {
 
 @dataclass(frozen=True, slots=True)
 class PeerList:
-    """The addresses that are trusted with something; "*" among `names` trusts everybody."""
+    """The addresses that are trusted with something."""
 
-    names: frozenset[str]
-    networks: tuple[Network, ...]
+    everybody: bool = False
+    networks: tuple[Network, ...] = ()
 
     def trusts(self, peer: Any) -> bool:
         """Whether `peer`, a socket address, is in the list. Peers on a Unix socket always are."""
-        return not isinstance(peer, tuple) or "*" in self.names or _is_in(peer[0], self.networks)
+        return not isinstance(peer, tuple) or self.everybody or _is_in(peer[0], self.networks)
 
 
 @lru_cache(maxsize=4096)
@@ -58,9 +58,9 @@ class HttpRules:
     header_map: str = "drop"
     forwarder_headers: frozenset[str] = frozenset({"SCRIPT_NAME", "PATH_INFO"})
     secure_scheme_headers: Mapping[str, str] = field(default_factory=dict)
-    forwarded_from: PeerList = PeerList(frozenset({"127.0.0.1", "::1"}), ())
+    forwarded_from: PeerList = PeerList()
     proxy_protocol: str = "off"
-    proxy_from: PeerList = PeerList(frozenset({"127.0.0.1", "::1"}), ())
+    proxy_from: PeerList = PeerList()
     body_memory_bytes: int = 1024 * 1024
 
     @property
@@ -117,9 +117,9 @@ def http_rules(cfg: Any, options: Options) -> HttpRules:
         header_map=cfg.header_map,
         forwarder_headers=frozenset(cfg.forwarder_headers),
         secure_scheme_headers=dict(cfg.secure_scheme_headers),
-        forwarded_from=PeerList(frozenset(cfg.forwarded_allow_ips), tuple(cfg.forwarded_allow_networks())),
+        forwarded_from=PeerList("*" in cfg.forwarded_allow_ips, tuple(cfg.forwarded_allow_networks())),
         proxy_protocol=cfg.proxy_protocol,
-        proxy_from=PeerList(frozenset(cfg.proxy_allow_ips), tuple(cfg.proxy_allow_networks())),
+        proxy_from=PeerList("*" in cfg.proxy_allow_ips, tuple(cfg.proxy_allow_networks())),
         body_memory_bytes=options.body_memory_bytes,
     )
 
