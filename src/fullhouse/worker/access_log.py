@@ -1,0 +1,153 @@
+"""The access log: gunicorn's format and atoms, compiled once instead of looked up for every request.
+
+gunicorn builds a dict of every header and environ key for each line. Here the format is split once into the
+getters that it needs. A logger class of the user's own that has its say in the line is called as gunicorn
+calls it; gunicorn's own plain handlers get the finished lines directly, many at once: threads append them,
+the loop writes them.
+"""
+
+import logging
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+from gunicorn.glogging import Logger, SafeAtoms
+
+from fullhouse.worker.environ import Environ
+from fullhouse.worker.request import Request
+from fullhouse.worker.response import Response
+
+_ATOM = re.compile(r"%(?:%|\((\{[^}]*\}[ioe]|[^)]*)\)([-#0 +]*\d*(?:\.\d+)?)([sdi]))")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a line is made of. `duration_us` in microseconds, from complete request to sent response."""
+
+    request: Request
+    response: Response
+    environ: Environ
+    duration_us: int
+
+
+Getter = Callable[[Served], Any]
+
+
+@lru_cache(maxsize=1)
+def _local_time(second: int) -> str:
+    return time.strftime("[%d/%b/%Y:%H:%M:%S %z]", time.localtime(second))
+
+
+def _environ_atom(key: str, default: Any = "-") -> Getter:
+    return lambda served: served.environ.get(key, default)
+
+
+def _request_line(served: Served) -> str:
+    environ = served.environ
+    return f"{environ['REQUEST_METHOD']} {environ['RAW_URI']} {environ['SERVER_PROTOCOL']}"
+
+
+def _plain_atoms(user_of: Callable[[Environ], str | None]) -> dict[str, Getter]:
+    return {
+        "h": _environ_atom("REMOTE_ADDR"),
+        "l": lambda _: "-",
+        "u": lambda served: user_of(served.environ) or "-" if "HTTP_AUTHORIZATION" in served.environ else "-",
+        "t": lambda _: _local_time(int(time.time())),
+        "r": _request_line,
+        "s": lambda served: served.response.status.split(None, 1)[0],
+        "m": _environ_atom("REQUEST_METHOD", None),
+        "U": _environ_atom("PATH_INFO", None),
+        "q": _environ_atom("QUERY_STRING", None),
+        "H": _environ_atom("SERVER_PROTOCOL", None),
+        "b": lambda served: str(served.response.sent),
+        "B": lambda served: served.response.sent,
+        "f": _environ_atom("HTTP_REFERER"),
+        "a": _environ_atom("HTTP_USER_AGENT"),
+        "T": lambda served: served.duration_us // 1_000_000,
+        "D": lambda served: served.duration_us,
+        "M": lambda served: served.duration_us // 1000,
+        "L": lambda served: f"{served.duration_us // 1_000_000}.{served.duration_us % 1_000_000:06d}",
+        "p": lambda _: f"<{os.getpid()}>",
+    }
+
+
+def _last(pairs: list[tuple[str, str]], name: str) -> str:
+    return next((value for key, value in reversed(pairs) if key.lower() == name), "-")
+
+
+def _getter(atom: str, plain: dict[str, Getter]) -> Getter:
+    """The getter of one atom; "-" for one that gunicorn does not know either."""
+    if not atom.startswith("{"):
+        return plain.get(atom, lambda _: "-")
+    name, kind = atom[1:-2].lower(), atom[-1]
+    if kind == "i":
+        return lambda served: _last(served.request.headers, name)
+    if kind == "o":
+        return lambda served: _last(served.response.headers, name)
+    return lambda served: _last(list(served.environ.items()), name)
+
+
+def compile_format(format_: str, user_of: Callable[[Environ], str | None]) -> Callable[[Served], str]:
+    """A function that makes the line of gunicorn's `access_log_format`."""
+    plain = _plain_atoms(user_of)
+    getters = [_getter(m[1], plain) for m in _ATOM.finditer(format_) if m[1] is not None]
+    template = _ATOM.sub(lambda m: "%%" if m[1] is None else f"%{m[2]}{m[3]}", format_)
+
+    def line(served: Served) -> str:
+        values = [getter(served) for getter in getters]
+        return template % tuple(v.replace('"', '\\"') if isinstance(v, str) else v for v in values)
+
+    return line
+
+
+class AccessLog:
+    """Writes one line per request if gunicorn's configuration asks for an access log."""
+
+    def __init__(self, log: Any, access_log_format: str) -> None:
+        self.enabled = bool(getattr(log, "access_log_enabled", True))
+        self._log = log
+        self._lines: deque[str] = deque()
+        self._is_gunicorns_own = (
+            type(log).access is Logger.access
+            and type(log).atoms is Logger.atoms
+            and log.atoms_wrapper_class is SafeAtoms
+        )
+        if self._is_gunicorns_own:
+            self._line = compile_format(access_log_format, log._get_user)
+
+    def write(self, request: Request, response: Response, environ: Environ, duration_s: float) -> None:
+        if not self._is_gunicorns_own:
+            self._log.access(response, request, environ, timedelta(seconds=duration_s))
+            return
+        try:
+            self._emit(self._line(Served(request, response, environ, int(duration_s * 1_000_000))))
+        except Exception:  # a format that does not fit its atoms must not end the request
+            self._log.exception("Cannot write the access log")
+
+    def _emit(self, line: str) -> None:
+        logger = self._log.access_log
+        if logger.propagate or logger.filters or not all(map(_is_plain, logger.handlers)):
+            logger.info("%s", line)
+        else:
+            self._lines.append(line + "\n")
+
+    def flush(self) -> None:
+        """Write the lines of the requests that were finished since the last call. Main thread."""
+        if not self._lines:
+            return
+        lines = "".join(self._lines.popleft() for _ in range(len(self._lines)))
+        for handler in self._log.access_log.handlers:
+            with handler.lock:
+                handler.stream.write(lines)
+                handler.flush()
+
+
+def _is_plain(handler: logging.Handler) -> bool:
+    """Whether gunicorn made this handler, so that a line written to its stream is all that it would do."""
+    return getattr(handler, "_gunicorn", False) and not handler.filters

@@ -1,0 +1,111 @@
+"""One client: its socket, its HTTP state, and the response on its way to it.
+
+A channel belongs to the loop. While it is `busy`, a thread runs its request: then the loop neither reads nor
+writes, and the thread may use the methods below, until it puts the channel among those that the loop takes
+back. So no two threads ever use a socket or its TLS state at once, and nothing here needs a lock.
+"""
+
+import select
+import time
+from enum import Enum
+from math import inf
+from typing import Any
+
+from fullhouse.worker.connection import HttpConnection
+from fullhouse.worker.options import Options
+from fullhouse.worker.unsent import FileRange, Unsent
+
+SMALL_BYTES = 64 * 1024  # up to here, the loop sends the whole response, head and body in one
+
+
+class ClientGoneError(Exception):
+    """The client closed its connection, or reads too slowly, while a thread was sending to it."""
+
+
+class Phase(Enum):
+    """What the loop waits for on a channel that it owns and that is not closing."""
+
+    IDLE = "the first byte of a request"
+    HEAD = "the rest of the headers"
+    BODY = "the rest of the body"
+
+
+class Channel:
+    """A client's connection, as the loop and the thread that runs its request see it."""
+
+    __slots__ = (
+        "busy",
+        "deadline",
+        "fd",
+        "http",
+        "lingering",
+        "must_close",
+        "options",
+        "peer",
+        "phase",
+        "server",
+        "small_response",
+        "sock",
+        "started",
+        "unsent",
+        "watched",
+    )
+
+    def __init__(self, sock: Any, http: HttpConnection, server: Any, options: Options) -> None:
+        self.sock = sock
+        self.fd: int = sock.fileno()
+        self.http = http
+        self.peer = http.peer
+        self.server = server
+        self.options = options
+        self.busy = False
+        self.phase = Phase.IDLE
+        self.small_response = b""  # complete, for the loop to send
+        self.unsent: Unsent | None = None  # what the socket did not take
+        self.must_close = False  # after the response
+        self.lingering = False  # closed by us; kept only until the client has read the end
+        self.deadline = inf  # on the monotonic clock, for whatever is waited for; not while busy
+        self.started = 0.0  # when the transfer that has a minimum rate began
+        self.watched = 0  # the events that the loop polls it for
+
+    # for the thread that runs its request
+
+    def send_whole(self, head: bytes, body: bytes, file: FileRange | None = None) -> None:
+        """Send a response without waiting for the client; what its socket does not take is left to the loop.
+
+        Raises ClientGoneError.
+        """
+        if file is None and len(body) <= SMALL_BYTES:
+            self.small_response = head + body
+            return
+        unsent = Unsent([head, body], file)
+        try:
+            finished = self._send_nowait(unsent)
+        except ClientGoneError:
+            unsent.close()
+            raise
+        if not finished:
+            unsent.spool(self.options.unsent_memory_bytes, sendfile=self.options.sendfile)
+            self.unsent = unsent
+
+    def write(self, data: bytes) -> None:
+        """Send all of `data`, waiting for the client as long as it keeps the minimum rate.
+
+        Raises ClientGoneError.
+        """
+        unsent = Unsent([data])
+        started = time.monotonic()
+        while not self._send_nowait(unsent):
+            self._wait_writable(self.options.transfer_deadline(started, unsent.sent) - time.monotonic())
+
+    def _send_nowait(self, unsent: Unsent) -> bool:
+        try:
+            return unsent.send_nowait(self.sock)
+        except OSError as error:
+            raise ClientGoneError(str(error)) from None
+
+    def _wait_writable(self, timeout_s: float) -> None:
+        poller = select.poll()
+        poller.register(self.fd, select.POLLOUT)
+        if timeout_s <= 0 or not poller.poll(timeout_s * 1000):
+            raise ClientGoneError("it reads too slowly")

@@ -1,0 +1,157 @@
+"""Runs the application for one request, in a thread, and sees to its response whatever happens.
+
+The thread owns the channel until `handle` gives it back to the loop, which sends the response unless it was
+streamed.
+"""
+
+import io
+import os
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from gunicorn.http.wsgi import FileWrapper
+
+from fullhouse.worker.access_log import AccessLog
+from fullhouse.worker.channel import Channel, ClientGoneError
+from fullhouse.worker.environ import Environ, EnvironFactory
+from fullhouse.worker.options import Options
+from fullhouse.worker.refusal import refusal_bytes
+from fullhouse.worker.request import Request
+from fullhouse.worker.response import Response
+from fullhouse.worker.unsent import FileRange
+
+PreRequest = Callable[[Request], None]
+PostRequest = Callable[[Request, Environ, Response], None]
+_APPLICATION_ERRORS = (Exception, SystemExit)  # a SystemExit must not end a thread that others wait for
+
+
+class Gateway:
+    """The WSGI application, and what belongs around it. Shared by all threads; keeps nothing of a request."""
+
+    def __init__(
+        self,
+        application: Any,
+        environs: EnvironFactory,
+        access_log: AccessLog,
+        options: Options,
+        log: Any,
+        *,
+        is_stopping: Callable[[], bool],
+        give_back: Callable[[Channel], None],
+        beat: Callable[[], None],
+        pre_request: PreRequest | None = None,
+        post_request: PostRequest | None = None,
+    ) -> None:
+        self._application = application
+        self._environs = environs
+        self._access_log = access_log
+        self._options = options
+        self._log = log
+        self._is_stopping = is_stopping
+        self._give_back = give_back
+        self._beat = beat
+        self._pre_request = pre_request
+        self._post_request = post_request
+
+    def handle(self, channel: Channel, request: Request) -> None:
+        """Answer `request` on `channel`, and give the channel back. Never raises."""
+        if self._is_stopping():
+            request.force_close()
+        response = Response(request, channel)
+        environ: Environ = {}
+        try:
+            if self._pre_request is not None:
+                self._pre_request(request)
+            environ = self._environs.make(request, channel.sock, channel.server, response.send_early_hints)
+            self._run(environ, response)
+        except ClientGoneError as error:
+            self._log.debug("The client has gone: %s", error)
+            response.force_close()
+        except _APPLICATION_ERRORS:
+            self._log.exception("Error handling request %s %s", request.method, request.uri)
+            self._answer_error(channel, response)
+        channel.must_close = response.must_close
+        self._finish(request, environ, response)
+        self._give_back(channel)
+
+    def _run(self, environ: Environ, response: Response) -> None:
+        result = self._application(environ, response.start_response)
+        if response.headers_sent:  # the application has used write()
+            self._stream(result, response)
+            return
+        if isinstance(result, FileWrapper):
+            file = self._file_range(result)
+            if file is not None:
+                self._close(result, response)
+                response.send_file(file)
+                return
+        body = _whole_body(result)
+        if body is None:
+            self._stream(result, response)
+        else:
+            self._close(result, response)
+            response.send_whole(body)
+
+    def _stream(self, result: Any, response: Response) -> None:
+        try:
+            for piece in result:
+                response.write(piece)
+                self._beat()
+            response.finish_stream()
+        finally:
+            self._close(result, response)
+
+    def _file_range(self, result: FileWrapper) -> FileRange | None:
+        """The file behind a wsgi.file_wrapper as the kernel knows it, or None if it is not a real file."""
+        try:
+            fd, offset = result.filelike.fileno(), result.filelike.tell()
+            count = max(0, os.fstat(fd).st_size - offset)
+            return FileRange(os.dup(fd), offset, count, sendfile=self._options.sendfile)
+        except (AttributeError, OSError, io.UnsupportedOperation):
+            return None
+
+    def _close(self, result: Any, response: Response) -> None:
+        """PEP 3333: close what the application returned, once, whatever became of it."""
+        close = getattr(result, "close", None)
+        if close is None:
+            return
+        try:
+            close()
+        except _APPLICATION_ERRORS:
+            self._log.exception("Error closing the response to %s", response.request.uri)
+            response.force_close()
+
+    def _answer_error(self, channel: Channel, response: Response) -> None:
+        """500 if nothing was sent yet; otherwise the client sees the connection end before the response."""
+        response.force_close()
+        if response.headers_sent:
+            return
+        status = HTTPStatus.INTERNAL_SERVER_ERROR
+        response.status = f"{status.value} {status.phrase}"
+        channel.small_response = refusal_bytes(status, "the application failed")
+
+    def _finish(self, request: Request, environ: Environ, response: Response) -> None:
+        if self._access_log.enabled and environ:
+            self._access_log.write(request, response, environ, time.monotonic() - request.received_s)
+        if self._post_request is not None:
+            try:
+                self._post_request(request, environ, response)
+            except Exception:
+                self._log.exception("Exception in post_request hook")
+        request.body.close()
+
+
+def _whole_body(result: Any) -> bytes | None:
+    """The body if all of it is there already; None if it must be asked for piece by piece.
+
+    Django's responses say with `streaming` which of the two they are.
+    """
+    if isinstance(result, list | tuple):
+        if len(result) == 1 and type(result[0]) is bytes:
+            return result[0]
+        return b"".join(result)
+    if getattr(result, "streaming", None) is False:
+        return b"".join(result)
+    return None

@@ -1,0 +1,380 @@
+"""The worker's main thread: it owns every socket that no thread is writing to, and never waits for one.
+
+It accepts, reads, hands complete requests over, sends responses, finishes what slow readers have not taken,
+and enforces the timeouts. Everything here runs in the main thread, except `take_back` and `wake`, which any
+thread may use.
+
+Requests are handed over, and responses sent, in batches: Python changes threads whenever one of them makes a
+system call, and each change costs more than a small request.
+"""
+
+import os
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from fullhouse.worker.accept_delay import accept_delay_s
+from fullhouse.worker.channel import Channel, Phase
+from fullhouse.worker.connection import HttpConnection
+from fullhouse.worker.head import HeadParser
+from fullhouse.worker.options import HttpRules, Options
+from fullhouse.worker.refusal import RefusedError, refusal_bytes
+from fullhouse.worker.request import Request
+from fullhouse.worker.unsent import Unsent
+
+READ = select.POLLIN
+WRITE = select.POLLOUT
+_RECV_BYTES = 64 * 1024
+_RECV_BODY_BYTES = 256 * 1024
+_WAITING_POLL_S = 0.001  # how soon to look again whether the threads that run get to all requests
+_SWEEP_INTERVAL_S = 0.5  # how exact timeouts are, and how often the heartbeat is given
+
+
+class Poller(Protocol):
+    """What epoll offers, and poll(2) where there is no epoll. Timeouts in seconds."""
+
+    def register(self, fd: int, events: int, /) -> None: ...
+    def modify(self, fd: int, events: int, /) -> None: ...
+    def unregister(self, fd: int, /) -> None: ...
+    def poll(self, timeout_s: float, /) -> list[tuple[int, int]]: ...
+
+
+class _Poll:
+    """poll(2) with epoll's unit of time."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self.register, self.modify, self.unregister = (
+            self._poll.register,
+            self._poll.modify,
+            self._poll.unregister,
+        )
+
+    def poll(self, timeout_s: float) -> list[tuple[int, int]]:
+        return self._poll.poll(timeout_s * 1000)
+
+
+class RequestSink(Protocol):
+    """Where complete requests go: the queue in front of the threads."""
+
+    threads: int
+
+    @property
+    def waiting(self) -> int: ...
+    def put(self, batch: list[tuple[Channel, Request]]) -> None: ...
+    def wake_for_waiting(self) -> None: ...
+    def in_flight(self) -> int: ...
+
+
+class Loop:
+    """Serves `listeners` until `stop` was called and every client is finished with."""
+
+    def __init__(
+        self,
+        listeners: list[socket.socket],
+        wake_fds: tuple[int, int],
+        sink: RequestSink,
+        rules: HttpRules,
+        options: Options,
+        log: Any,
+        flush_log: Callable[[], None],
+        tick: Callable[[], None],
+        wrap_tls: Callable[[socket.socket], Any] | None = None,
+    ) -> None:
+        self._poller: Poller = select.epoll() if hasattr(select, "epoll") else _Poll()
+        self._listeners = {listener.fileno(): listener for listener in listeners}
+        self._wake_fds = wake_fds
+        self._sink = sink
+        self._rules = rules
+        self._options = options
+        self._log = log
+        self._flush_log = flush_log
+        self._tick = tick
+        self._wrap_tls = wrap_tls
+        self._max_kept = options.worker_connections - sink.threads
+        self._parser = HeadParser()
+        self._channels: dict[int, Channel] = {}
+        self._returned: deque[Channel] = deque()
+        self._batch: list[tuple[Channel, Request]] = []
+        self._accepting = False
+        self._accept_at = 0.0
+        self._next_sweep = 0.0
+        self._now = time.monotonic()  # once per round, since most deadlines are seconds away
+        self.stopping = False
+        self._poller.register(wake_fds[0], READ)
+
+    # any thread
+
+    def take_back(self, channel: Channel) -> None:
+        """Return a channel whose request has been run. The thread wakes the loop before it sleeps."""
+        self._returned.append(channel)
+
+    def wake(self) -> None:
+        with suppress(BlockingIOError):  # the pipe is full: the loop will wake all the same
+            os.write(self._wake_fds[1], b"c")
+
+    # main thread
+
+    @property
+    def connections(self) -> int:
+        return len(self._channels)
+
+    def run_once(self) -> None:
+        """Wait for what happens next, at most until timeouts are due to be looked at, and deal with it."""
+        now = time.monotonic()
+        self._set_accepting(now)
+        events = self._poller.poll(self._poll_timeout_s(now))
+        self._now = time.monotonic()
+        for fd, _ in events:
+            channel = self._channels.get(fd)
+            if channel is not None:
+                self._on_ready(channel)
+            elif fd in self._listeners:
+                self._on_client_waiting(self._listeners[fd])
+            elif fd == self._wake_fds[0]:
+                os.read(fd, 4096)
+        self._sink.wake_for_waiting()
+        while self._returned:
+            self._end_request(self._returned.popleft())
+        if self._batch:
+            self._sink.put(self._batch)
+            self._batch.clear()
+        self._flush_log()
+        if self._now >= self._next_sweep:
+            self._next_sweep = self._now + _SWEEP_INTERVAL_S
+            self._sweep(self._now)
+            self._tick()
+
+    def _poll_timeout_s(self, now: float) -> float:
+        wake_at = self._next_sweep
+        if now < self._accept_at < wake_at:
+            wake_at = self._accept_at
+        if self._sink.waiting:
+            wake_at = min(wake_at, now + _WAITING_POLL_S)
+        return max(0.0, wake_at - now)
+
+    def stop(self) -> None:
+        """Accept no more; connections that were kept open are answered a little longer, then closed."""
+        self.stopping = True
+        self._set_accepting(time.monotonic())
+        until = time.monotonic() + min(self._options.keepalive_s, self._options.stop_linger_s)
+        for channel in self._channels.values():
+            if not channel.busy and not channel.http.in_request and channel.unsent is None:
+                channel.deadline = min(channel.deadline, until)
+
+    def close(self) -> None:
+        """Close every connection at once."""
+        for channel in list(self._channels.values()):
+            self._close(channel)
+
+    # accepting
+
+    def _set_accepting(self, now: float) -> None:
+        room = len(self._channels) < self._options.worker_connections
+        accepting = room and not self.stopping and now >= self._accept_at
+        if accepting == self._accepting:
+            return
+        self._accepting = accepting
+        for fd in self._listeners:
+            if accepting:
+                self._poller.register(fd, READ | getattr(select, "EPOLLEXCLUSIVE", 0))
+            else:
+                self._poller.unregister(fd)
+
+    def _on_client_waiting(self, listener: socket.socket) -> None:
+        now = time.monotonic()
+        delayed = 0.0 < self._accept_at <= now
+        if self._options.siblings and not delayed:
+            delay_s = accept_delay_s(self._sink.in_flight(), self._sink.threads)
+            if delay_s:
+                self._accept_at = now + delay_s
+                return
+        self._accept_at = 0.0
+        self._accept(listener, now)
+
+    def _accept(self, listener: socket.socket, now: float) -> None:
+        try:
+            sock, peer = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):  # a sibling was faster, or the client has gone
+            return
+        except OSError as error:  # out of descriptors or memory: the others must not suffer for it
+            self._log.warning("Cannot accept a connection: %s; trying again in 0.1 s.", error)
+            self._accept_at = now + 0.1
+            return
+        sock.setblocking(False)
+        http = HttpConnection(self._rules, self._parser, peer)
+        transport: Any = sock
+        if self._wrap_tls is not None:
+            try:
+                transport = self._wrap_tls(sock)
+            except OSError:  # the client has gone
+                sock.close()
+                return
+        channel = Channel(transport, http, listener.getsockname(), self._options)
+        self._channels[channel.fd] = channel
+        channel.deadline = now + self._options.header_timeout_s
+        self._watch(channel, READ)
+
+    # one channel
+
+    def _watch(self, channel: Channel, events: int) -> None:
+        if events == channel.watched:
+            return
+        if not events:
+            self._poller.unregister(channel.fd)
+        elif channel.watched:
+            self._poller.modify(channel.fd, events)
+        else:
+            self._poller.register(channel.fd, events)
+        channel.watched = events
+
+    def _close(self, channel: Channel) -> None:
+        self._watch(channel, 0)
+        del self._channels[channel.fd]
+        channel.http.discard()
+        if channel.unsent is not None:
+            channel.unsent.close()
+        channel.sock.close()
+
+    def _on_ready(self, channel: Channel) -> None:
+        if channel.busy:
+            self._watch(channel, 0)  # what has come is read after the response
+        elif channel.unsent is not None:
+            self._send_unsent(channel, channel.unsent)
+        else:
+            self._read(channel)
+
+    def _end_request(self, channel: Channel) -> None:
+        """Take a channel back from its thread, send its response, and go on with its next request."""
+        channel.busy = False
+        if channel.must_close:
+            channel.lingering = True
+            channel.http.discard()
+        if channel.small_response:
+            data, channel.small_response = channel.small_response, b""
+            try:
+                sent = channel.sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                self._end(channel, error)
+                return
+            if sent < len(data):
+                channel.unsent = Unsent([memoryview(data)[sent:]])
+        if channel.unsent is None:
+            self._on_sent(channel)
+        else:
+            channel.started = self._now
+            self._send_unsent(channel, channel.unsent)
+
+    def _on_sent(self, channel: Channel) -> None:
+        """A response has gone out: linger if it was the last one, else wait for the next request."""
+        channel.deadline = self._now + self._options.keepalive_s
+        if channel.lingering:
+            channel.deadline = self._now + self._options.linger_s
+            try:
+                channel.sock.shutdown(socket.SHUT_WR)
+            except OSError as error:
+                self._end(channel, error)
+                return
+        self._watch(channel, READ)
+        if channel.http.has_unparsed:
+            self._feed(channel, b"")
+
+    def _read(self, channel: Channel) -> None:
+        http = channel.http
+        try:
+            data = channel.sock.recv(_RECV_BYTES if http.body_bytes is None else _RECV_BODY_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._end(channel, error)
+            return
+        if not data:
+            self._close(channel)
+        elif not channel.lingering:
+            self._feed(channel, data)
+
+    def _feed(self, channel: Channel, data: bytes) -> None:
+        http = channel.http
+        try:
+            request = http.feed(data)
+        except RefusedError as error:
+            self._refuse(channel, error.status, str(error))
+            return
+        if request is not None:
+            if self.stopping or not self._options.keepalive_s or len(self._channels) > self._max_kept:
+                request.force_close()
+            request.received_s = self._now
+            channel.phase = Phase.IDLE
+            channel.busy = True
+            self._batch.append((channel, request))
+        elif http.body_bytes is not None:
+            if channel.phase is not Phase.BODY:
+                channel.phase = Phase.BODY
+                channel.started = self._now
+                self._send_interim(channel, http.take_continue())
+            channel.deadline = self._options.transfer_deadline(channel.started, http.body_bytes)
+        elif channel.phase is Phase.IDLE and http.in_request:
+            channel.phase = Phase.HEAD
+            channel.deadline = self._now + self._options.header_timeout_s
+
+    def _send_interim(self, channel: Channel, interim: bytes) -> None:
+        try:
+            if interim:
+                channel.sock.send(interim)
+        except OSError as error:  # reading will tell whether the client has gone
+            self._log.debug("Cannot ask for a body: %s", error)
+
+    def _refuse(self, channel: Channel, status: HTTPStatus, message: str) -> None:
+        """Answer for the server itself, and end the connection."""
+        self._log.warning("Invalid request from ip=%s: %s", _host(channel.peer), message)
+        channel.must_close = True
+        channel.small_response = refusal_bytes(status, message)
+        self._end_request(channel)
+
+    def _send_unsent(self, channel: Channel, unsent: Unsent) -> None:
+        try:
+            finished = unsent.send_nowait(channel.sock)
+        except OSError as error:
+            self._end(channel, error)
+            return
+        if finished:
+            channel.unsent = None
+            self._on_sent(channel)
+        else:
+            channel.deadline = self._options.transfer_deadline(channel.started, unsent.sent)
+            self._watch(channel, WRITE)
+
+    def _end(self, channel: Channel, error: OSError) -> None:
+        self._log.debug("Closing a connection: %s", error)
+        self._close(channel)
+
+    # timeouts
+
+    def _sweep(self, now: float) -> None:
+        expired = [c for c in self._channels.values() if c.deadline <= now and not c.busy]
+        for channel in expired:
+            self._on_expired(channel)
+
+    def _on_expired(self, channel: Channel) -> None:
+        """A client was too slow: 408 where an answer is still possible, and the end of the connection."""
+        if channel.lingering or channel.unsent is not None:
+            self._close(channel)
+        elif channel.http.in_request:
+            self._refuse(channel, HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
+        else:
+            self._read(channel)  # it may have sent a request this very moment
+            idle = self._channels.get(channel.fd) is channel and not channel.busy
+            if idle and not channel.http.in_request and not channel.lingering:
+                channel.lingering = True
+                self._on_sent(channel)
+
+
+def _host(peer: Any) -> str:
+    return str(peer[0]) if isinstance(peer, tuple) else str(peer)

@@ -1,0 +1,207 @@
+"""The response to one request: start_response, the head, and how the body is framed."""
+
+import re
+import time
+from email.utils import formatdate
+from functools import lru_cache
+from types import TracebackType
+from typing import Any
+
+from gunicorn import SERVER
+from gunicorn.util import hop_headers
+
+from fullhouse.worker.channel import Channel
+from fullhouse.worker.request import Request
+from fullhouse.worker.unsent import FileRange
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+Headers = list[tuple[str, str]]
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-zA-Z]+")
+_VALUE = re.compile(r"[ \t\x21-\x7e\x80-\xff]*")
+_STATUS = re.compile(r"([0-9]{3})(?: [ \t\x21-\x7e\x80-\xff]*)?")
+
+
+@lru_cache(maxsize=1)
+def _date_line(second: int) -> str:
+    return f"Date: {formatdate(second, usegmt=True)}\r\n"
+
+
+@lru_cache(maxsize=1024)
+def _field_name(name: str) -> str:
+    """The name in lower case. Raises ValueError if it is no token."""
+    if not _TOKEN.fullmatch(name):
+        raise ValueError(f"Invalid response header name from the application: {name!r}")
+    return name.lower()
+
+
+@lru_cache(maxsize=1024)
+def _status_code(status: str) -> int:
+    match = _STATUS.fullmatch(status)
+    if match is None:
+        raise ValueError(f"Invalid status {status!r}")
+    return int(match[1])
+
+
+def _checked_value(name: str, value: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a string")
+    plain = value.isascii() and value.isprintable()
+    if not plain and not _VALUE.fullmatch(value):  # the value may be a secret: only the name is told
+        raise ValueError(f"Invalid response header from the application: {name!r}")
+    return value.strip(" \t")
+
+
+class Response:
+    """What gunicorn's hooks and access log know of a response; and the only writer of its bytes.
+
+    `headers` are those that the application set and may set. `sent` counts bytes of the body.
+    """
+
+    status = ""
+    status_code = 0
+    headers_sent = False
+    response_length: int | None = None
+    chunked = False
+    upgrade = False
+    sent = 0
+
+    def __init__(self, request: Request, channel: Channel) -> None:
+        self.request = request
+        self._channel = channel
+        self.headers: Headers = []
+        self.must_close = request.must_close
+
+    def force_close(self) -> None:
+        self.must_close = True
+
+    def start_response(self, status: str, headers: Headers, exc_info: ExcInfo | None = None) -> Any:
+        """PEP 3333's start_response. Raises for what may not be sent, or may not be sent any more."""
+        if exc_info:
+            try:
+                if self.headers_sent and exc_info[1] is not None:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None
+        elif self.status:
+            raise AssertionError("start_response was called twice without exc_info")
+        if not isinstance(status, str):
+            raise TypeError(f"{status!r} is not a string")
+        self.status_code = _status_code(status)
+        self.status = status
+        self._set_headers(headers)
+        return self.write
+
+    def _set_headers(self, headers: Headers) -> None:
+        self.headers = []
+        self.response_length = None
+        for name, value in headers:
+            if not isinstance(name, str):
+                raise TypeError(f"{name!r} is not a string")
+            key = _field_name(name)
+            value = _checked_value(name, value)
+            if key == "content-length":
+                if self.status_code == 204 or self.status_code < 200:  # RFC 9110 section 8.6
+                    continue
+                self.response_length = int(value)
+            elif key in hop_headers:
+                websocket = key == "upgrade" and value.lower() == "websocket"
+                self.upgrade = self.upgrade or (key == "connection" and value.lower() == "upgrade")
+                if not websocket:
+                    continue
+            self.headers.append((name, value))
+
+    @property
+    def omits_body(self) -> bool:
+        """Whether the response has no body, whatever the application returns (RFC 9110 section 6.4.1)."""
+        return self.status_code in (204, 304) or self.status_code < 200 or self.request.method == "HEAD"
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of a body whose end is not known yet. Blocks while the client cannot take it."""
+        if not isinstance(data, bytes):
+            raise TypeError(f"{data!r} is not bytes")
+        first = not self.headers_sent
+        head = self._begin_stream() if first else b""
+        piece = self._cut(data)
+        self.sent += len(piece)
+        if self.chunked and piece:
+            piece = b"%X\r\n%b\r\n" % (len(piece), piece)
+        if first or piece:
+            self._channel.write(head + piece)
+
+    def _begin_stream(self) -> bytes:
+        known = self.response_length is not None or self.omits_body
+        self.chunked = not known and self.request.version >= (1, 1)
+        if not (known or self.chunked):
+            self.force_close()
+        return self._head()
+
+    def _cut(self, data: bytes) -> bytes:
+        """`data` without what exceeds the announced length, or without anything if there is no body."""
+        if self.omits_body:
+            return b""
+        if self.response_length is None:
+            return data
+        return data[: self.response_length - self.sent]
+
+    def finish_stream(self) -> None:
+        """End what `write` has begun."""
+        if not self.headers_sent:
+            self.write(b"")
+        if self.chunked:
+            self._channel.write(b"0\r\n\r\n")
+        elif self._is_short():
+            self.force_close()
+
+    def _is_short(self) -> bool:
+        """Whether the client would wait for ever for the rest of the announced length."""
+        return self.response_length is not None and not self.omits_body and self.sent < self.response_length
+
+    def send_whole(self, body: bytes) -> None:
+        """Send a response whose body is all there, without waiting."""
+        if self.response_length is None and not self.omits_body:
+            self.headers.append(("Content-Length", str(len(body))))
+        body = self._cut(body)
+        self.sent = len(body)
+        if self._is_short():
+            self.force_close()
+        self._channel.send_whole(self._head(), body)
+
+    def send_file(self, file: FileRange) -> None:
+        """Send a response whose body is in a file, without waiting. Takes over the descriptor."""
+        if self.omits_body:
+            file.count = 0
+        elif self.response_length is None:
+            self.headers.append(("Content-Length", str(file.count)))
+        else:
+            file.count = min(file.count, self.response_length)
+        self.sent = file.count
+        if self._is_short():
+            self.force_close()
+        self._channel.send_whole(self._head(), b"", file)
+
+    def _head(self) -> bytes:
+        if not self.status:
+            raise AssertionError("the application did not call start_response")
+        self.headers_sent = True
+        connection = "upgrade" if self.upgrade else "close" if self.must_close else "keep-alive"
+        version = "HTTP/1.1" if self.request.version == (1, 1) else "HTTP/1.0"
+        lines = [f"{version} {self.status}\r\nServer: {SERVER}\r\n{_date_line(int(time.time()))}"]
+        lines.append(f"Connection: {connection}\r\n")
+        if self.chunked:
+            lines.append("Transfer-Encoding: chunked\r\n")
+        lines += [f"{name}: {value}\r\n" for name, value in self.headers]
+        lines.append("\r\n")
+        return "".join(lines).encode("latin-1")
+
+    def send_early_hints(self, headers: list[tuple[str | bytes, str | bytes]]) -> None:
+        """wsgi.early_hints: a 103 response, to HTTP/1.1 and before the real one has begun."""
+        if self.headers_sent or self.request.version < (1, 1):
+            return
+        lines = ["HTTP/1.1 103 Early Hints\r\n"]
+        for raw_name, raw_value in headers:
+            name = raw_name.decode("latin-1") if isinstance(raw_name, bytes) else raw_name
+            value = raw_value.decode("latin-1") if isinstance(raw_value, bytes) else raw_value
+            _field_name(name)
+            lines.append(f"{name}: {_checked_value(name, value)}\r\n")
+        self._channel.write("".join([*lines, "\r\n"]).encode("latin-1"))

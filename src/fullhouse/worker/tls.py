@@ -1,0 +1,56 @@
+"""TLS on a socket that never blocks, with the few methods that the worker uses of a plain one."""
+
+import socket
+import ssl
+from contextlib import suppress
+from typing import Any
+
+from gunicorn.sock import ssl_context
+
+
+class TlsSocket:
+    """Looks like a non-blocking socket: BlockingIOError means later, whatever TLS waits for.
+
+    The handshake is part of the first reads. OpenSSL allows one thread at a time, which ownership of the
+    channel guarantees.
+    """
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext, *, ragged_eofs: bool) -> None:
+        self._tls = context.wrap_socket(
+            sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=ragged_eofs
+        )
+
+    def fileno(self) -> int:
+        return self._tls.fileno()
+
+    def recv(self, size: int) -> bytes:
+        try:
+            return self._tls.recv(size)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+
+    def send(self, data: bytes | memoryview, flags: int = 0) -> int:
+        """Like socket.send; the flags are TCP's, and TLS has no use for them."""
+        del flags
+        try:
+            return self._tls.send(data)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+
+    def shutdown(self, how: int) -> None:
+        """Say goodbye in TLS as well, so that the client knows that nothing was cut off."""
+        with suppress(OSError):  # most often: the client has not said goodbye yet, and is not waited for
+            self._tls.unwrap()
+        self._tls.shutdown(how)
+
+    def getsockname(self) -> Any:
+        return self._tls.getsockname()
+
+    def close(self) -> None:
+        self._tls.close()
+
+
+def server_context(cfg: Any) -> ssl.SSLContext:
+    """The context that gunicorn's certfile, keyfile, ca_certs, cert_reqs, ciphers and ssl_context ask for."""
+    context: ssl.SSLContext = ssl_context(cfg)
+    return context

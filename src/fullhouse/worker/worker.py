@@ -1,0 +1,144 @@
+"""gunicorn's worker: its configuration, signals and life, around the loop and the threads.
+
+The main thread runs the loop; signal handlers run in it too, and wake it through gunicorn's pipe.
+"""
+
+import gc
+import os
+import socket
+import time
+from typing import Any, ClassVar
+
+from gunicorn.config import PostRequest, PreRequest
+from gunicorn.workers import base
+
+from fullhouse.worker.access_log import AccessLog
+from fullhouse.worker.channel import Channel
+from fullhouse.worker.environ import Environ, EnvironFactory
+from fullhouse.worker.gateway import Gateway
+from fullhouse.worker.loop import Loop
+from fullhouse.worker.options import Options, http_rules, refuse_unsupported, with_gunicorn_settings
+from fullhouse.worker.request import Request
+from fullhouse.worker.response import Response
+from fullhouse.worker.threads import Threads
+from fullhouse.worker.tls import TlsSocket, server_context
+
+
+class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
+    """`worker_class = "fullhouse.worker.Worker"`: a loop that waits for clients, threads for requests."""
+
+    alive: bool
+
+    options: ClassVar[Options] = Options()
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """The master calls this at start. Raises ConfigurationError for what this worker does not have."""
+        del log
+        refuse_unsupported(cfg)
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        if self.options.freeze_gc:
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(*self.options.gc_threshold)
+
+    def run(self) -> None:
+        """Serve until told to stop, then until what was begun is finished, at most graceful_timeout."""
+        options = with_gunicorn_settings(self.options, self.cfg)
+        access_log = AccessLog(self.log, self.cfg.access_log_format)
+        self._threads = Threads(self.cfg.threads, self._gateway(options, access_log).handle, self._wake_loop)
+        self._loop = Loop(
+            [listener.sock for listener in self.sockets],
+            self.PIPE,
+            self,
+            http_rules(self.cfg, options),
+            options,
+            self.log,
+            access_log.flush,
+            self._tick,
+            self._tls_wrapper(),
+        )
+        self._threads.start()
+        self.notify()
+        while self.alive:
+            self._loop.run_once()
+        self._stop()
+        access_log.flush()
+
+    def _wake_loop(self) -> None:
+        self._loop.wake()
+
+    def _gateway(self, options: Options, access_log: AccessLog) -> Gateway:
+        logs_requests = self.log.loglevel <= self.log.LOG_LEVELS["debug"]  # all that gunicorn's own hook does
+        calls_pre = self.cfg.pre_request is not PreRequest.default or logs_requests
+        calls_post = self.cfg.post_request is not PostRequest.default
+        return Gateway(
+            self.wsgi,
+            EnvironFactory(self.cfg, multithread=self.cfg.threads > 1),
+            access_log,
+            options,
+            self.log,
+            is_stopping=lambda: not self.alive,
+            give_back=lambda channel: self._loop.take_back(channel),
+            beat=lambda: self._threads.beat(),
+            pre_request=self._call_pre_request if calls_pre else None,
+            post_request=self._call_post_request if calls_post else None,
+        )
+
+    def _call_pre_request(self, request: Request) -> None:
+        self.cfg.pre_request(self, request)
+
+    def _call_post_request(self, request: Request, environ: Environ, response: Response) -> None:
+        self.cfg.post_request(self, request, environ, response)
+
+    def _tls_wrapper(self) -> Any:
+        if not self.cfg.is_ssl:
+            return None
+        context, ragged_eofs = server_context(self.cfg), self.cfg.suppress_ragged_eofs
+
+        def wrap(sock: socket.socket) -> TlsSocket:
+            return TlsSocket(sock, context, ragged_eofs=ragged_eofs)
+
+        return wrap
+
+    # what the loop needs of the threads
+
+    @property
+    def threads(self) -> int:
+        return self._threads.threads
+
+    def in_flight(self) -> int:
+        return self._threads.in_flight()
+
+    @property
+    def waiting(self) -> int:
+        return self._threads.waiting
+
+    def wake_for_waiting(self) -> None:
+        self._threads.wake_for_waiting()
+
+    def put(self, batch: list[tuple[Channel, Request]]) -> None:
+        """Count requests and hand them over. The last one that this worker may serve makes it stop."""
+        self.nr += len(batch)
+        if self.nr >= self.max_requests and self.alive:
+            self.log.info("Autorestarting worker after current request.")
+            self.alive = False
+        self._threads.put(batch)
+
+    def _tick(self) -> None:
+        """Now and then: give the heartbeat unless nothing moves any more, and end if the master has gone."""
+        if not self._threads.is_stuck():
+            self.notify()
+        if self.ppid != os.getppid() and self.alive:
+            self.log.info("Parent changed, shutting down: %s", self)
+            self.alive = False
+
+    def _stop(self) -> None:
+        self._loop.stop()
+        deadline = time.monotonic() + self.cfg.graceful_timeout
+        while self._loop.connections and time.monotonic() < deadline:
+            self._loop.run_once()
+        self._loop.close()
+        self._threads.stop(max(0.0, min(1.0, deadline - time.monotonic())))

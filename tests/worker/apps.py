@@ -1,0 +1,192 @@
+"""WSGI applications that the servers under test run."""
+
+import json
+import os
+import tempfile
+import threading
+import time
+from pathlib import Path
+from wsgiref.validate import validator
+
+PLAIN = [("Content-Type", "text/plain")]
+
+
+def describe(environ) -> dict:
+    """Everything in the environ that can be written down, and what its objects are able to do."""
+    plain = {key: value for key, value in environ.items() if isinstance(value, str | int | tuple)}
+    stream = environ["wsgi.input"]
+    return plain | {"body": stream.read().decode("latin-1"), "keys": sorted(environ)}
+
+
+def echo(environ, start_response):
+    body = json.dumps(describe(environ)).encode()
+    start_response("200 OK", [*PLAIN, ("Content-Length", str(len(body)))])
+    return [body]
+
+
+def _counting(environ, start_response):
+    """Keeps everything that PEP 3333 asks of an application, so that its checker looks at the server."""
+    environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    start_response("200 OK", [*PLAIN, ("Content-Length", "3")])
+    return [b"ok\n"]
+
+
+checked = validator(_counting)
+
+
+class Closing:
+    """An iterable that tells when it was closed."""
+
+    closed = 0
+
+    def __init__(self, pieces):
+        self._pieces = pieces
+
+    def __iter__(self):
+        return iter(self._pieces)
+
+    def close(self):
+        Closing.closed += 1
+
+
+class WholeResponse(Closing):
+    """Says, as Django's responses do, that its body is complete."""
+
+    streaming = False
+
+
+def _file(environ, start_response, size: int, length: bool = True):
+    with tempfile.NamedTemporaryFile(delete=False) as file:
+        file.write(os.urandom(1) * size)
+    opened = Path(file.name).open("rb")  # noqa: SIM115 - closed by the server
+    os.unlink(file.name)
+    start_response("200 OK", [*PLAIN, *([("Content-Length", str(size))] if length else [])])
+    return environ["wsgi.file_wrapper"](opened)
+
+
+def _failing_after(start_response):
+    start_response("200 OK", PLAIN)
+    yield b"part"
+    raise RuntimeError("the application fails half-way")
+
+
+def _late_error(start_response):
+    start_response("200 OK", PLAIN)
+    try:
+        raise RuntimeError("noticed in time")
+    except RuntimeError:
+        import sys
+
+        start_response("503 Service Unavailable", [*PLAIN, ("Content-Length", "4")], sys.exc_info())
+    return [b"late"]
+
+
+def _hints(environ, start_response):
+    environ["wsgi.early_hints"]([("Link", "</style.css>; rel=preload")])
+    start_response("200 OK", [*PLAIN, ("Content-Length", "1")])
+    return [b"x"]
+
+
+def _written(start_response):
+    write = start_response("200 OK", PLAIN)
+    write(b"written ")
+    return [b"returned"]
+
+
+def _fixed(start_response, status="200 OK", headers=(), body=(b"ok",)):
+    start_response(status, [*PLAIN, *headers])
+    return list(body)
+
+
+def _respond(path, environ, start_response):  # noqa: C901 - a table of cases
+    match path:
+        case "/list":
+            return _fixed(start_response, body=[b"two ", b"pieces"])
+        case "/empty":
+            return _fixed(start_response, body=[])
+        case "/length":
+            return _fixed(start_response, headers=[("Content-Length", "2")])
+        case "/too-long":
+            return _fixed(start_response, headers=[("Content-Length", "2")], body=[b"okay"])
+        case "/too-short":
+            return _fixed(start_response, headers=[("Content-Length", "9")])
+        case "/204":
+            return _fixed(start_response, "204 No Content", [("Content-Length", "0")], body=[])
+        case "/304":
+            return _fixed(start_response, "304 Not Modified", [("ETag", '"a"')], body=[])
+        case "/generator":
+            start_response("200 OK", PLAIN)
+            return (piece for piece in [b"one ", b"", b"two"])
+        case "/generator-length":
+            start_response("200 OK", [*PLAIN, ("Content-Length", "7")])
+            return (piece for piece in [b"one ", b"two"])
+        case "/hop":
+            hop = [("Connection", "close"), ("Keep-Alive", "x"), ("Server", "mine"), ("X-Own", " a ")]
+            return _fixed(start_response, headers=hop)
+        case "/latin":
+            return _fixed(start_response, headers=[("X-Name", "caf\xe9"), ("Content-Length", "2")])
+        case "/file":
+            return _file(environ, start_response, 100_000)
+        case "/file-chunked":
+            return _file(environ, start_response, 1000, length=False)
+        case "/large":
+            return _fixed(start_response, headers=[("Content-Length", str(8 << 20))], body=[b"x" * (8 << 20)])
+        case "/raise":
+            raise RuntimeError("the application fails")
+        case "/exit":
+            raise SystemExit(3)
+        case "/fail-after":
+            return _failing_after(start_response)
+        case "/late-error":
+            return _late_error(start_response)
+        case "/bad-header":
+            return _fixed(start_response, headers=[("X", "a\r\nSet-Cookie: b")])
+        case "/bad-name":
+            return _fixed(start_response, headers=[("X Y", "a")])
+        case "/bad-status":
+            return _fixed(start_response, "OK")
+        case "/no-start":
+            return [b"never started"]
+        case "/not-bytes":
+            start_response("200 OK", PLAIN)
+            return ["text"]
+        case "/hints":
+            return _hints(environ, start_response)
+        case "/write":
+            return _written(start_response)
+        case "/closing":
+            start_response("200 OK", [*PLAIN, ("Content-Length", "2")])
+            return Closing([b"ok"])
+        case "/whole":
+            start_response("200 OK", PLAIN)
+            return WholeResponse([b"who", b"le"])
+        case "/closed":
+            return _fixed(start_response, body=[str(Closing.closed).encode()])
+    return echo(environ, start_response)
+
+
+def many(environ, start_response):
+    """One application for every case that is compared between workers; the path chooses."""
+    return _respond(environ["PATH_INFO"], environ, start_response)
+
+
+GATE = threading.Event()
+WAITING = threading.Semaphore(0)
+
+
+def gated(environ, start_response):
+    """`/wait` ends when `/open` is asked for, `/arrived` tells when as many as its query says are waiting."""
+    path = environ["PATH_INFO"]
+    if path == "/wait":
+        WAITING.release()
+        GATE.wait(20)
+    elif path == "/open":
+        GATE.set()
+    elif path == "/arrived":
+        for _ in range(int(environ["QUERY_STRING"])):
+            WAITING.acquire(timeout=20)
+    elif path == "/sleep":
+        time.sleep(float(environ["QUERY_STRING"]))
+    body = f"{os.getpid()} {threading.active_count()}".encode()
+    start_response("200 OK", [*PLAIN, ("Content-Length", str(len(body)))])
+    return [body]
