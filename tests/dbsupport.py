@@ -25,7 +25,6 @@ from private_servers import PrivateServer
 DRIVER = os.environ.get("FULLHOUSE_TEST_MYSQL_DRIVER", "mysqlclient")
 if DRIVER == "pymysql":
     sys.modules["MySQLdb"] = None  # type: ignore[assignment]  # as if mysqlclient were not installed
-    import fullhouse.db.mysql  # puts PyMySQL in its place, which Django's own engine needs here too
 
 if not settings.configured:
     settings.configure(
@@ -173,9 +172,7 @@ class Observer:
         if self.server.engine == "mariadb":
             rows = self.ask(f"SELECT id, host FROM information_schema.processlist WHERE user = '{self.server.user}'")
             return {row[0]: int(row[1].rpartition(":")[2]) for row in rows}
-        return dict(
-            self.ask(f"SELECT pid, client_port FROM pg_stat_activity WHERE usename = '{self.server.user}'")
-        )
+        return dict(self.ask(f"SELECT pid, client_port FROM pg_stat_activity WHERE usename = '{self.server.user}'"))
 
     def transactions(self) -> int:
         """How many transactions are open."""

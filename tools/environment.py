@@ -25,7 +25,7 @@ LIBRARIES = {
     "demo-postgresql": ("psycopg", "psycopg-binary", "typing-extensions"),
     "test": None,  # all of them
 }
-RUNTIME = ("django", "asgiref", "sqlparse", "gunicorn", "packaging", "setproctitle", "setuptools")
+RUNTIME = ("django", "asgiref", "sqlparse", "gunicorn", "httptools", "packaging", "setproctitle", "setuptools")
 
 
 def main() -> int:

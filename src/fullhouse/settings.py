@@ -265,6 +265,31 @@ class Settings:
         "Seconds an idle client connection is kept; keep it above the idle time of a load balancer in front.",
         "keepalive",
     )
+    worker_class: str = _option(
+        TEXT,
+        "fullhouse.worker.Worker",
+        SERVING,
+        "The kind of worker: ours, or one of gunicorn's, such as gthread.",
+        "worker_class",
+    )
+    header_timeout: float = _option(
+        positive_number(), 20.0, SERVING, "Seconds a client gets to send the headers of a request."
+    )
+    transfer_timeout: float = _option(
+        positive_number(),
+        20.0,
+        SERVING,
+        "Seconds a client may stand still while it sends a body or reads a response.",
+    )
+    minimum_rate: int = _option(
+        whole_number(1), 500, SERVING, "Bytes a second that a body or response must move at, on average."
+    )
+    body_memory: int = _option(
+        MEMORY, 1 << 20, SERVING, "Memory for a request's body; a longer one goes to a temporary file."
+    )
+    freeze_gc: bool = _option(
+        SWITCH, True, SERVING, "Keep the loaded application out of garbage collection, and collect less often."
+    )
     max_requests: int = _option(
         whole_number(0),
         0,

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -127,15 +126,15 @@ def run_django(environment: dict[str, str], statement: str, expression: str) -> 
 @contextmanager
 def serve(environment: dict[str, str], log: Path) -> Iterator[int]:
     """Serve the site, and yield the port. Requests wait in the listener's queue until the server is ready."""
-    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener, log.open("w") as errors:
-        command = [sys.executable, "-m", "gunicorn", "--no-control-socket", "--worker-class=gthread"]
-        command += ["--workers=2", "--threads=16", f"--bind=fd://{listener.fileno()}", "fullhouse.demo.wsgi"]
-        server = subprocess.Popen(command, env=environment, stderr=errors, pass_fds=[listener.fileno()])
+    command = [sys.executable, "-m", "fullhouse", "serve", "fullhouse.demo", "--bind=127.0.0.1:0", "--threads=16"]
+    with log.open("w") as errors:
+        server = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
+        assert server.stdout is not None
         try:
-            yield listener.getsockname()[1]
+            yield next(int(line.rpartition(":")[2].strip("/\n")) for line in server.stdout if "address" in line)
         finally:
             server.terminate()
-            server.wait()
+            server.communicate()
 
 
 @pytest.fixture(scope="module", params=["sqlite", "mariadb", "postgresql"])

@@ -9,6 +9,7 @@ from fullhouse.plan.machine import Machine
 from fullhouse.plan.planner import make_plan
 from fullhouse.settings import Settings, layered
 from fullhouse.supervisor.gunicorn_settings import from_gunicorn_cmd_args, gunicorn_settings
+from fullhouse.worker import Worker
 
 MACHINE = Machine(cores=2, memory=1 << 34, open_files=4096)
 
@@ -25,7 +26,6 @@ def test_the_defaults_are_those_of_the_recipe() -> None:
             "bind": ["127.0.0.1:8000"],
             "workers": 2,
             "threads": 128,
-            "worker_class": "gthread",
             "backlog": 2048,
             "timeout": 60,
             "graceful_timeout": 60,
@@ -41,6 +41,13 @@ def test_the_defaults_are_those_of_the_recipe() -> None:
             "control_socket_disable": True,
         }.items()
     )
+
+
+def test_our_worker_takes_its_options_along() -> None:
+    worker = made(header_timeout=5.0, freeze_gc=False)["worker_class"]
+    assert issubclass(worker, Worker)
+    assert (worker.options.header_timeout_s, worker.options.freeze_gc) == (5.0, False)
+    assert made(worker_class="gthread")["worker_class"] == "gthread"
 
 
 def test_options_become_gunicorns() -> None:
@@ -65,7 +72,7 @@ def test_options_become_gunicorns() -> None:
     [
         ({"gunicorn": {"umsk": "7"}}, "gunicorn has no setting 'umsk'. Did you mean umask?"),
         ({"gunicorn": {"umask": "x"}}, "gunicorn refuses umask = 'x'"),
-        ({"gunicorn": {"worker_class": "no.such.Worker"}}, "gunicorn refuses worker_class = 'no.such.Worker'"),
+        ({"worker_class": "no.such.Worker"}, "gunicorn refuses worker_class = 'no.such.Worker'"),
         ({"gunicorn": {"accesslog": "-"}}, "test: gunicorn's accesslog is the option 'access_log' here; set that one."),
         ({"gunicorn": {"workers": 3}}, "test: gunicorn's workers is the option 'workers' here; set that one."),
     ],

@@ -131,9 +131,7 @@ def test_no_connection_is_used_by_two_threads_at_once() -> None:
 
 
 @pytest.mark.parametrize("served_in_time", [True, False])
-def test_time_is_up_while_a_connection_is_handed_over(
-    served_in_time: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_time_is_up_while_a_connection_is_handed_over(served_in_time: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The waiter woke up at its deadline and has not yet looked: who comes first to the lock decides."""
     time_is_up, look = threading.Event(), threading.Event()
 

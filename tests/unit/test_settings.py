@@ -31,6 +31,12 @@ SAMPLES: dict[str, tuple[Any, str]] = {
     "graceful_timeout": (5, "5"),
     "keepalive": (2, "2"),
     "max_requests": (1000, "1000"),
+    "worker_class": ("gthread", "gthread"),
+    "header_timeout": (5.5, "5.5"),
+    "transfer_timeout": (7.0, "7"),
+    "minimum_rate": (100, "100"),
+    "body_memory": (65536, "64K"),
+    "freeze_gc": (False, "no"),
     "reload": (True, "yes"),
     "access_log": ("-", "-"),
     "error_log": ("/var/log/e", "/var/log/e"),
@@ -58,7 +64,8 @@ def test_every_option_has_a_sample() -> None:
 def test_dict_environment_and_command_line_mean_the_same(name: str) -> None:
     value, text = SAMPLES[name]
     option = OPTIONS[name]
-    words = [option.flag] if option.kind.is_flag else [option.flag, text]
+    flag = option.flag if value is not False else option.flag.replace("--", "--no-", 1)
+    words = [flag] if option.kind.is_flag else [flag, text]
     by_layer = {
         "FULLHOUSE": layered(Settings(), {name: value}, "FULLHOUSE"),
         option.variable: from_environment(Settings(), {option.variable: text}),

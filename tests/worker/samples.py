@@ -34,9 +34,7 @@ VALID = {
     "absolute form": Valid(_get(b"http://shop.example/a?b"), [("GET", "http://shop.example/a?b", b"")]),
     "two slashes": Valid(_get(b"//a//b"), [("GET", "//a//b", b"")]),
     "asterisk": Valid(b"OPTIONS * HTTP/1.1\r\n" + HEAD + b"\r\n", [("OPTIONS", "*", b"")]),
-    "connect": Valid(
-        b"CONNECT a:1 HTTP/1.1\r\n" + HEAD + b"\r\ntunnel", [("CONNECT", "a:1", b"")], closing=True
-    ),
+    "connect": Valid(b"CONNECT a:1 HTTP/1.1\r\n" + HEAD + b"\r\ntunnel", [("CONNECT", "a:1", b"")], closing=True),
     "no headers": Valid(b"GET / HTTP/1.1\r\n\r\n", [("GET", "/", b"")]),
     "HTTP/1.0": Valid(_get(version=b"1.0"), [("GET", "/", b"")], closing=True),
     "HTTP/1.0 kept": Valid(_get(extra=b"Connection: keep-alive\r\n", version=b"1.0"), [("GET", "/", b"")]),
@@ -47,9 +45,7 @@ VALID = {
     ),
     "length": Valid(_post(b"Content-Length: 5\r\n", b"a\r\n\r\n"), [("POST", "/buy", b"a\r\n\r\n")]),
     "length 0": Valid(_post(b"Content-Length: 0\r\n", b""), [("POST", "/buy", b"")]),
-    "expect": Valid(
-        _post(b"Content-Length: 3\r\nExpect: 100-continue\r\n", b"abc"), [("POST", "/buy", b"abc")]
-    ),
+    "expect": Valid(_post(b"Content-Length: 3\r\nExpect: 100-continue\r\n", b"abc"), [("POST", "/buy", b"abc")]),
     "chunked": Valid(
         _post(CHUNKED, b"3\r\na\r\n\r\n5;x=y\r\n\r\n\r\nb\r\n0\r\n\r\n") + _get(b"/2"),
         [("POST", "/buy", b"a\r\n\r\n\r\nb"), ("GET", "/2", b"")],

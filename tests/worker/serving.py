@@ -71,9 +71,7 @@ def read_response(client: socket.socket) -> tuple[bytes, bytes]:
         received += piece
     head, _, body = received.partition(b"\r\n\r\n")
     length = next(
-        int(line.split(b":")[1])
-        for line in head.split(b"\r\n")
-        if line.lower().startswith(b"content-length:")
+        int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
     )
     while len(body) < length:
         piece = client.recv(65536)

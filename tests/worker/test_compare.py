@@ -38,9 +38,7 @@ ADDS_LENGTH = ("list", "empty", "hop", "whole", "file-chunked")  # a known lengt
 ENVIRONS = {
     "get": request(b"GET /a%20b/%C3%A9?c=%20d HTTP/1.1", b"X-A: 1\r\nX-B: 2\r\nx-a: 3\r\nCookie: a=b\r\n"),
     "post": request(b"POST / HTTP/1.1", b"Content-Type: text/x\r\nContent-Length: 3\r\n", b"abc"),
-    "chunked": request(
-        b"POST / HTTP/1.1", b"Transfer-Encoding: chunked\r\n", b"3\r\nabc\r\n0\r\nX-T: 1\r\n\r\n"
-    ),
+    "chunked": request(b"POST / HTTP/1.1", b"Transfer-Encoding: chunked\r\n", b"3\r\nabc\r\n0\r\nX-T: 1\r\n\r\n"),
     "absolute": request(b"GET http://other.example:8080/a;b?c#d HTTP/1.1"),
     "fragment": request(b"GET /a?b#c HTTP/1.1"),
     "double slash": request(b"GET //a//b?c HTTP/1.1"),
@@ -84,9 +82,7 @@ def test_same_response(servers, name):
 
 @pytest.mark.parametrize("name", ADDS_LENGTH)
 def test_a_complete_body_is_sent_with_its_length(servers, name):
-    ours, gthread = (
-        comparable(server.exchange(request(f"GET /{name} HTTP/1.1".encode()))) for server in servers
-    )
+    ours, gthread = (comparable(server.exchange(request(f"GET /{name} HTTP/1.1".encode()))) for server in servers)
     head, _, body = ours.partition(b"\r\n\r\n")
     theirs, _, _ = gthread.partition(b"\r\n\r\n")
     assert b"Transfer-Encoding: chunked" in theirs
@@ -108,9 +104,7 @@ def test_same_environ(servers, name):
 SENT_HALF = ("no-start", "not-bytes", "exit")  # gthread sends a head first, or goes down
 
 
-@pytest.mark.parametrize(
-    "name", ["raise", "exit", "bad-header", "bad-name", "bad-status", "no-start", "not-bytes"]
-)
+@pytest.mark.parametrize("name", ["raise", "exit", "bad-header", "bad-name", "bad-status", "no-start", "not-bytes"])
 def test_a_failing_application_is_answered_500(servers, name):
     data = request(f"GET /{name} HTTP/1.1".encode())
     assert servers[0].exchange(data).startswith(b"HTTP/1.1 500 Internal Server Error\r\n")

@@ -302,9 +302,7 @@ def test_any_split_of_valid_requests_gives_the_same(messages, data):
 def test_mutated_bytes_never_raise_anything_but_a_refusal(data):
     """A bounded fuzz run: samples with bytes changed, dropped, doubled and cut, in any number of pieces."""
     source = random.Random(data.draw(st.integers(0, 2**32)))  # noqa: S311 - not for secrets
-    sample = source.choice(
-        [*(sample.data for sample in VALID.values()), *(raw for raw, _ in REFUSED.values())]
-    )
+    sample = source.choice([*(sample.data for sample in VALID.values()), *(raw for raw, _ in REFUSED.values())])
     mutated = bytearray(sample * source.randint(1, 2))
     for _ in range(source.randint(1, 6)):
         at = source.randrange(len(mutated) or 1)
@@ -316,9 +314,7 @@ def test_mutated_bytes_never_raise_anything_but_a_refusal(data):
             case 2:
                 mutated[at:at] = mutated[at : at + source.randint(1, 30)]
             case 3:
-                mutated[at:at] = source.choice(
-                    [b"\r\n", HEAD, CHUNKED, b"Content-Length: 7\r\n", b"0\r\n\r\n"]
-                )
+                mutated[at:at] = source.choice([b"\r\n", HEAD, CHUNKED, b"Content-Length: 7\r\n", b"0\r\n\r\n"])
     raw = bytes(mutated)
     cuts = sorted(source.randint(0, len(raw)) for _ in range(source.randint(0, 8)))
     whole, pieces = outcome(raw), outcome(raw, *cuts)

@@ -11,6 +11,8 @@ from gunicorn.config import Config
 from fullhouse.errors import ConfigurationError
 from fullhouse.plan.planner import Plan
 from fullhouse.settings import OPTIONS, Settings, from_text, layered, nearest
+from fullhouse.worker import Worker
+from fullhouse.worker.options import Options
 
 MAX_REQUESTS_JITTER = 0.05
 # Our option for each setting of gunicorn that has one.
@@ -24,7 +26,7 @@ def gunicorn_settings(settings: Settings, plan: Plan, project: str) -> dict[str,
         "bind": list(settings.bind),
         "workers": plan.workers,
         "threads": plan.threads,
-        "worker_class": "gthread",
+        "worker_class": _worker_class(settings),
         "max_requests_jitter": round(settings.max_requests * MAX_REQUESTS_JITTER),
         "proc_name": settings.process_name or f"fullhouse: {project}",
         "pythonpath": ",".join(settings.python_path) or None,
@@ -34,6 +36,20 @@ def gunicorn_settings(settings: Settings, plan: Plan, project: str) -> dict[str,
         "post_worker_init": _leave_interrupts_to_master,
     }
     return checked({**values, **_passed_through(settings)})
+
+
+def _worker_class(settings: Settings) -> str | type[Worker]:
+    if settings.worker_class != OPTIONS["worker_class"].default:
+        return settings.worker_class
+    return Worker.configured(
+        Options(
+            header_timeout_s=settings.header_timeout,
+            transfer_grace_s=settings.transfer_timeout,
+            minimum_rate_bytes_s=settings.minimum_rate,
+            body_memory_bytes=settings.body_memory,
+            freeze_gc=settings.freeze_gc,
+        )
+    )
 
 
 def _leave_interrupts_to_master(_worker: object) -> None:

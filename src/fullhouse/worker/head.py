@@ -23,9 +23,7 @@ Fields = list[tuple[bytes, bytes]]
 _REQUEST_LINE = re.compile(rb"(?:\r\n)?([A-Z][A-Z_-]{2,19}) ([\x21-\x7e]+) HTTP/1\.([01])\r\n")
 _SINGLE_FIELDS = frozenset({"HOST", "CONTENT-TYPE"})  # RFC 9110 section 5.3, as gunicorn reads it
 # RFC 9110 section 6.5.1: fields that must not come after the body
-_FORBIDDEN_TRAILERS = frozenset(
-    {"HOST", "CONTENT-LENGTH", "TRANSFER-ENCODING", "TRAILER", "AUTHORIZATION", "TE"}
-)
+_FORBIDDEN_TRAILERS = frozenset({"HOST", "CONTENT-LENGTH", "TRANSFER-ENCODING", "TRAILER", "AUTHORIZATION", "TE"})
 _OUTER_CODINGS = frozenset({"compress", "deflate", "gzip", "identity"})
 
 
@@ -169,9 +167,7 @@ def _apply_rules(request: Request, fields: list[tuple[str, str]], trusted: bool,
 def _apply_scheme(request: Request, fields: list[tuple[str, str]], rules: HttpRules) -> None:
     """Believe a proxy that says whether its client used HTTPS; refuse one that contradicts itself."""
     secure_values = rules.secure_scheme_headers
-    schemes = {
-        "https" if value == secure_values[name] else "http" for name, value in fields if name in secure_values
-    }
+    schemes = {"https" if value == secure_values[name] else "http" for name, value in fields if name in secure_values}
     if len(schemes) > 1:
         raise bad_request("Contradictory scheme headers")
     if schemes:
@@ -183,12 +179,7 @@ def _apply_coding(request: Request, value: str) -> None:
     unknown = [coding for coding in codings if coding != "chunked" and coding not in _OUTER_CODINGS]
     if unknown:
         raise RefusedError(HTTPStatus.NOT_IMPLEMENTED, f"Unsupported transfer coding {value[:80]!r}")
-    if (
-        codings.count("chunked") != 1
-        or codings[-1] != "chunked"
-        or request.chunked
-        or request.version < (1, 1)
-    ):
+    if codings.count("chunked") != 1 or codings[-1] != "chunked" or request.chunked or request.version < (1, 1):
         raise bad_request(f"Invalid header: Transfer-Encoding {value[:80]!r}")
     request.chunked = True
     if not set(codings) <= {"chunked", "identity"}:

@@ -32,6 +32,11 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
     options: ClassVar[Options] = Options()
 
     @classmethod
+    def configured(cls, options: Options) -> "type[Worker]":
+        """The worker class with these options, to be given to gunicorn as its worker_class."""
+        return type(cls.__name__, (cls,), {"options": options, "__module__": cls.__module__})
+
+    @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
         """The master calls this at start. Raises ConfigurationError for what this worker does not have."""
         del log
