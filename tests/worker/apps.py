@@ -8,6 +8,9 @@ import time
 from pathlib import Path
 from wsgiref.validate import validator
 
+from fullhouse.worker import Worker
+from fullhouse.worker.options import Options
+
 PLAIN = [("Content-Type", "text/plain")]
 
 
@@ -190,3 +193,23 @@ def gated(environ, start_response):
     body = f"{os.getpid()} {threading.active_count()}".encode()
     start_response("200 OK", [*PLAIN, ("Content-Length", str(len(body)))])
     return [body]
+
+
+class Impatient(Worker):
+    """Timeouts that a test can wait for."""
+
+    options = Options(header_timeout_s=1.0, transfer_grace_s=1.0, linger_s=0.5, unsent_memory_bytes=100_000)
+
+
+class Spooling(Worker):
+    """Everything that can go to a file does."""
+
+    options = Options(body_memory_bytes=100, unsent_memory_bytes=100)
+
+
+def endless(environ, start_response):
+    """Streams for ever, unless the server stops it; `/closed` tells how many streams it has closed."""
+    if environ["PATH_INFO"] == "/closed":
+        return _fixed(start_response, headers=[("Content-Length", "1")], body=[str(Closing.closed).encode()])
+    start_response("200 OK", PLAIN)
+    return Closing(iter(lambda: b"x" * 100_000, b""))

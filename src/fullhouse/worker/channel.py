@@ -7,12 +7,12 @@ back. So no two threads ever use a socket or its TLS state at once, and nothing 
 
 import select
 import time
-from enum import Enum
 from math import inf
 from typing import Any
 
 from fullhouse.worker.connection import HttpConnection
 from fullhouse.worker.options import Options
+from fullhouse.worker.pace import Pace
 from fullhouse.worker.unsent import FileRange, Unsent
 
 SMALL_BYTES = 64 * 1024  # up to here, the loop sends the whole response, head and body in one
@@ -22,14 +22,6 @@ class ClientGoneError(Exception):
     """The client closed its connection, or reads too slowly, while a thread was sending to it."""
 
 
-class Phase(Enum):
-    """What the loop waits for on a channel that it owns and that is not closing."""
-
-    IDLE = "the first byte of a request"
-    HEAD = "the rest of the headers"
-    BODY = "the rest of the body"
-
-
 class Channel:
     """A client's connection, as the loop and the thread that runs its request see it."""
 
@@ -37,16 +29,16 @@ class Channel:
         "busy",
         "deadline",
         "fd",
+        "head_begun",
         "http",
         "lingering",
         "must_close",
         "options",
+        "pace",
         "peer",
-        "phase",
         "server",
         "small_response",
         "sock",
-        "started",
         "unsent",
         "watched",
     )
@@ -59,13 +51,13 @@ class Channel:
         self.server = server
         self.options = options
         self.busy = False
-        self.phase = Phase.IDLE
+        self.head_begun = False  # some bytes of a request have come, not all of its headers
         self.small_response = b""  # complete, for the loop to send
         self.unsent: Unsent | None = None  # what the socket did not take
         self.must_close = False  # after the response
         self.lingering = False  # closed by us; kept only until the client has read the end
         self.deadline = inf  # on the monotonic clock, for whatever is waited for; not while busy
-        self.started = 0.0  # when the transfer that has a minimum rate began
+        self.pace: Pace | None = None  # of the body or response that is on its way
         self.watched = 0  # the events that the loop polls it for
 
     # for the thread that runs its request
@@ -94,9 +86,10 @@ class Channel:
         Raises ClientGoneError.
         """
         unsent = Unsent([data])
-        started = time.monotonic()
+        pace = self.options.pace(time.monotonic())
         while not self._send_nowait(unsent):
-            self._wait_writable(self.options.transfer_deadline(started, unsent.sent) - time.monotonic())
+            now = time.monotonic()
+            self._wait_writable(pace.moved(now, unsent.sent) - now)
 
     def _send_nowait(self, unsent: Unsent) -> bool:
         try:

@@ -19,7 +19,7 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 from fullhouse.worker.accept_delay import accept_delay_s
-from fullhouse.worker.channel import Channel, Phase
+from fullhouse.worker.channel import Channel
 from fullhouse.worker.connection import HttpConnection
 from fullhouse.worker.head import HeadParser
 from fullhouse.worker.options import HttpRules, Options
@@ -269,7 +269,6 @@ class Loop:
         if channel.unsent is None:
             self._on_sent(channel)
         else:
-            channel.started = self._now
             self._send_unsent(channel, channel.unsent)
 
     def _on_sent(self, channel: Channel) -> None:
@@ -311,17 +310,17 @@ class Loop:
             if self.stopping or not self._options.keepalive_s or len(self._channels) > self._max_kept:
                 request.force_close()
             request.received_s = self._now
-            channel.phase = Phase.IDLE
+            channel.head_begun = False
+            channel.pace = None
             channel.busy = True
             self._batch.append((channel, request))
         elif http.body_bytes is not None:
-            if channel.phase is not Phase.BODY:
-                channel.phase = Phase.BODY
-                channel.started = self._now
+            if channel.pace is None:
+                channel.pace = self._options.pace(self._now)
                 self._send_interim(channel, http.take_continue())
-            channel.deadline = self._options.transfer_deadline(channel.started, http.body_bytes)
-        elif channel.phase is Phase.IDLE and http.in_request:
-            channel.phase = Phase.HEAD
+            channel.deadline = channel.pace.moved(self._now, http.body_bytes)
+        elif http.in_request and not channel.head_begun:
+            channel.head_begun = True
             channel.deadline = self._now + self._options.header_timeout_s
 
     def _send_interim(self, channel: Channel, interim: bytes) -> None:
@@ -345,10 +344,12 @@ class Loop:
             self._end(channel, error)
             return
         if finished:
-            channel.unsent = None
+            channel.unsent = channel.pace = None
             self._on_sent(channel)
         else:
-            channel.deadline = self._options.transfer_deadline(channel.started, unsent.sent)
+            if channel.pace is None:
+                channel.pace = self._options.pace(self._now, unsent.sent)
+            channel.deadline = channel.pace.moved(self._now, unsent.sent)
             self._watch(channel, WRITE)
 
     def _end(self, channel: Channel, error: OSError) -> None:

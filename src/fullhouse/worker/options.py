@@ -7,6 +7,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any
 
 from fullhouse.errors import ConfigurationError
+from fullhouse.worker.pace import Pace
 
 Network = IPv4Network | IPv6Network
 
@@ -88,12 +89,9 @@ class Options:
     siblings: int = 0  # how many other workers accept from the same sockets
     sendfile: bool = True
 
-    def transfer_deadline(self, started_s: float, done_bytes: int) -> float:
-        """When a body or response that began at `started_s` is cut, if it has moved `done_bytes` by then.
-
-        Every byte buys time, so a client may pause for the grace, and must keep the rate on average.
-        """
-        return started_s + self.transfer_grace_s + done_bytes / self.minimum_rate_bytes_s
+    def pace(self, now: float, moved_bytes: int = 0) -> Pace:
+        """The pace of a transfer that begins, or goes on after `moved_bytes`."""
+        return Pace(now, self.transfer_grace_s, self.minimum_rate_bytes_s, moved_bytes)
 
 
 def with_gunicorn_settings(options: Options, cfg: Any) -> Options:

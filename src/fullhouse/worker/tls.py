@@ -7,6 +7,8 @@ from typing import Any
 
 from gunicorn.sock import ssl_context
 
+_RECORD_BYTES = 16 * 1024  # the most that one TLS record holds (RFC 8446 section 5.1)
+
 
 class TlsSocket:
     """Looks like a non-blocking socket: BlockingIOError means later, whatever TLS waits for.
@@ -30,10 +32,13 @@ class TlsSocket:
             raise BlockingIOError from None
 
     def send(self, data: bytes | memoryview, flags: int = 0) -> int:
-        """Like socket.send; the flags are TCP's, and TLS has no use for them."""
+        """Like socket.send. One record at a time: OpenSSL wants to be asked again for what it could not send.
+
+        The flags are TCP's, and TLS has no use for them.
+        """
         del flags
         try:
-            return self._tls.send(data)
+            return self._tls.send(memoryview(data)[:_RECORD_BYTES])
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise BlockingIOError from None
 
