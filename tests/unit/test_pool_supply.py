@@ -98,7 +98,7 @@ def test_who_waits_is_served_soon_after_the_database_returns() -> None:
     house = HandTurnedPool(checkout_timeout_s=60)
     house.driver.refusal = OSError("connection refused")
     waiter = house.arrive()
-    house.advance(30)
+    house.advance(33)
     house.driver.refusal = None
     house.advance(0.51)
     assert waiter.lease is not None
@@ -157,6 +157,27 @@ def test_a_pool_without_a_slot_says_so_and_looks_again() -> None:
     house.advance(0.02)
     assert waiter.lease is not None
     assert not slots.waiting
+
+
+def test_a_pool_that_is_served_from_within_withdraws() -> None:
+    slots = FakeSlots(1)
+    house = HandTurnedPool(slots=slots)
+    lease = house.borrow()
+    house.arrive()
+    house.settle()
+    assert slots.waiting
+    house.pool.checkin(lease)
+    assert not slots.waiting
+
+
+def test_a_slot_of_its_own_that_comes_free_is_taken_without_a_rest() -> None:
+    house = HandTurnedPool(slots=FakeSlots(1))
+    lease = house.borrow()
+    waiter = house.arrive()
+    house.settle()  # no slot
+    house.pool.checkin(lease, broken=True)
+    house.settle()
+    assert waiter.lease is not None
 
 
 def test_a_pool_without_demand_withdraws() -> None:
