@@ -15,6 +15,9 @@ from fullhouse.worker import Worker
 from fullhouse.worker.options import Options
 
 MAX_REQUESTS_JITTER = 0.05
+# Clients that a worker keeps at once: idle and slow ones cost a descriptor and a few KB each. Half of the descriptors
+# are left to the requests that run, as the plan counts them.
+MAX_CONNECTIONS = 10_000
 # Our option for each setting of gunicorn that has one.
 OURS = {option.gunicorn: option.name for option in OPTIONS.values() if option.gunicorn}
 
@@ -27,6 +30,7 @@ def gunicorn_settings(settings: Settings, plan: Plan, project: str) -> dict[str,
         "workers": plan.workers,
         "threads": plan.threads,
         "worker_class": _worker_class(settings),
+        "worker_connections": max(plan.threads + 1, min(MAX_CONNECTIONS, plan.machine.open_files // 2)),
         "max_requests_jitter": round(settings.max_requests * MAX_REQUESTS_JITTER),
         "proc_name": settings.process_name or f"fullhouse: {project}",
         "pythonpath": ",".join(settings.python_path) or None,
