@@ -173,9 +173,7 @@ class Observer:
         if self.server.engine == "mariadb":
             rows = self.ask(f"SELECT id, host FROM information_schema.processlist WHERE user = '{self.server.user}'")
             return {row[0]: int(row[1].rpartition(":")[2]) for row in rows}
-        return dict(
-            self.ask(f"SELECT pid, client_port FROM pg_stat_activity WHERE usename = '{self.server.user}'")
-        )
+        return dict(self.ask(f"SELECT pid, client_port FROM pg_stat_activity WHERE usename = '{self.server.user}'"))
 
     def transactions(self) -> int:
         """How many transactions are open."""

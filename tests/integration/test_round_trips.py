@@ -177,7 +177,9 @@ CASES: dict[Callable[[Database], None], str] = {
 
 
 @pytest.mark.parametrize("view", CASES, ids=lambda view: view.__name__)
-def test_a_request_costs_what_its_view_asks(database: Database, log: ServerLog, view: Callable[[Database], None]) -> None:
+def test_a_request_costs_what_its_view_asks(
+    database: Database, log: ServerLog, view: Callable[[Database], None]
+) -> None:
     log.forget()
     with request():
         view(database)
