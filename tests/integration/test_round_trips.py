@@ -1,4 +1,4 @@
-"""A request costs exactly the statements that its view makes, and those of its transactions: read in the server's log."""
+"""A request costs exactly the statements that its view makes, and those of its transactions, says the server's log."""
 
 import io
 import re
@@ -63,7 +63,7 @@ def log(database: Database) -> Iterator[ServerLog]:
     log.turn(on=False)
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     pass
 
 
@@ -105,23 +105,23 @@ def without_savepoint(database: Database) -> None:
 
 
 def rolled_back(database: Database) -> None:
-    with pytest.raises(Refused), transaction.atomic(using=database.alias):
+    with pytest.raises(RefusedError), transaction.atomic(using=database.alias):
         database.write("rolled back")
-        raise Refused
+        raise RefusedError
 
 
 def inner_rolled_back(database: Database) -> None:
     with transaction.atomic(using=database.alias):
         read(database)
-        with pytest.raises(Refused), transaction.atomic(using=database.alias):
-            raise Refused
+        with pytest.raises(RefusedError), transaction.atomic(using=database.alias):
+            raise RefusedError
 
 
 def empty(database: Database) -> None:
     with transaction.atomic(using=database.alias), transaction.atomic(using=database.alias):
         pass
-    with pytest.raises(Refused), transaction.atomic(using=database.alias):
-        raise Refused
+    with pytest.raises(RefusedError), transaction.atomic(using=database.alias):
+        raise RefusedError
 
 
 def empty_inside(database: Database) -> None:

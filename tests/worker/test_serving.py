@@ -164,9 +164,7 @@ def test_the_access_log_is_gunicorns(tmp_path):
     for worker_class in ("fullhouse.worker.Worker", "gthread"):
         folder = tmp_path / worker_class
         log = folder / "access"
-        with gunicorn(
-            folder, "apps:many", worker_class, accesslog=str(log), access_log_format=FORMAT
-        ) as server:
+        with gunicorn(folder, "apps:many", worker_class, accesslog=str(log), access_log_format=FORMAT) as server:
             for request in LOGGED:
                 server.exchange(request)
         lines.append(log.read_text().splitlines())

@@ -1,6 +1,7 @@
 """Cursors that tell their wrapper when they are done, and which statements leave something behind."""
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,10 @@ from django.db.backends.utils import CursorDebugWrapper, CursorWrapper
 
 if TYPE_CHECKING:
     from fullhouse.db.pooled import Pooled
+
+
+# Stands for a statement whose text cannot be had: it may do anything to the session.
+UNREADABLE = None
 
 
 class _Tracked:
@@ -21,25 +26,28 @@ class _Tracked:
         self.is_open = True
         db.cursor_opened(self)
 
-    def execute(self, sql: Any, params: Any = None) -> Any:
-        self.db.statement_begins(sql)
-        try:
-            return super().execute(sql, params)
-        except BaseException as error:
-            self.db.statement_failed(error)
-            raise
+    # The innermost steps of `execute` and `executemany`: execute wrappers may have changed the statement.
+    def _execute(self, sql: Any, *args: Any) -> Any:
+        return self._run(sql, super()._execute, sql, *args)
 
-    def executemany(self, sql: Any, param_list: Any) -> Any:
-        self.db.statement_begins(sql)
-        try:
-            return super().executemany(sql, param_list)
-        except BaseException as error:
-            self.db.statement_failed(error)
-            raise
+    def _executemany(self, sql: Any, *args: Any) -> Any:
+        return self._run(sql, super()._executemany, sql, *args)
 
     def callproc(self, *args: Any, **kwargs: Any) -> Any:
-        self.db.pin()  # whatever the procedure does to the session, nobody else may see it
-        return super().callproc(*args, **kwargs)
+        return self._run(UNREADABLE, super().callproc, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("copy", "stream"):  # psycopg's further ways to run a statement
+            self.db.statement_begins(UNREADABLE)
+        return super().__getattr__(name)
+
+    def _run(self, sql: Any, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self.db.statement_begins(sql)
+        try:
+            return run(*args, **kwargs)
+        except BaseException as error:
+            self.db.statement_failed(error)
+            raise
 
     def close(self) -> None:
         if self.is_open:
@@ -56,10 +64,14 @@ class _Tracked:
 
     def __del__(self) -> None:
         # A cursor that was dropped unread gives its connection back at once, unless the collector runs in a thread
-        # that must not touch it: then the end of the request does.
-        if getattr(self, "is_open", False) and self.db._thread_ident == threading.get_ident():
+        # that must not touch it: then the end of the request does, and what it left on the server goes with a reset.
+        if not self.__dict__.get("is_open"):
+            return
+        if self.db._thread_ident == threading.get_ident():
             with suppress(Exception):  # a destructor has nobody to tell
                 self.close()
+        else:
+            self.db.pin()
 
 
 class PooledCursor(_Tracked, CursorWrapper):

@@ -25,7 +25,8 @@ class DjangoDriver:
     def __init__(self, wrapper: "Pooled", slots: HostSlots) -> None:
         self._wrapper_class = type(wrapper)
         # A copy, since a test runner changes NAME in place; the pool of another NAME is another pool.
-        self._settings = unpooled_settings(wrapper.settings_dict)
+        # Autocommit is on between borrowers, whatever the alias says: nothing that the pool asks opens a transaction.
+        self._settings = {**unpooled_settings(wrapper.settings_dict), "AUTOCOMMIT": True}
         self._alias = wrapper.alias
         self._slots = slots
 

@@ -154,11 +154,17 @@ class Pooled(_Wrapper):
     def ensure_connection(self) -> None:
         if self._changing_autocommit:
             return  # autocommit is a note here, until there is a statement
-        if self._lease is not None and self._lease.ended:  # left behind by a fork
-            self._lease = self.connection = None
-            self._cursors.clear()
-            self._transaction_open = self._pinned = False
+        if self._lease is not None and self._lease.ended:
+            self._lose_lease()
         super().ensure_connection()
+
+    def _lose_lease(self) -> None:
+        """After a fork the connection is the parent's, and so is its transaction: this process has none."""
+        self._lease = self.connection = None
+        self._cursors.clear()
+        self._transaction_open = self._pinned = False
+        if self.in_atomic_block:
+            self.closed_in_transaction = self.needs_rollback = True
 
     def _give_back(self) -> None:
         """Return the lease, with everything this thread left open closed and rolled back."""
@@ -252,16 +258,28 @@ class Pooled(_Wrapper):
         """Send the BEGIN that is due, and pin the connection if the statement leaves something in the session."""
         if self._begin_due:
             self._send_due()
-        if not self._pinned and changes_session(sql if isinstance(sql, str) else self._as_text(sql), self.vendor):
-            self._pinned = True
+        if not self._pinned:
+            text = self._as_text(sql)
+            self._pinned = text is None or changes_session(text, self.vendor)
 
-    def _as_text(self, sql: Any) -> str:
-        return sql.decode(errors="replace") if isinstance(sql, bytes | bytearray) else str(sql)
+    def _as_text(self, sql: Any) -> str | None:
+        """The text of a statement; None: it cannot be had."""
+        if isinstance(sql, str):
+            return sql
+        return sql.decode(errors="replace") if isinstance(sql, bytes | bytearray) else None
 
     def statement_failed(self, error: BaseException) -> None:
         """Note a connection that is gone, or that an interrupt has left in the middle of an answer."""
         if not isinstance(error, Exception) or self._is_disconnect(error.__cause__ or error):
             self._broken = True
+
+    @contextmanager
+    def _noting_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self.statement_failed(error)
+            raise
 
     def pin(self) -> None:
         """Keep the connection until the end of the request, and have it reset before anyone else gets it."""
@@ -288,22 +306,18 @@ class Pooled(_Wrapper):
             return
         self._begin_due = False
         self._savepoints_due.clear()
-        if self._transaction_open:
-            with self.wrap_database_errors:
+        if self._transaction_open and not self._broken:
+            with self._noting_failure(), self.wrap_database_errors:
                 self._end_by_autocommit()
-            self._transaction_open = False
+        self._transaction_open = False
         self._return_if_done()
 
     def _send_due(self) -> None:
         self._begin_due = False
         self._transaction_open = True
         savepoints, self._savepoints_due = self._savepoints_due, []
-        try:
-            with self.wrap_database_errors:
-                self._begin()
-        except BaseException as error:
-            self.statement_failed(error)
-            raise
+        with self._noting_failure(), self.wrap_database_errors:
+            self._begin()
         for sid in savepoints:
             super()._savepoint(sid)
 
@@ -327,12 +341,14 @@ class Pooled(_Wrapper):
 
     def _commit(self) -> None:
         if self._transaction_open:
-            super()._commit()
+            with self._noting_failure():
+                super()._commit()
         self._transaction_ended()
 
     def _rollback(self) -> None:
         if self._transaction_open:
-            super()._rollback()
+            with self._noting_failure():
+                super()._rollback()
         self._transaction_ended()
 
     def _transaction_ended(self) -> None:

@@ -9,50 +9,108 @@ What no text can show (a stored function that changes the session) is documented
 """
 
 import re
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
-# A statement begins at the start of the text, after a semicolon, or after a comment.
-_START = r"(?:^|;|\*/|\n)\s*"
+LONGEST_REMEMBERED = 4096
+"""Verdicts on longer statements (bulk inserts) are not kept: the texts would fill the memory."""
 
-_MYSQL = (
-    # SET of anything: variables, names, roles, transaction characteristics of the session
-    _START + r"SET\b",
-    # user variables, wherever they are assigned
-    r"@[`'\"\w.$]+\s*:=",
-    r"\bINTO\s+@",
-    _START + r"(?:CREATE|DROP)\s+(?:OR\s+REPLACE\s+)?TEMPORARY\b",
-    _START + r"(?:UN)?LOCK\s+(?:TABLES?|INSTANCE)\b",
-    _START + r"FLUSH\b",
-    _START + r"BACKUP\b",
-    r"\b(?:GET_LOCK|RELEASE_LOCK|RELEASE_ALL_LOCKS)\s*\(",
-    r"\bLAST_INSERT_ID\s*\(\s*[^\s)]",
-    r"\bSQL_CALC_FOUND_ROWS\b",
-    _START + r"(?:PREPARE|EXECUTE|DEALLOCATE|HANDLER|USE|CALL|DO|XA|LOAD|BEGIN|START\s+TRANSACTION)\b",
-)
+# Between two words stand spaces and comments; MySQL executes what stands in /*! … */ and /*M! … */.
+_GAP = r"(?:\s|/\*M?!\d*|/\*(?!M?!).*?\*/|\*/|--[^\r\n]*|\#[^\r\n]*)"
 
-_POSTGRESQL = (
-    # SET LOCAL, SET CONSTRAINTS and SET TRANSACTION end with the transaction
-    _START + r"SET\s+(?!LOCAL\b|CONSTRAINTS\b|TRANSACTION\b)",
-    _START + r"RESET\b",
-    # with a literal true as its last argument it ends with the transaction
-    r"\bset_config\s*\((?![^()]*,\s*true\s*\))",
-    _START + r"CREATE\s+(?:OR\s+REPLACE\s+)?(?:(?:LOCAL|GLOBAL)\s+)?TEMP(?:ORARY)?\b",
-    r"\bINTO\s+(?:(?:LOCAL|GLOBAL)\s+)?TEMP(?:ORARY)?\b",
-    r"\bpg_temp\b",
-    # advisory locks of the session; those of the transaction have xact in their names
-    r"\bpg_(?:try_)?advisory_(?:lock|unlock)\w*\s*\(",
-    r"\bWITH\s+HOLD\b",
-    r"\b(?:setseed|dblink_connect\w*|currval|lastval)\s*\(",
-    _START + r"(?:LISTEN|UNLISTEN|PREPARE|EXECUTE|DEALLOCATE|DISCARD|LOAD|CALL|DO|BEGIN|START\s+TRANSACTION)\b",
-)
 
-_PATTERNS = {
-    "mysql": re.compile("|".join(_MYSQL), re.IGNORECASE),
-    "postgresql": re.compile("|".join(_POSTGRESQL), re.IGNORECASE),
+def _compiled(*patterns: str) -> re.Pattern[str]:
+    """In the patterns a space stands for a gap. It is possessive: what was taken as comment is not looked at again."""
+    return re.compile("|".join(patterns).replace(" ", f"{_GAP}++"), re.IGNORECASE | re.DOTALL)
+
+
+def _at_start(*patterns: str) -> re.Pattern[str]:
+    return re.compile(f"{_GAP}*+(?:{_compiled(*patterns).pattern})", re.IGNORECASE | re.DOTALL)
+
+
+# Statements by their first words. MariaDB runs IF, LOOP and the like by themselves, with a label or without.
+_PROGRAMS = r"(?:IF|CASE|LOOP|REPEAT|WHILE|FOR|\w+\s*:)\W"
+_STARTS = {
+    "mysql": _at_start(
+        r"(?:SET|FLUSH|BACKUP|PREPARE|EXECUTE|DEALLOCATE|HANDLER|USE|CALL|DO|XA|LOAD|BEGIN|START TRANSACTION)\b",
+        r"(?:CREATE|DROP) (?:OR REPLACE )?TEMPORARY\b",
+        r"(?:UN)?LOCK\b",
+        _PROGRAMS,
+    ),
+    "postgresql": _at_start(
+        # SET LOCAL, SET CONSTRAINTS and SET TRANSACTION end with the transaction
+        r"SET (?!LOCAL\b|CONSTRAINTS\b|TRANSACTION\b)",
+        r"(?:RESET|LISTEN|UNLISTEN|PREPARE|EXECUTE|DEALLOCATE|DISCARD|LOAD|CALL|DO|BEGIN|START TRANSACTION)\b",
+    ),
 }
 
+# What counts wherever it stands, each with a word that the text must have at all: so most texts need no look.
+_ANYWHERE: Mapping[str, Mapping[str, re.Pattern[str]]] = {
+    "mysql": {
+        ":=": _compiled(":="),
+        "@": _compiled(r"\bINTO @"),
+        "_LOCK": _compiled(r"\b(?:GET_LOCK|RELEASE_LOCK|RELEASE_ALL_LOCKS)\b"),
+        "LAST_INSERT_ID": _compiled(r"\bLAST_INSERT_ID\s*\(\s*[^\s)]"),
+        "SQL_CALC_FOUND_ROWS": _compiled(r"\bSQL_CALC_FOUND_ROWS\b"),
+        "CHAIN": _compiled(r"\bAND CHAIN\b"),
+    },
+    "postgresql": {
+        # with a plain true as its last argument it ends with the transaction
+        "SET_CONFIG": _compiled(r"""\bset_config\b(?!\s*\((?:[^()'"\\$/-]|'[^'\\]*')*,\s*true\s*\))"""),
+        "PG_SETTINGS": _compiled(r'\bUPDATE (?:ONLY )?(?:"?pg_catalog"?\s*\.\s*)?"?pg_settings\b'),
+        # not only at the start: EXPLAIN ANALYZE executes it
+        "TEMP": _compiled(
+            r"\bCREATE (?:OR REPLACE )?(?:(?:LOCAL|GLOBAL) )?TEMP(?:ORARY)?\b",
+            r"\bINTO (?:(?:LOCAL|GLOBAL) )?TEMP(?:ORARY)?\b",
+            r"\bpg_temp",
+        ),
+        # advisory locks of the session; those of the transaction have xact in their names
+        "ADVISORY": _compiled(r"\bpg_(?:try_)?advisory_(?:lock|unlock)"),
+        "HOLD": _compiled(r"\bWITH HOLD\b"),
+        "SETSEED": _compiled(r"\bsetseed\b"),
+        "SET_LIMIT": _compiled(r"\bset_limit\b"),
+        "DBLINK": _compiled(r"\bdblink_connect"),
+        "CURRVAL": _compiled(r"\bcurrval\b"),
+        "LASTVAL": _compiled(r"\blastval\b"),
+        "CHAIN": _compiled(r"\bAND CHAIN\b"),
+    },
+}
 
-@lru_cache(maxsize=4096)
+# The manual's "Statements That Cause an Implicit Commit", those that may be one, and COMMIT itself.
+_MYSQL_COMMITS = _at_start(
+    r"(?:ALTER|ANALYZE|BACKUP|BEGIN|CACHE|CALL|CHANGE|CHECK|COMMIT|CREATE|DROP|EXECUTE|FLUSH|GRANT|INSTALL)\b",
+    r"(?:LOAD|LOCK|OPTIMIZE|RENAME|REPAIR|RESET|REVOKE|START|STOP|TRUNCATE|UNINSTALL|UNLOCK|XA)\b",
+    r"SET\b.*\b(?:autocommit|PASSWORD)\b",
+    r"ROLLBACK\b(?! (?:WORK )?TO\b)",
+    _PROGRAMS,
+)
+
+
 def changes_session(sql: str, vendor: str) -> bool:
     """Whether the statement's effects on its session may outlive it. `vendor` is Django's: mysql, postgresql."""
-    return _PATTERNS[vendor].search(sql) is not None
+    look = _looked_up if len(sql) <= LONGEST_REMEMBERED else _changes_session
+    return look(sql, vendor)
+
+
+def may_commit(sql: str) -> bool:
+    """Whether MySQL may end the open transaction with this statement, so that the next one is in none."""
+    return any(_MYSQL_COMMITS.match(sql, start) for start in _starts(sql))
+
+
+def _changes_session(sql: str, vendor: str) -> bool:
+    if any(_STARTS[vendor].match(sql, start) for start in _starts(sql)):
+        return True
+    upper = sql.upper()
+    return any(word in upper and pattern.search(sql) for word, pattern in _ANYWHERE[vendor].items())
+
+
+_looked_up = lru_cache(maxsize=4096)(_changes_session)
+
+
+def _starts(sql: str) -> Iterator[int]:
+    """Where statements may begin."""
+    yield 0
+    at = sql.find(";")
+    while at >= 0:
+        yield at + 1
+        at = sql.find(";", at + 1)

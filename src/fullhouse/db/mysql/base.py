@@ -9,6 +9,7 @@ from django.utils.functional import cached_property
 
 from fullhouse.db.pooled import Pooled
 from fullhouse.plan.limits import server_address
+from fullhouse.pool.hygiene import may_commit
 
 # Too many sessions: on the server, of the account at once (two ways to count), or of the account in an hour.
 SERVER_FULL = {1040, 1203, 1226}
@@ -56,8 +57,24 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
     def _begin(self) -> None:
         self.connection.query("START TRANSACTION")
 
+    def statement_begins(self, sql: Any) -> None:
+        super().statement_begins(sql)
+        # DDL ends the transaction, and what follows in the block belongs to a new one, as with Django's own engine.
+        if self._transaction_open and self.connection.get_autocommit():
+            text = self._as_text(sql)
+            if text is None or may_commit(text):
+                self.connection.autocommit(False)
+
+    def _after_transaction(self) -> None:
+        if not self.connection.get_autocommit():  # the drivers know: no round trip
+            self.connection.autocommit(True)
+
     def _end_by_autocommit(self) -> None:
         self.connection.commit()  # as SET autocommit = 1 does
+        self._after_transaction()
+
+    def _is_gone(self) -> bool:
+        return self.connection is None or not self.connection.open
 
     def _is_disconnect(self, error: BaseException) -> bool:
         if isinstance(error, Database.InterfaceError):

@@ -5,6 +5,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.postgresql import base, operations
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
+from django.db.backends.signals import connection_created
 
 from fullhouse.db.pooled import Pooled
 
@@ -48,7 +49,7 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
     def _after_transaction(self) -> None:
         self.connection.autocommit = True  # psycopg's own note: no round trip
 
-    def _as_text(self, sql: Any) -> str:
+    def _as_text(self, sql: Any) -> str | None:
         return sql.as_string(self.connection) if isinstance(sql, psycopg.sql.Composable) else super()._as_text(sql)
 
     def _is_disconnect(self, error: BaseException) -> bool:
@@ -90,6 +91,7 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
             connection.autocommit = True
             connection.execute("DISCARD ALL")
             stock.init_connection_state()
+            connection_created.send(sender=type(stock), connection=stock)  # receivers set up a new session
         except psycopg.Error:
             return False
         finally:
