@@ -1,5 +1,7 @@
 """Who gets which connection, and what a checkout says that gets none."""
 
+from pathlib import Path
+
 import pytest
 from pool_fakes import FakeSlots, HandTurnedPool, ServerFullError
 
@@ -137,6 +139,16 @@ def test_a_connect_that_hangs_means_down() -> None:
     house.clock.now += 5
     with pytest.raises(DatabaseDown):
         house.give_up(waiter)
+
+
+def test_slots_that_cannot_be_had_are_a_failed_connect() -> None:
+    house = HandTurnedPool()
+    house.slots.acquire_nowait = lambda: Path("/nonexistent/slots").read_bytes()
+    with pytest.raises(DatabaseDown, match=r"FileNotFoundError.*/nonexistent/slots"):
+        house.borrow()
+    del house.slots.acquire_nowait
+    house.advance(0.02)
+    house.borrow()
 
 
 def test_a_full_server_or_a_missing_slot_does_not_mean_down() -> None:

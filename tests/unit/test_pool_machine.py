@@ -41,8 +41,12 @@ class PoolMachine(RuleBasedStateMachine):
 
     # -- What borrowers do
 
-    @rule()
-    def arrive(self) -> None:
+    @rule(count=st.integers(1, 4))
+    def arrive(self, count: int) -> None:
+        for _ in range(count):
+            self.arrive_once()
+
+    def arrive_once(self) -> None:
         arrival = self.house.arrive()
         if isinstance(arrival, Lease):
             assert not self.line
@@ -83,6 +87,11 @@ class PoolMachine(RuleBasedStateMachine):
     @rule()
     def upkeep_once(self) -> None:
         self.house.background.upkeep.popleft()()
+        self.take_note()
+
+    @rule()
+    def background_catches_up(self) -> None:
+        self.house.settle()
         self.take_note()
 
     @rule(seconds=st.sampled_from([0.001, 0.02, 0.3, 1.5, 6.0, 25.0]))
@@ -170,5 +179,5 @@ class PoolMachine(RuleBasedStateMachine):
         assert (self.house.driver.alive, self.slots.held, self.slots.waiting) == ([], 0, False)
 
 
-PoolMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+PoolMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
 TestPoolMachine = PoolMachine.TestCase

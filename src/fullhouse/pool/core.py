@@ -199,12 +199,12 @@ class Pool(Generic[C]):
         with self._lock:
             if not self._books.begins(attempt, self._clock()):
                 return
-        slot = self._slots.acquire_nowait()
-        if slot is None:
-            with self._lock:
-                errands = self._books.slot_missing(attempt, self._clock())
+        try:
+            slot = self._slots.acquire_nowait()
+        except Exception as error:  # the slot file was deleted, say: waiters shall read it
+            errands = self._open_failed(attempt, error, server_full=False)
         else:
-            errands = self._connect(attempt, slot)
+            errands = self._slot_missing(attempt) if slot is None else self._connect(attempt, slot)
         self._run(errands)
 
     def _connect(self, attempt: Attempt, slot: int) -> list[Errand[C]]:
@@ -212,12 +212,18 @@ class Pool(Generic[C]):
             connection = self._driver.connect()
         except Exception as error:
             self._slots.release(slot)
-            full = self._driver.server_full(error)
-            with self._lock:
-                return self._books.open_failed(attempt, error, self._clock(), server_full=full)
+            return self._open_failed(attempt, error, server_full=self._driver.server_full(error))
         limit_s = self._driver.lifetime_limit_s(connection)
         with self._lock:
             return self._books.opened(attempt, connection, slot, limit_s, self._clock())
+
+    def _slot_missing(self, attempt: Attempt) -> list[Errand[C]]:
+        with self._lock:
+            return self._books.slot_missing(attempt, self._clock())
+
+    def _open_failed(self, attempt: Attempt, error: Exception, *, server_full: bool) -> list[Errand[C]]:
+        with self._lock:
+            return self._books.open_failed(attempt, error, self._clock(), server_full=server_full)
 
     def _check(self, session: Session[C]) -> None:
         alive = _answers_yes(self._driver.check, session.connection)

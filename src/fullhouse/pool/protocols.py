@@ -54,7 +54,10 @@ class Slots(Protocol):
         """How many slots the host has."""
 
     def acquire_nowait(self) -> int | None:
-        """Take a slot; None: none is free, or others are in need and this pool has its fair share."""
+        """Take a slot; None: none is free, or others are in need and this pool has its fair share.
+
+        What it raises counts as a failed connect.
+        """
 
     def release(self, slot: int) -> None:
         """Give a slot back."""
