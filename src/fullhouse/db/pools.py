@@ -3,6 +3,7 @@
 `_lock` guards `_pools`. A pool is made at its first use, in the process that uses it, and never under another lock.
 """
 
+import atexit
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,14 @@ def close_pool_of(wrapper: "Pooled") -> None:
         pool.close()
         if not slots.held:
             slots.leave()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Say goodbye to the servers when the process ends."""
+    while _pools:
+        _, (pool, _slots) = _pools.popitem()
+        pool.close()
 
 
 def _key(wrapper: "Pooled") -> tuple[str, ...]:
