@@ -15,6 +15,10 @@ from fullhouse.db.slots import HostSlots
 if TYPE_CHECKING:
     from fullhouse.db.pooled import Pooled
 
+# Where OPTIONS say nothing: both drivers would wait longer, or for ever, for a server that does not answer, and each
+# attempt that hangs holds a slot.
+CONNECT_TIMEOUT_S = 5
+
 # Connections of a parent process: kept, because collecting one would say goodbye on a wire that is not ours.
 _abandoned: list[Any] = []
 
@@ -27,6 +31,7 @@ class DjangoDriver:
         # A copy, since a test runner changes NAME in place; the pool of another NAME is another pool.
         # Autocommit is on between borrowers, whatever the alias says: nothing that the pool asks opens a transaction.
         self._settings = {**unpooled_settings(wrapper.settings_dict), "AUTOCOMMIT": True}
+        self._settings["OPTIONS"].setdefault("connect_timeout", CONNECT_TIMEOUT_S)
         self._alias = wrapper.alias
         self._slots = slots
 
