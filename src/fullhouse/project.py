@@ -55,6 +55,8 @@ class Project:
         try:
             application: Callable[..., Any] = import_string(self.application)
         except (Exception, SystemExit) as error:
+            if isinstance(error, SystemExit) and not error.code:
+                raise  # a signal ends this worker while it loads
             raise ApplicationError(
                 f"{self.application} does not load: {_said(error)}\n"
                 f"Fix it ({_place(error)}), or see the whole traceback with --traceback."
@@ -173,12 +175,11 @@ def ask_limits(project: Project, settings: Settings) -> list[Limit]:
 
 def _connections() -> list["BaseDatabaseWrapper"]:
     """One unopened connection for each alias. Raises ConfigurationError, where a driver is missing for one."""
-    from django.core.exceptions import ImproperlyConfigured
     from django.db import connections
 
     try:
         return list(connections.all())
-    except ImproperlyConfigured as error:
+    except Exception as error:  # importing an engine runs code of others
         raise ConfigurationError(
             f"DATABASES cannot be used: {_said(error)}\n"
             "Drivers come with the extras: pip install 'fullhouse[mysql]', [pymysql] or [postgresql]."
