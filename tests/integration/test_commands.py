@@ -132,7 +132,7 @@ def test_settings_that_cannot_be_meant(site: Site, text: str, message: str) -> N
         (["--certfile", "/none.pem"], r"certfile /none\.pem does not exist"),
         (["--keyfile", "/none.pem"], "there is no certfile"),
         (["--bind", "nowhere"], "--bind: bind must be HOST:PORT"),
-        (["--max-connections", "5", "--workers", "4"], "No thread fits: .*\nLower the number of workers to 2"),
+        (["--max-connections", "5", "--workers", "4"], "No thread fits database: .*\nLower the number of workers to 2"),
     ],
 )
 def test_bad_options(pristine: Site, words: list[str], message: str) -> None:
