@@ -219,8 +219,8 @@ def _refuse_no_thread(settings: Settings, servers: Sequence[ServerPlan], workers
     fewer = tightest.budget // per_thread
     lower = f"Lower the number of workers to {fewer} (--workers)" if fewer else "Lower the reserve (--reserve)"
     raise PlanError(
-        f"No thread fits {tightest.limit.server}: {_budget_text(settings, tightest)}, and {workers} worker(s) with one thread each need "
-        f"{workers * per_thread}.\n"
+        f"No thread fits {tightest.limit.server}: {_budget_text(settings, tightest)}, and {workers} worker(s) with one "
+        f"thread each need {workers * per_thread}.\n"
         f"{lower}, or raise {_higher(settings, tightest, workers * per_thread)}."
     )
 
