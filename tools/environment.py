@@ -56,9 +56,9 @@ def missing_packages(use: str) -> Iterator[str]:
     if use in ("test", "demo-postgresql") and not list(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
         yield "postgresql"
     if use == "test":
-        for program in ("curl",):
+        for program, package in (("openssl", "openssl"), ("ps", "procps")):
             if not shutil.which(program):
-                yield program
+                yield package
 
 
 def _missing_for_mysqlclient() -> Iterator[str]:

@@ -30,7 +30,7 @@ PROJECT_HELP = (
 OVERVIEW = """start here, in the folder that holds manage.py:
   fullhouse plan mysite                  what fits this machine and the live database, and why
   fullhouse serve mysite                 serve under that plan on 127.0.0.1:8000
-  fullhouse serve --help                 every option; FULLHOUSE = {...} in settings takes the same ones
+  fullhouse serve --help                 every option; FULLHOUSE in settings takes the same
 
 exit codes: 0 done, 2 configuration or plan refused, 3 database cannot be asked, 4 address cannot be
 listened on, 5 application does not load, 130 interrupted before serving"""
@@ -43,7 +43,7 @@ EXAMPLES = {
                                                     a plan for another machine: nothing is asked""",
     "serve": """examples:
   fullhouse serve mysite                            on 127.0.0.1:8000, Ctrl-C stops it
-  fullhouse serve mysite -b 0.0.0.0:80 --budget 20  on port 80, with 20 database sessions at the most
+  fullhouse serve mysite -b 0.0.0.0:80 --budget 20  on port 80, 20 database sessions at the most
   fullhouse serve mysite --reload --access-log -    for development""",
 }
 

@@ -81,7 +81,7 @@ def _connections() -> list["BaseDatabaseWrapper"]:
     """One unopened connection for each alias. Raises ConfigurationError, where a driver is missing for one."""
     try:
         return list(connections.all())
-    except ImproperlyConfigured as error:
+    except Exception as error:  # importing an engine runs code of others
         raise ConfigurationError(
             f"DATABASES cannot be used: {described(error)}\n"
             "Drivers come with the extras: pip install 'fullhouse[mysql]', [pymysql] or [postgresql]."

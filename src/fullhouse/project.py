@@ -49,6 +49,8 @@ class Project:
         try:
             application: Callable[..., Any] = import_string(self.application)
         except (Exception, SystemExit) as error:
+            if isinstance(error, SystemExit) and not error.code:
+                raise  # a signal ends this worker while it loads
             raise ApplicationError(
                 f"{self.application} does not load: {described(error)}\n"
                 f"Fix it ({_place(error)}), or see the whole traceback with --traceback."

@@ -108,7 +108,7 @@ class Refusal:
 
 REFUSALS = {
     "threads by hand": Refusal(
-        r"The plan needs 400 .* budget for MariaDB is 135 sessions \(limit 151, reserve 16, hosts 1\)"
+        r"The plan needs 400 .* budget is 135 sessions \(limit 151, reserve 16, hosts 1\)"
         r"\.\nLower threads to 16 \(--threads\), or raise max_connections to 440\.",
         server(151),
         {"threads": 50},
@@ -116,7 +116,7 @@ REFUSALS = {
         raised={"limit": server(440)},
     ),
     "workers by hand": Refusal(
-        r"No thread fits: .* is 18 sessions .* and 50 worker\(s\) with one thread each need 100\."
+        r"No thread fits MariaDB: .* is 18 sessions .* and 50 worker\(s\) with one thread each need 100\."
         r"\nLower the number of workers to 9 \(--workers\), or raise max_connections to 112\.",
         server(20),
         {"workers": 50},
@@ -124,7 +124,7 @@ REFUSALS = {
         raised={"limit": server(112)},
     ),
     "the reserve leaves nothing": Refusal(
-        r"No thread fits: .* is 0 sessions \(limit 30, reserve 40, hosts 1\), and 9 worker\(s\) .* need 18\."
+        r"No thread fits MariaDB: .* is 0 sessions \(limit 30, reserve 40, hosts 1\), and 9 worker\(s\) .* need 18\."
         r"\nLower the reserve \(--reserve\), or raise max_connections to 58\.",
         server(30),
         RECIPE,

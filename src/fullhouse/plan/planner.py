@@ -237,8 +237,8 @@ def _refuse_no_thread(settings: Settings, servers: Sequence[ServerPlan], workers
     fewer = tightest.budget // per_thread
     lower = f"Lower the number of workers to {fewer} (--workers)" if fewer else "Lower the reserve (--reserve)"
     raise PlanError(
-        f"No thread fits: {_budget_text(settings, tightest)}, and {workers} worker(s) with one thread each need "
-        f"{workers * per_thread}.\n"
+        f"No thread fits {tightest.limit.server}: {_budget_text(settings, tightest)}, and {workers} worker(s) with one "
+        f"thread each need {workers * per_thread}.\n"
         f"{lower}, or raise {_higher(settings, tightest, workers * per_thread)}."
     )
 
@@ -247,7 +247,7 @@ def _budget_text(settings: Settings, server: ServerPlan) -> str:
     facts = f"limit {server.limit.limit}, reserve {server.reserve}, hosts {settings.hosts}"
     if settings.budget is not None:
         facts = f"fixed by {settings.sources['budget']}"
-    return f"this host's budget for {server.limit.server} is {server.budget} sessions ({facts})"
+    return f"this host's budget is {server.budget} sessions ({facts})"
 
 
 def _higher(settings: Settings, server: ServerPlan, needed: int) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gunicorn.config import Config
+from gunicorn.workers import base
 
 from fullhouse.errors import ConfigurationError
 from fullhouse.plan.planner import Plan
@@ -37,7 +38,7 @@ def gunicorn_settings(settings: Settings, plan: Plan, project: str) -> dict[str,
         "raw_env": [f"{name}={value}" for name, value in settings.env.items()],
         # The default is one path for all of a user's servers, which the last one started takes over.
         "control_socket_disable": True,
-        "post_worker_init": _leave_interrupts_to_master,
+        "post_worker_init": _quit_without_lock,
     }
     return checked({**values, **_passed_through(settings)})
 
@@ -56,13 +57,15 @@ def _worker_class(settings: Settings) -> str | type[Worker]:
     )
 
 
-def _leave_interrupts_to_master(_worker: object) -> None:
-    """A hook of gunicorn. Ctrl-C in a terminal reaches the workers as well as the master, which then sends SIGQUIT.
+def _quit_without_lock(worker: base.Worker) -> None:
+    """A hook of gunicorn: Ctrl-C ends a worker as SIGTERM does, once its running requests are answered.
 
-    gthread's handler takes a lock that is not reentrant: the second signal inside the first would hang the worker
-    until the graceful timeout.
+    gthread's own handler of SIGQUIT takes the lock of its thread pool, which the interrupted main thread may hold:
+    the worker would hang until the graceful timeout. SIGINT from the terminal is ignored, for the master sends
+    SIGQUIT on it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGQUIT, worker.handle_exit)
 
 
 def _passed_through(settings: Settings) -> Mapping[str, Any]:
@@ -83,7 +86,8 @@ def checked(values: Mapping[str, Any]) -> dict[str, Any]:
             config.set(name, value)
             getattr(config, name, None)  # imports a class that the value names
         except (TypeError, ValueError, AssertionError, AttributeError, ImportError, RuntimeError) as error:
-            raise ConfigurationError(f"gunicorn refuses {name} = {value!r}: {error}") from error
+            reason = str(error).partition("\n")[0].rstrip(": ")  # a whole traceback may follow
+            raise ConfigurationError(f"gunicorn refuses {name} = {value!r}: {reason}.") from error
     return dict(values)
 
 

@@ -1,0 +1,248 @@
+"""Bad input to real commands: one short error, the documented exit code, nothing left behind."""
+
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support import Site, make_certificate, plan_of
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return Site.make(tmp_path_factory.mktemp("commands") / "site")
+
+
+@pytest.fixture
+def site(pristine: Site, tmp_path: Path) -> Site:
+    """A project of the test's own, to break."""
+    return Site(Path(shutil.copytree(pristine.folder, tmp_path / "site")))
+
+
+def check_refused(answer: subprocess.CompletedProcess[str], code: int, message: str) -> None:
+    """The exit code, and on standard error an error of one or two lines and nothing else."""
+    assert answer.returncode == code, answer.stderr
+    assert re.search(message, answer.stderr), answer.stderr
+    assert answer.stderr.startswith("fullhouse: ")
+    assert len(answer.stderr.splitlines()) <= 2
+
+
+@pytest.mark.parametrize("command", ["plan", "serve"])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mysit", r"There is no Django project 'mysit' here: .* Did you mean mysite\?"),
+        ("shop", r"There is no Django project 'shop' here: .* Found here: mysite\."),
+        ("mysite.settings", r"There is no Django project 'mysite\.settings' here: .* Found here: mysite\."),
+        ("./mysite", r"'\./mysite' is no name of a Django project: .* Did you mean mysite\?"),
+        ("", r"'' is no name of a Django project"),
+    ],
+)
+def test_an_unknown_project(pristine: Site, command: str, name: str, message: str) -> None:
+    answer = pristine.command(command, name)
+    check_refused(answer, 2, message)
+    assert answer.stdout == ""
+
+
+def test_no_project(pristine: Site, tmp_path: Path) -> None:
+    check_refused(pristine.command("plan"), 2, r"Which project\? Name it, or set .* Found here: mysite\.")
+    check_refused(
+        Site(pristine.folder.parent).command("plan"), 2, "There is a project in the folder site: change into it"
+    )
+    check_refused(Site(tmp_path).command("plan"), 2, "Change into the folder that holds manage.py")
+
+
+def test_two_names_for_the_project(pristine: Site) -> None:
+    answer = pristine.command("plan", "mysite", DJANGO_SETTINGS_MODULE="other.settings")
+    check_refused(answer, 2, "The project is mysite, but DJANGO_SETTINGS_MODULE is other.settings")
+
+
+BROKEN = {
+    "syntax": ("def broken(:", r"SyntaxError: .*settings\.py, line \d+"),
+    "import": ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+    "name": ("DEBUG = no_such_name", "NameError: name 'no_such_name' is not defined"),
+    "environment": ("import os\nKEY = os.environ['SITE_KEY']", "KeyError: 'SITE_KEY'"),
+    "exit": ("raise SystemExit('not here')", "SystemExit: not here"),
+    "refused by Django": ("SECRET_KEY = 1; ALLOWED_HOSTS = 'x'", "ALLOWED_HOSTS setting must be a list"),
+}
+
+
+@pytest.mark.parametrize("command", ["plan", "serve"])
+@pytest.mark.parametrize(("text", "cause"), BROKEN.values(), ids=BROKEN)
+def test_settings_that_do_not_import(site: Site, command: str, text: str, cause: str) -> None:
+    site.append("settings", text)
+    answer = site.command(command, "mysite")
+    check_refused(answer, 2, cause)
+    assert answer.stdout == ""
+
+
+def test_traceback_is_shown_when_asked_for(site: Site) -> None:
+    site.append("settings", "import no_such_module")
+    answer = site.command("plan", "mysite", "--traceback")
+    assert answer.returncode == 2
+    assert "Traceback (most recent call last)" in answer.stderr
+    assert "fullhouse: mysite.settings does not import" in answer.stderr
+
+
+def test_a_package_that_does_not_import(site: Site) -> None:
+    site.append("__init__", "import no_such_module")
+    check_refused(site.command("plan", "mysite"), 2, r"No module named 'no_such_module' .*__init__\.py, line \d")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("FULLHOUSE = {'worker': 3}", r"FULLHOUSE in mysite.settings: .* Did you mean workers\?"),
+        ("FULLHOUSE = {'workers': '3'}", "FULLHOUSE in mysite.settings: workers must be a whole number"),
+        ("FULLHOUSE = ['workers']", "mysite.settings: FULLHOUSE must be a dict, not list"),
+        ("DATABASES['default']['ENGINE'] = 'no.such'", "DATABASES cannot be used: .*'no.such' isn't an available"),
+        ("DATABASES['default']['ENGINE'] = 'django.db.backends.oracle'", "DATABASES cannot be used: .*oracledb"),
+        (
+            "DATABASES = {'default': {'ENGINE': 'django.db.backends.mysql', 'NAME': 'a', 'PORT': 'x'}}",
+            "'default' is configured wrongly: ValueError",
+        ),
+        (
+            "DATABASES = {'default': {'ENGINE': 'django.db.backends.mysql', 'NAME': 'a', 'OPTIONS': {'nope': 1}}}",
+            "'default' is configured wrongly: TypeError: .*nope",
+        ),
+        (
+            "DATABASES = {'default': {'ENGINE': 'django.db.backends.postgresql'}}",
+            "'default' is configured wrongly: ImproperlyConfigured: .*supply the NAME",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_meant(site: Site, text: str, message: str) -> None:
+    site.append("settings", text)
+    check_refused(site.command("serve", "mysite"), 2, message)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--wrokers", "3"], r"There is no option --wrokers. Did you mean --workers\?"),
+        (["--workers", "x"], "--workers: workers must be a whole number of at least 1, not 'x'"),
+        (["twice"], "The word 'twice' is one too many"),
+        (["--gunicorn", "umsk=7"], r"gunicorn has no setting 'umsk'. Did you mean umask\?"),
+        (["--gunicorn", "worker_class=no.such.Worker"], "gunicorn refuses worker_class = 'no.such.Worker'"),
+        (["--gunicorn", "bind=:80"], "gunicorn's bind is the option 'bind' here"),
+        (["--certfile", "/none.pem"], r"certfile /none\.pem does not exist"),
+        (["--keyfile", "/none.pem"], "there is no certfile"),
+        (["--bind", "nowhere"], "--bind: bind must be HOST:PORT"),
+        (["--max-connections", "5", "--workers", "4"], "No thread fits database: .*\nLower the number of workers to 2"),
+    ],
+)
+def test_bad_options(pristine: Site, words: list[str], message: str) -> None:
+    answer = pristine.command("serve", "mysite", *words)
+    check_refused(answer, 2, message)
+    assert answer.stdout == ""
+
+
+def test_a_missing_value_shows_the_usage() -> None:
+    answer = Site(Path.cwd()).command("plan", "--workers")
+    assert answer.returncode == 2
+    assert answer.stderr.splitlines() == [
+        "usage: fullhouse plan [PROJECT] [OPTION ...]",
+        "fullhouse plan: error: argument -w/--workers: expected one argument",
+    ]
+
+
+@pytest.fixture
+def busy() -> Iterator[int]:
+    """A port that somebody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_a_busy_port(pristine: Site, busy: int, tmp_path: Path) -> None:
+    path = tmp_path / "site.sock"
+    answer = pristine.command("serve", "mysite", "-b", f"unix:{path}", "-b", f"127.0.0.1:{busy}")
+    check_refused(answer, 4, f"Cannot listen on 127.0.0.1:{busy}: Address already in use")
+    assert answer.stdout == ""
+    assert not path.exists()
+
+
+def test_a_certificate_and_the_key_of_another(pristine: Site, tmp_path: Path) -> None:
+    for name in "ab":
+        make_certificate(tmp_path / f"{name}.crt", tmp_path / f"{name}.key")
+    answer = pristine.command("serve", "mysite", "--certfile", f"{tmp_path}/a.crt", "--keyfile", f"{tmp_path}/b.key")
+    check_refused(answer, 2, "the key must belong to the certificate")
+
+
+@pytest.mark.parametrize("workers", ["1", "8"])
+@pytest.mark.parametrize(("module", "text"), [("wsgi", "import no_such_module"), ("wsgi", "raise SystemExit(3)")])
+def test_an_application_that_does_not_load(site: Site, workers: str, module: str, text: str, tmp_path: Path) -> None:
+    site.append(module, text)
+    path = tmp_path / "site.sock"
+    answer = site.command("serve", "mysite", "-b", f"unix:{path}", "-b", "127.0.0.1:0", "--workers", workers)
+    check_refused(answer, 5, r"mysite\.wsgi\.application does not load: .*\nFix it \(.*wsgi\.py, line \d+\)")
+    assert not path.exists()
+
+
+def test_an_app_that_is_not_installed(site: Site) -> None:
+    site.append("settings", "INSTALLED_APPS += ['no_such_app']")
+    check_refused(site.command("serve", "mysite", "-b", "127.0.0.1:0"), 5, "No module named 'no_such_app'")
+
+
+def test_an_application_that_does_not_load_shows_its_traceback_once(site: Site) -> None:
+    site.append("wsgi", "import no_such_module")
+    answer = site.command("serve", "mysite", "-b", "127.0.0.1:0", "--workers", "4", "--traceback")
+    assert answer.returncode == 5
+    assert answer.stderr.count("Traceback (most recent call last)") == 1
+    assert "fullhouse: " not in answer.stderr
+
+
+def test_plan_for_a_program(pristine: Site) -> None:
+    words = ["--format", "json", "--max-connections", "1000", "--reserve", "40", "--cores", "8", "--sizing", "recipe"]
+    plan = plan_of(pristine.command("plan", "mysite", *words))
+    assert plan.keys() == {
+        "project",
+        "sizing",
+        "workers",
+        "threads",
+        "pool",
+        "requests",
+        "machine",
+        "servers",
+        "steps",
+        "notes",
+    }
+    assert (plan["project"], plan["sizing"]) == ("mysite", "recipe")
+    assert (plan["workers"], plan["threads"], plan["pool"], plan["requests"]) == (17, 28, 56, 476)
+    assert plan["servers"][0]["budget"] == 960
+    assert {step["name"] for step in plan["steps"]} >= {"cores", "workers", "threads", "budget of default"}
+
+
+def test_plan_for_a_person(pristine: Site) -> None:
+    answer = pristine.command("plan", "mysite", "--workers", "3", "--threads", "5")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout.startswith("Plan for mysite, sizing fit\n")
+    assert "= 3 workers × 5 threads: 15 requests at once" in answer.stdout
+    assert "SQLite has no sessions to run out of" in answer.stdout
+
+
+@pytest.mark.parametrize("words", [["--help"], ["plan", "--help"], ["serve", "--help"]])
+def test_help_fits_a_terminal(words: list[str]) -> None:
+    answer = Site(Path.cwd()).command(*words, COLUMNS="200")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert max(map(len, answer.stdout.splitlines())) <= 100
+
+
+def test_nothing_of_the_project_is_written(site: Site) -> None:
+    before = {path for path in site.folder.rglob("*") if "__pycache__" not in path.parts}
+    assert site.command("plan", "mysite").returncode == 0
+    assert {path for path in site.folder.rglob("*") if "__pycache__" not in path.parts} == before
+
+
+@pytest.mark.parametrize("command", ["plan", "serve"])
+def test_manage_py_passes_errors_on(site: Site, command: str) -> None:
+    site.append("settings", "INSTALLED_APPS += ['fullhouse']\nFULLHOUSE = {'worker': 3}\n")
+    words = ["manage.py", "serve", *(["--plan"] if command == "plan" else [])]
+    with site.started(*words) as running:
+        out, err = running.process.communicate(timeout=60)
+    assert (running.process.returncode, out) == (2, "")
+    assert "FULLHOUSE in mysite.settings: there is no option 'worker'. Did you mean workers?" in err
+    assert len(err.splitlines()) == 1
