@@ -57,9 +57,7 @@ class Gateway:
 
     def handle(self, channel: Channel, request: Request) -> None:
         """Answer `request` on `channel`, and give the channel back. Never raises."""
-        if self._is_stopping():
-            request.force_close()
-        response = Response(request, channel)
+        response = Response(request, channel, self._is_stopping)
         environ: Environ = {}
         try:
             if self._pre_request is not None:

@@ -182,7 +182,7 @@ class Loop:
         self._accepting = accepting
         for fd in self._listeners:
             if accepting:
-                self._poller.register(fd, READ | getattr(select, "EPOLLEXCLUSIVE", 0))
+                self._poller.register(fd, READ)
             else:
                 self._poller.unregister(fd)
 

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from functools import lru_cache
 from types import TracebackType
@@ -66,9 +67,10 @@ class Response:
     upgrade = False
     sent = 0
 
-    def __init__(self, request: Request, channel: Channel) -> None:
+    def __init__(self, request: Request, channel: Channel, is_stopping: Callable[[], bool]) -> None:
         self.request = request
         self._channel = channel
+        self._is_stopping = is_stopping
         self.headers: Headers = []
         self.must_close = request.must_close
 
@@ -184,6 +186,8 @@ class Response:
         if not self.status:
             raise AssertionError("the application did not call start_response")
         self.headers_sent = True
+        if self._is_stopping():
+            self.force_close()
         connection = "upgrade" if self.upgrade else "close" if self.must_close else "keep-alive"
         version = "HTTP/1.1" if self.request.version == (1, 1) else "HTTP/1.0"
         lines = [f"{version} {self.status}\r\nServer: {SERVER}\r\n{_date_line(int(time.time()))}"]

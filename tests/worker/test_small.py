@@ -1,0 +1,102 @@
+"""The pure parts: accept delay, pace, what is left to send, the threads' queue."""
+
+import os
+import tempfile
+import threading
+
+import pytest
+
+from fullhouse.worker.accept_delay import MAX_ACCEPT_DELAY_S, accept_delay_s
+from fullhouse.worker.pace import Pace
+from fullhouse.worker.threads import Threads
+from fullhouse.worker.unsent import FileRange, Unsent
+
+
+def test_an_idle_worker_accepts_at_once_and_a_full_one_last():
+    assert accept_delay_s(0, 4) == 0
+    assert accept_delay_s(50, 4) == MAX_ACCEPT_DELAY_S / 2
+    assert accept_delay_s(100, 4) == accept_delay_s(1000, 4) == MAX_ACCEPT_DELAY_S
+
+
+def test_a_pace_is_kept_in_every_window():
+    pace = Pace(100.0, 10.0, 50)
+    assert pace.deadline == 110.0
+    assert pace.moved(105.0, 499) == 110.0
+    assert pace.moved(106.0, 500) == 116.0
+    assert pace.moved(107.0, 1_000_000) == 117.0  # a burst buys one window, not hours
+    assert pace.moved(116.9, 1_000_100) == 117.0
+
+
+class NarrowSocket:
+    """Takes `width` bytes at a time, and nothing every other time."""
+
+    def __init__(self, width: int) -> None:
+        self.received = b""
+        self._width = width
+        self._full = False
+
+    def fileno(self) -> int:
+        raise AssertionError("only the kernel may use the descriptor")
+
+    def send(self, data: bytes | memoryview, flags: int = 0) -> int:
+        self._full = not self._full
+        if self._full:
+            raise BlockingIOError
+        self.received += bytes(data[: self._width])
+        return min(len(data), self._width)
+
+
+def drain(unsent: Unsent, sock: NarrowSocket) -> None:
+    while not unsent.send_nowait(sock):
+        pass
+
+
+@pytest.mark.parametrize("width", [1, 7, 1000])
+@pytest.mark.parametrize("memory_bytes", [0, 10, 1000])
+def test_what_is_unsent_arrives_whole(width, memory_bytes):
+    sock = NarrowSocket(width)
+    unsent = Unsent([b"head", memoryview(b"0123456789")])
+    unsent.spool(memory_bytes, sendfile=False)
+    drain(unsent, sock)
+    assert sock.received == b"head0123456789"
+    assert unsent.sent == 14
+
+
+def test_a_part_of_a_file_follows_the_head():
+    with tempfile.TemporaryFile() as file:
+        file.write(b"0123456789")
+        file.flush()
+        sock = NarrowSocket(3)
+        drain(Unsent([b"head"], FileRange(os.dup(file.fileno()), 2, 6, sendfile=False)), sock)
+    assert sock.received == b"head234567"
+
+
+def test_a_file_that_became_shorter_cuts_the_response():
+    with tempfile.TemporaryFile() as file:
+        unsent = Unsent([], FileRange(os.dup(file.fileno()), 0, 6, sendfile=False))
+        with pytest.raises(OSError, match="6 bytes before"):
+            drain(unsent, NarrowSocket(3))
+        unsent.close()
+
+
+def test_threads_are_woken_for_what_waits_and_go_to_sleep_after_it():
+    arrived, gate = threading.Semaphore(0), threading.Event()
+    woken = []
+
+    def handle(channel, request) -> None:
+        arrived.release()
+        gate.wait(20)
+
+    threads = Threads(3, handle, lambda: woken.append(1))
+    threads.start()
+    threads.put([(None, number) for number in range(5)])
+    assert arrived.acquire(timeout=20)
+    while threads.waiting > 2:  # as the loop does, every time it comes to run
+        threads.wake_for_waiting()
+    assert (threads.in_flight(), threads.waiting) == (5, 2)
+    assert not threads.is_stuck()
+    assert threads.is_stuck()
+    gate.set()
+    threads.stop(20)
+    assert threads.in_flight() == 0
+    assert len(woken) >= 3
