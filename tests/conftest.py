@@ -39,4 +39,3 @@ def database(request: pytest.FixtureRequest) -> "Iterator[Database]":
         database.assert_clean()
     finally:
         database.forget()
-        database.observer.close()

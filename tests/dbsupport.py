@@ -92,6 +92,8 @@ class Database:
         if hasattr(self.connection, "close_pool"):
             self.connection.close()
             self.connection.close_pool()
+        if "observer" in self.__dict__:
+            self.observer.close()
         del connections[self.alias]
         del connections.settings[self.alias]
 

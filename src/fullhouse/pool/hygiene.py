@@ -28,8 +28,8 @@ def _at_start(*patterns: str) -> re.Pattern[str]:
     return re.compile(f"{_GAP}*+(?:{_compiled(*patterns).pattern})", re.IGNORECASE | re.DOTALL)
 
 
-# Statements by their first words. MariaDB runs IF, LOOP and the like by themselves, with a label or without.
-_PROGRAMS = r"(?:IF|CASE|LOOP|REPEAT|WHILE|FOR|\w+\s*:)\W"
+# Statements by their first words. MariaDB runs IF, LOOP and the like outside procedures too.
+_PROGRAMS = r"(?:IF|CASE|LOOP|REPEAT|WHILE|FOR)\b"
 _STARTS = {
     "mysql": _at_start(
         r"(?:SET|FLUSH|BACKUP|PREPARE|EXECUTE|DEALLOCATE|HANDLER|USE|CALL|DO|XA|LOAD|BEGIN|START TRANSACTION)\b",
