@@ -22,7 +22,7 @@ LOCK = Path(__file__).parent.parent / "requirements" / "test.txt"
 LIBRARIES = {
     "demo-sqlite": (),
     "demo-mariadb": ("mysqlclient",),
-    "demo-postgresql": ("psycopg", "psycopg-binary"),
+    "demo-postgresql": ("psycopg", "psycopg-binary", "typing-extensions"),
     "test": None,  # all of them
 }
 RUNTIME = ("django", "asgiref", "sqlparse", "gunicorn", "packaging", "setproctitle", "setuptools")
