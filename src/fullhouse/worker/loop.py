@@ -366,6 +366,7 @@ class Loop:
     def _on_expired(self, channel: Channel) -> None:
         """A client was too slow: 408 where an answer is still possible, and the end of the connection."""
         if channel.lingering or channel.unsent is not None:
+            self._log.debug("Closing a connection: ip=%s reads too slowly", _host(channel.peer))
             self._close(channel)
         elif channel.http.in_request:
             self._refuse(channel, HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")

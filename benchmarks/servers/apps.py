@@ -1,0 +1,69 @@
+"""What the servers run: bare WSGI callables, and a Django project in one file."""
+
+MEGABYTE = b"x" * (1 << 20)
+PLAIN = ("Content-Type", "text/plain")
+
+
+def _answer(start_response, body):
+    start_response("200 OK", [PLAIN, ("Content-Length", str(len(body)))])
+    return [body]
+
+
+def bare(environ, start_response):
+    return _answer(start_response, b"Hello, world!")
+
+
+def large(environ, start_response):
+    return _answer(start_response, MEGABYTE)
+
+
+def upload(environ, start_response):
+    length, stream = int(environ.get("CONTENT_LENGTH") or 0), environ["wsgi.input"]
+    while length > 0 and (piece := stream.read(min(length, 65536))):
+        length -= len(piece)
+    return _answer(start_response, b"taken")
+
+
+def _django():
+    from django.conf import settings
+
+    settings.configure(
+        SECRET_KEY="benchmark",
+        ALLOWED_HOSTS=["*"],
+        ROOT_URLCONF=__name__,
+        MIDDLEWARE=[
+            "django.middleware.security.SecurityMiddleware",
+            "django.middleware.common.CommonMiddleware",
+        ],
+        LOGGING_CONFIG=None,
+    )
+    from django.core.wsgi import get_wsgi_application
+
+    return get_wsgi_application()
+
+
+def _hello(request):
+    from django.http import HttpResponse
+
+    return HttpResponse("Hello, world!")
+
+
+def _urls():
+    from django.urls import path
+
+    return [path("", _hello)]
+
+
+class _Lazy:
+    """The Django application, made when it is first asked for, so that bare servers never import Django."""
+
+    application = None
+
+    def __call__(self, environ, start_response):
+        if self.application is None:
+            _Lazy.application = _django()
+            globals()["urlpatterns"] = _urls()
+        return self.application(environ, start_response)
+
+
+hello = _Lazy()

@@ -1,0 +1,97 @@
+"""The clients: wrk at full speed, requests at a fixed rate, and clients that are slow or idle."""
+
+import re
+import resource
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+UPLOAD_SCRIPT = 'wrk.method = "POST"\nwrk.body = string.rep("x", 1048576)\n'
+REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def requests_per_second(port: int, seconds: int, clients: int, script: Path | None = None) -> float:
+    """What wrk reaches with `clients` connections. Answers other than 2xx count for nothing."""
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}", f"http://127.0.0.1:{port}/"]
+    if script:
+        command += ["-s", str(script)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1])
+    failed = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
+    return rate - (int(failed[1]) / seconds if failed else 0.0)
+
+
+def latencies_s(port: int, rate: float, seconds: int, clients: int = 8) -> list[float]:
+    """Latencies at `rate` requests/s, counted from the moment each request should have been sent."""
+    found: list[float] = []
+    start = time.monotonic() + 0.1
+
+    def client(number: int) -> None:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for index in range(number, int(rate * seconds), clients):
+                due = start + index / rate
+                time.sleep(max(0.0, due - time.monotonic()))
+                sock.sendall(REQUEST)
+                sock.recv(4096)
+                found.append(time.monotonic() - due)
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sorted(found)
+
+
+SLOW = {
+    "headers": b"GET / HTTP/1.1\r\nHost: a\r\nX-Slow:",
+    "bodies": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" + b"x" * 1000,
+    "readers": REQUEST,
+    "idle": REQUEST,
+}
+
+
+@contextmanager
+def attached(port: int, kind: str, count: int) -> Iterator[None]:
+    """Keep `count` connections that are slow in one way, a byte per second each at most, or idle."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, count + 1000)), hard))
+    clients, stop = [], threading.Event()
+    try:
+        for _ in range(count):
+            client = socket.socket()
+            if kind == "readers":
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.settimeout(20)
+            client.connect(("127.0.0.1", port))
+            client.sendall(SLOW[kind])
+            if kind == "idle":
+                client.recv(4096)
+            clients.append(client)
+        trickle = threading.Thread(target=_trickle, args=(clients, kind, stop))
+        trickle.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            trickle.join()
+    finally:
+        for client in clients:
+            client.close()
+
+
+def _trickle(clients: list[socket.socket], kind: str, stop: threading.Event) -> None:
+    while kind != "idle" and not stop.wait(1.0):
+        for client in clients:
+            try:
+                if kind == "readers":
+                    client.recv(1)
+                else:
+                    client.send(b"x")
+            except OSError:  # the server has cut it
+                continue

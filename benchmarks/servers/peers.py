@@ -1,0 +1,151 @@
+"""The servers that are compared: how each is started with the same workers and threads."""
+
+import json
+import os
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SOURCE = HERE.parent.parent / "src"
+CONNECTIONS = 6000
+
+
+@dataclass(frozen=True)
+class Load:
+    """What every server is given alike."""
+
+    workers: int
+    threads: int
+    access_log: Path | None = None
+
+
+def _gunicorn(venv, port, app, load, *extra):
+    command = [
+        *(venv / "bin/gunicorn", "-b", f"127.0.0.1:{port}", "-w", load.workers, "--threads", load.threads),
+        *("--worker-connections", CONNECTIONS, "--keep-alive", 75, "--backlog", 4096, "--no-control-socket"),
+        *("--log-level", "warning", *extra),
+    ]
+    if load.access_log:
+        command += ["--access-logfile", load.access_log]
+    return [*command, f"apps:{app}"]
+
+
+def fullhouse(venv, port, app, load):
+    return _gunicorn(venv, port, app, load, "-k", "fullhouse.worker.Worker")
+
+
+def gthread(venv, port, app, load):
+    return _gunicorn(venv, port, app, load, "-k", "gthread", "--http-parser", "python")
+
+
+def gthread_h1c(venv, port, app, load):
+    return _gunicorn(venv, port, app, load, "-k", "gthread", "--http-parser", "fast")
+
+
+def granian(venv, port, app, load):
+    command = [
+        *(venv / "bin/granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", port),
+        *("--workers", load.workers, "--blocking-threads", load.threads, "--no-ws", "--http", "1"),
+        *("--backlog", 4096, "--log-level", "warning"),
+    ]
+    if load.access_log:
+        command += ["--access-log", "--log-config", _granian_log(load.access_log)]
+    return [*command, f"apps:{app}"]
+
+
+def _granian_log(path: Path) -> Path:
+    """Granian's access log, to a file as that of the others."""
+    config = path.with_suffix(".json")
+    handler = {"class": "logging.FileHandler", "filename": str(path)}
+    logger = {"handlers": ["access"], "level": "INFO", "propagate": False}
+    settings = {"version": 1, "handlers": {"access": handler}, "loggers": {"granian.access": logger}}
+    config.write_text(json.dumps(settings))
+    return config
+
+
+def uwsgi(venv, port, app, load):
+    command = [
+        *(venv / "bin/uwsgi", "--http11-socket", f"127.0.0.1:{port}", "--master", "--die-on-term"),
+        *("--processes", load.workers, "--threads", load.threads, "--module", f"apps:{app}"),
+        *("--listen", 4096, "--so-keepalive", "--http-keepalive", "--add-header", "Connection: Keep-Alive"),
+    ]
+    return [*command, *(("--logto", load.access_log) if load.access_log else ("--disable-logging",))]
+
+
+def waitress(venv, port, app, load):
+    """One process only: waitress has no workers. Its access log is left out, since it has none either."""
+    return [
+        *(venv / "bin/waitress-serve", f"--listen=127.0.0.1:{port}", f"--threads={load.threads}"),
+        *(f"--connection-limit={CONNECTIONS}", "--backlog=4096", f"apps:{app}"),
+    ]
+
+
+PEERS = {
+    "fullhouse": fullhouse,
+    "gthread": gthread,
+    "gthread+h1c": gthread_h1c,
+    "granian": granian,
+    "uwsgi": uwsgi,
+    "waitress": waitress,
+}
+
+
+@dataclass(frozen=True)
+class Server:
+    name: str
+    port: int
+    process: subprocess.Popen
+
+    def memory_bytes(self) -> int:
+        """Resident memory of the process and all below it."""
+        family, total = [self.process.pid], 0
+        while family:
+            pid = family.pop()
+            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                family += [int(child) for child in (task / "children").read_text().split()]
+        return total
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@contextmanager
+def running(name: str, venv: Path, app: str, load: Load):
+    """Start a peer, wait until it answers, and end it."""
+    port = free_port()
+    command = [str(part) for part in PEERS[name](venv, port, app, load)]
+    environment = os.environ | {"PYTHONPATH": f"{HERE}:{SOURCE}", "PYTHONDONTWRITEBYTECODE": "1"}
+    process = subprocess.Popen(
+        command, env=environment, cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        _wait_answer(name, port, process)
+        yield Server(name, port, process)
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_answer(name: str, port: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+                client.sendall(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n")
+                if client.recv(12).startswith(b"HTTP/1."):
+                    return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{name} does not answer; exit code {process.poll()}") from None
+            time.sleep(0.1)

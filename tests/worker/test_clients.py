@@ -1,0 +1,109 @@
+"""Clients that others wrote: nginx as a proxy, http.client, urllib, wrk; and a short soak."""
+
+import http.client
+import re
+import subprocess
+import sys
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from serving import gunicorn, wait_until
+
+ROOT = Path(__file__).parent.parent.parent
+
+NGINX = """
+daemon off; pid {folder}/pid; error_log {folder}/error.log; worker_processes 1; user root;
+events {{ worker_connections 200; }}
+http {{
+  access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  upstream app {{ server 127.0.0.1:{upstream}; keepalive 8; }}
+  server {{
+    listen unix:{folder}/socket;
+    location / {{
+      proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_set_header X-Forwarded-Proto https; proxy_set_header Host $http_host;
+      proxy_buffering {buffering}; proxy_request_buffering {buffering}; client_max_body_size 20m;
+    }}
+  }}
+}}
+"""
+
+
+@contextmanager
+def nginx(folder: Path, upstream: int, buffering: str):
+    config = folder / "nginx.conf"
+    config.write_text(NGINX.format(folder=folder, upstream=upstream, buffering=buffering))
+    process = subprocess.Popen(["nginx", "-c", str(config)], stderr=subprocess.DEVNULL)
+    try:
+        wait_until((folder / "socket").exists, "nginx")
+        yield folder / "socket"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def curl(socket: Path, *arguments: str) -> bytes:
+    command = ["curl", "-sS", "--fail", "--unix-socket", str(socket), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
+
+
+@pytest.mark.parametrize("buffering", ["on", "off"])
+def test_behind_nginx(tmp_path_factory, buffering):
+    folder = tmp_path_factory.mktemp("n")
+    with (
+        gunicorn(folder / "g", "apps:many", accesslog=str(folder / "access")) as server,
+        nginx(folder, server.address[1], buffering) as socket,
+    ):
+        upload = folder / "upload"
+        upload.write_bytes(b"x" * 3_000_000)
+        assert b'"wsgi.url_scheme": "https"' in curl(socket, "http://shop.example/a?b=c")
+        assert len(curl(socket, "http://a/large")) == 8 << 20
+        assert curl(socket, "http://a/generator") == b"one two"
+        assert len(curl(socket, "http://a/file")) == 100_000
+        assert b"x" * 3_000_000 in curl(socket, "-T", str(upload), "http://a/put")
+        assert b"x" * 3_000_000 in curl(
+            socket, "-H", "Transfer-Encoding: chunked", "-T", str(upload), "http://a/put"
+        )
+        assert curl(socket, "-I", "http://a/length").startswith(b"HTTP/1.1 200")
+        many = curl(socket, *(f"http://a/list?{n}" for n in range(50)))
+        assert many == b"two pieces" * 50
+        assert "502" not in (folder / "access").read_text()
+    assert "upstream" not in (folder / "error.log").read_text().replace("buffered to a temporary file", "")
+
+
+def test_http_client_and_urllib(tmp_path):
+    with gunicorn(tmp_path, "apps:many") as server:
+        client = http.client.HTTPConnection(*server.address, timeout=20)
+        for path, body in (("/generator", b"one two"), ("/list", b"two pieces"), ("/204", b"")):
+            client.request("GET", path)
+            response = client.getresponse()
+            assert response.read() == body
+        client.request("POST", "/post", body=iter([b"a", b"b"]), encode_chunked=True)
+        assert b'"body": "' in client.getresponse().read()
+        client.request("HEAD", "/length")
+        assert client.getresponse().headers["Content-Length"] == "2"
+        client.close()
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.address[1]}/length", timeout=20) as response:
+            assert response.read() == b"ok"
+
+
+def test_wrk_gets_an_answer_to_every_request(tmp_path):
+    with gunicorn(tmp_path, "apps:many", threads=8) as server:
+        url = f"http://127.0.0.1:{server.address[1]}/list"
+        run = subprocess.run(
+            ["wrk", "-t1", "-c50", "-d1", url], capture_output=True, text=True, check=True, timeout=30
+        )
+    assert "Socket errors" not in run.stdout
+    assert "Non-2xx" not in run.stdout
+    assert int(re.search(r"(\d+) requests in", run.stdout)[1]) > 0
+
+
+def test_a_short_soak_leaks_nothing():
+    """Memory has not settled after seconds: only a run of minutes can tell more of it."""
+    arguments = ["--minutes", "0.2", "--seed", "1", "--growth", "100"]
+    command = [sys.executable, "-m", "benchmarks.soak", *arguments]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stdout + run.stderr
