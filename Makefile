@@ -9,7 +9,7 @@ VENV := .venv/$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info
 BIN := $(VENV)/bin
 SITE := FULLHOUSE_DEMO_FOLDER=build/demo $(BIN)/python -m fullhouse.demo --bind 127.0.0.1:$(PORT)
 
-.PHONY: help demo test check lock docs clean
+.PHONY: help demo test check lock docs bench-connections clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -42,6 +42,9 @@ $(VENV)/demo-%: requirements/test.txt pyproject.toml
 $(VENV)/test: requirements/test.txt pyproject.toml
 	@$(PYTHON) tools/environment.py $(VENV) --for test
 	@touch $@
+
+bench-connections: $(VENV)/test
+	$(BIN)/python -m benchmarks.connections
 
 lock:
 	$(PYTHON) -m uv pip compile --universal --python-version 3.11 --generate-hashes --upgrade --quiet --no-header \

@@ -1,4 +1,4 @@
-# ruff: noqa: T201 (a benchmark talks to a terminal)
+
 """What borrowing and returning a clean connection costs, in one thread and while others do the same.
 
 Run: PYTHONPATH=src python benchmarks/pool_checkout.py

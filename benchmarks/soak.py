@@ -64,9 +64,7 @@ def upload(client: socket.socket, source: random.Random) -> None:
 
 
 def download(client: socket.socket, source: random.Random) -> None:
-    client.sendall(
-        source.choice([b"GET /large", b"GET /file", b"GET /stream", b"GET /raise"]) + b" HTTP/1.0\r\n\r\n"
-    )
+    client.sendall(source.choice([b"GET /large", b"GET /file", b"GET /stream", b"GET /raise"]) + b" HTTP/1.0\r\n\r\n")
     for _ in range(source.randint(0, 10)):
         client.recv(source.choice([10, 100_000]))
 
@@ -78,9 +76,7 @@ def drip(client: socket.socket, source: random.Random) -> None:
 
 
 def broken(client: socket.socket, source: random.Random) -> None:
-    raw = bytearray(
-        GET % (1, b"x") + b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
-    )
+    raw = bytearray(GET % (1, b"x") + b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
     for _ in range(source.randint(1, 4)):
         raw[source.randrange(len(raw))] = source.randrange(256)
     client.sendall(raw)

@@ -76,16 +76,10 @@ ROWS = {
     "large": Row("1 MB response, 8 clients", "large", _rate(8)),
     "upload": Row("1 MB upload, 8 clients", "upload", _rate(8, clients.UPLOAD_SCRIPT)),
     "slow-bodies": Row("rate kept with 500 slow bodies", "hello", _kept_rate("bodies", 500), absolute=True),
-    "slow-headers": Row(
-        "rate kept with 500 slow headers", "hello", _kept_rate("headers", 500), absolute=True
-    ),
-    "slow-readers": Row(
-        "rate kept with 500 slow readers", "large", _kept_rate("readers", 500), absolute=True
-    ),
+    "slow-headers": Row("rate kept with 500 slow headers", "hello", _kept_rate("headers", 500), absolute=True),
+    "slow-readers": Row("rate kept with 500 slow readers", "large", _kept_rate("readers", 500), absolute=True),
     "idle": Row("rate kept with 5,000 idle connections", "hello", _kept_rate("idle", 5000), absolute=True),
-    "idle-memory": Row(
-        "KB per idle connection", "hello", _memory_per_idle, absolute=True, lower_is_better=True
-    ),
+    "idle-memory": Row("KB per idle connection", "hello", _memory_per_idle, absolute=True, lower_is_better=True),
     "p99": Row("p99 in ms at 800 requests/s", "hello", _p99_ms, absolute=True, lower_is_better=True),
 }
 
@@ -136,9 +130,7 @@ def main() -> None:
     venv = settings.venv.resolve()
     prepare(venv)
     for row in (ROWS[key] for key in settings.rows.split(",")):
-        names = [
-            n for n in PEERS if n in ("fullhouse", *settings.peers.split(",")) and n not in row.leave_out
-        ]
+        names = [n for n in PEERS if n in ("fullhouse", *settings.peers.split(",")) and n not in row.leave_out]
         show(row, [measure_round(row, names, venv, settings) for _ in range(settings.rounds)])
 
 

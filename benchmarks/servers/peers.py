@@ -122,9 +122,7 @@ def running(name: str, venv: Path, app: str, load: Load):
     port = free_port()
     command = [str(part) for part in PEERS[name](venv, port, app, load)]
     environment = os.environ | {"PYTHONPATH": f"{HERE}:{SOURCE}", "PYTHONDONTWRITEBYTECODE": "1"}
-    process = subprocess.Popen(
-        command, env=environment, cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(command, env=environment, cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_answer(name, port, process)
         yield Server(name, port, process)
