@@ -17,13 +17,14 @@ MAX_HEADER_FIELDS = 32768
 DEFAULT_HEADER_FIELD_SIZE = 8190
 
 # Settings of gunicorn that would make the parser lenient, or speak another protocol: what each must be here.
-_UNSUPPORTED = {
+_UNSUPPORTED: dict[str, Any] = {
     "permit_obsolete_folding": False,
     "strip_header_spaces": False,
     "casefold_http_method": False,
     "permit_unconventional_http_method": False,
     "permit_unconventional_http_version": False,
     "protocol": "http",
+    "http_protocols": ["h1"],
 }
 
 
