@@ -1,6 +1,7 @@
 """The body of a request: where it is kept, and where on the connection it ends."""
 
 import io
+import shutil
 import tempfile
 from typing import BinaryIO, Protocol, cast
 
@@ -9,6 +10,7 @@ import httptools
 from fullhouse.worker.refusal import bad_request
 
 HEAD_END = b"\r\n\r\n"
+Data = bytes | memoryview
 _CHUNKED_HEAD = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -23,32 +25,26 @@ class BodyStore:
     def __init__(self, memory_bytes: int) -> None:
         self.size = 0
         self._memory_bytes = memory_bytes
-        self._pieces: list[bytes] = []
-        self._file: BinaryIO | None = None
+        self._in_memory = True
+        self._kept: BinaryIO = io.BytesIO()
 
-    def write(self, piece: bytes) -> None:
+    def write(self, piece: Data) -> None:
         self.size += len(piece)
-        if self._file is not None:
-            self._file.write(piece)
-            return
-        self._pieces.append(piece)
-        if self.size > self._memory_bytes:
-            self._file = temporary_file()
-            self._file.writelines(self._pieces)
-            self._pieces.clear()
+        if self._in_memory and self.size > self._memory_bytes:
+            memory, self._kept = self._kept, temporary_file()
+            memory.seek(0)
+            shutil.copyfileobj(memory, self._kept)
+            self._in_memory = False
+        self._kept.write(piece)
 
     def finish(self) -> BinaryIO:
         """The whole body as a file, positioned at its start. The caller closes it."""
-        if self._file is None:
-            return io.BytesIO(b"".join(self._pieces))
-        self._file.seek(0)
-        return self._file
+        self._kept.seek(0)
+        return self._kept
 
     def discard(self) -> None:
         """Drop what was kept, for a request that will never be complete."""
-        self._pieces.clear()
-        if self._file is not None:
-            self._file.close()
+        self._kept.close()
 
 
 class Framing(Protocol):
@@ -58,7 +54,7 @@ class Framing(Protocol):
     complete: bool
     trailers: list[tuple[bytes, bytes]]
 
-    def feed(self, data: bytes) -> int: ...
+    def feed(self, data: Data) -> int: ...
 
 
 class LengthFraming:
@@ -70,7 +66,7 @@ class LengthFraming:
         self.trailers: list[tuple[bytes, bytes]] = []
         self._missing = length
 
-    def feed(self, data: bytes) -> int:
+    def feed(self, data: Data) -> int:
         piece = data if len(data) <= self._missing else data[: self._missing]
         self.store.write(piece)
         self._missing -= len(piece)
@@ -107,8 +103,8 @@ class ChunkedFraming:
     def on_message_complete(self) -> None:
         self.complete = True
 
-    def feed(self, data: bytes) -> int:
-        window, offset = self._edge + data, len(self._edge)
+    def feed(self, data: Data) -> int:
+        window, offset = b"".join((self._edge, data)), len(self._edge)
         view = memoryview(data)
         used, search = 0, 0
         while used < len(data) and not self.complete:

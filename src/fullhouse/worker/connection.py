@@ -7,7 +7,7 @@ the next one, so nothing is ever read ahead of a response that may end the conne
 from http import HTTPStatus
 from typing import Any
 
-from fullhouse.worker.body import HEAD_END, BodyStore, ChunkedFraming, Framing, LengthFraming
+from fullhouse.worker.body import HEAD_END, BodyStore, ChunkedFraming, Data, Framing, LengthFraming
 from fullhouse.worker.head import HeadParser, line_too_long, parse_head, parse_trailers
 from fullhouse.worker.options import HttpRules
 from fullhouse.worker.proxy_protocol import parse_proxy_header
@@ -64,7 +64,7 @@ class HttpConnection:
         """How much of a body has come, or None if none is being read."""
         return None if self._framing is None else self._framing.store.size
 
-    def feed(self, data: bytes) -> Request | None:
+    def feed(self, data: Data) -> Request | None:
         """Take bytes, none if only those kept from before shall be looked at; the next request once complete.
 
         Raises RefusedError if the bytes are not a request that may be served.
@@ -72,7 +72,7 @@ class HttpConnection:
         if self.closing:
             return None
         try:
-            return self._feed_body(data) if self._framing is not None else self._feed_head(data)
+            return self._feed_body(data) if self._framing is not None else self._feed_head(bytes(data))
         except RefusedError:
             self.discard()
             raise
@@ -160,7 +160,7 @@ class HttpConnection:
             self._framing = LengthFraming(request.content_length, store)
         return None
 
-    def _feed_body(self, data: bytes) -> Request | None:
+    def _feed_body(self, data: Data) -> Request | None:
         framing, request = self._framing, self._request
         assert framing is not None and request is not None  # noqa: S101, PT018 - feed() has looked
         used = framing.feed(data)

@@ -19,6 +19,7 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 from fullhouse.worker.accept_delay import accept_delay_s
+from fullhouse.worker.body import Data
 from fullhouse.worker.channel import Channel
 from fullhouse.worker.connection import HttpConnection
 from fullhouse.worker.head import HeadParser
@@ -98,6 +99,7 @@ class Loop:
         self._wrap_tls = wrap_tls
         self._max_kept = options.worker_connections - sink.threads
         self._parser = HeadParser()
+        self._body_buffer = memoryview(bytearray(_RECV_BODY_BYTES))  # used by one _read at a time
         self._channels: dict[int, Channel] = {}
         self._returned: deque[Channel] = deque()
         self._batch: list[tuple[Channel, Request]] = []
@@ -286,9 +288,12 @@ class Loop:
             self._feed(channel, b"")
 
     def _read(self, channel: Channel) -> None:
-        http = channel.http
+        data: Data
         try:
-            data = channel.sock.recv(_RECV_BYTES if http.body_bytes is None else _RECV_BODY_BYTES)
+            if channel.http.body_bytes is None:
+                data = channel.sock.recv(_RECV_BYTES)
+            else:
+                data = self._body_buffer[: channel.sock.recv_into(self._body_buffer)]
         except BlockingIOError:
             return
         except OSError as error:
@@ -299,7 +304,7 @@ class Loop:
         elif not channel.lingering:
             self._feed(channel, data)
 
-    def _feed(self, channel: Channel, data: bytes) -> None:
+    def _feed(self, channel: Channel, data: Data) -> None:
         http = channel.http
         try:
             request = http.feed(data)

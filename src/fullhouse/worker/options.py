@@ -17,13 +17,14 @@ MAX_HEADER_FIELDS = 32768
 DEFAULT_HEADER_FIELD_SIZE = 8190
 
 # Settings of gunicorn that would make the parser lenient, or speak another protocol: what each must be here.
-_UNSUPPORTED = {
+_UNSUPPORTED: dict[str, Any] = {
     "permit_obsolete_folding": False,
     "strip_header_spaces": False,
     "casefold_http_method": False,
     "permit_unconventional_http_method": False,
     "permit_unconventional_http_version": False,
     "protocol": "http",
+    "http_protocols": ["h1"],
 }
 
 
@@ -83,6 +84,7 @@ class Options:
     unsent_memory_bytes: int = 1024 * 1024  # the unsent rest of a response that is longer goes to one
     freeze_gc: bool = True  # gc.freeze() and rarer collections once the application is loaded
     gc_threshold: tuple[int, int, int] = (10_000, 20, 20)
+    switch_interval_s: float = 0.001  # how long the loop waits for a thread that computes (Python's is 0.005)
     # from gunicorn's settings
     worker_connections: int = 1000
     keepalive_s: float = 2.0

@@ -20,6 +20,7 @@ from fullhouse.worker.request import Request
 
 Job = tuple[Channel, Request]
 Handler = Callable[[Channel, Request], None]
+_LONGEST_BATCH_S = 0.001  # how long a response may wait for those that are made after it
 
 
 class _Counter:
@@ -111,6 +112,7 @@ class Threads:
                 self._looker = None
 
     def _run_jobs(self, counter: _Counter) -> None:
+        told_loop = time.monotonic()
         while self._jobs:
             try:
                 channel, request = self._jobs.popleft()
@@ -120,3 +122,6 @@ class Threads:
             self._handle(channel, request)
             self._looker = counter
             counter.finished += 1
+            if time.monotonic() - told_loop > _LONGEST_BATCH_S:
+                self._wake_loop()
+                told_loop = time.monotonic()

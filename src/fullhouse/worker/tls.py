@@ -31,6 +31,12 @@ class TlsSocket:
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise BlockingIOError from None
 
+    def recv_into(self, buffer: memoryview) -> int:
+        try:
+            return self._tls.recv_into(buffer)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+
     def send(self, data: bytes | memoryview, flags: int = 0) -> int:
         """Like socket.send. One record at a time: OpenSSL wants to be asked again for what it could not send.
 

@@ -6,6 +6,7 @@ The main thread runs the loop; signal handlers run in it too, and wake it throug
 import gc
 import os
 import socket
+import sys
 import time
 from typing import Any, ClassVar
 
@@ -48,6 +49,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             gc.collect()
             gc.freeze()
             gc.set_threshold(*self.options.gc_threshold)
+        sys.setswitchinterval(self.options.switch_interval_s)
 
     def run(self) -> None:
         """Serve until told to stop, then until what was begun is finished, at most graceful_timeout."""
