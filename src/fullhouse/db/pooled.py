@@ -57,6 +57,7 @@ class Pooled(_Wrapper):
     def _start_afresh(self) -> None:
         """The logical state of a connection that nobody has used yet."""
         self.autocommit = self.settings_dict["AUTOCOMMIT"]
+        self.needs_rollback = False
         self.closed_in_transaction = False
         self.errors_occurred = False
         self._begin_due = not self.autocommit
@@ -188,6 +189,7 @@ class Pooled(_Wrapper):
         dirty = self._pinned or (not broken and self._left_dirty())
         self.connection = None
         self._transaction_open = self._pinned = self._broken = self.errors_occurred = False
+        self._begin_due = not self.autocommit
         lender.checkin(lease, dirty=dirty, broken=broken)
 
     def _return_if_done(self) -> None:
@@ -220,10 +222,13 @@ class Pooled(_Wrapper):
 
     def close_if_unusable_or_obsolete(self) -> None:
         """Called by Django at the start and the end of each request: the end of the lease, except in session mode."""
-        if self.in_atomic_block or self.autocommit != self.settings_dict["AUTOCOMMIT"]:
+        if self.pool_settings.mode != "session" or not self._may_keep_lease():
             self.close()
-        elif self.pool_settings.mode != "session" or self._broken:
-            self._give_back()
+
+    def _may_keep_lease(self) -> bool:
+        if self.in_atomic_block or self._broken or self.autocommit != self.settings_dict["AUTOCOMMIT"]:
+            return False
+        return self._lease is None or self._lender is None or not self._lender.has_expired(self._lease)
 
     def is_usable(self) -> bool:
         return self.connection is not None and super().is_usable()
@@ -310,6 +315,7 @@ class Pooled(_Wrapper):
             with self._noting_failure(), self.wrap_database_errors:
                 self._end_by_autocommit()
         self._transaction_open = False
+        self.autocommit = True
         self._return_if_done()
 
     def _send_due(self) -> None:

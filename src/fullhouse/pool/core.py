@@ -93,6 +93,10 @@ class Pool(Generic[C]):
         if errands:
             self._run(errands)
 
+    def has_expired(self, lease: Lease[C]) -> bool:
+        """Whether a connection that is kept long has reached its greatest age, and should come back."""
+        return self._clock() >= lease.session.expires_at
+
     def close(self) -> None:
         """Lend no more, send waiters away with PoolClosed, and close: what is lent at its check-in.
 
