@@ -1,4 +1,3 @@
-
 """What borrowing and returning a clean connection costs, in one thread and while others do the same.
 
 Run: PYTHONPATH=src python benchmarks/pool_checkout.py

@@ -49,8 +49,12 @@ def environment_of(contender: Contender, server: PrivateServer) -> dict[str, str
     """What the site's settings read."""
     database = {
         "ENGINE": contender.engines[server.engine],
-        "HOST": server.host, "PORT": server.port, "USER": server.user, "PASSWORD": server.password,
-        "NAME": server.database, **contender.database,
+        "HOST": server.host,
+        "PORT": server.port,
+        "USER": server.user,
+        "PASSWORD": server.password,
+        "NAME": server.database,
+        **contender.database,
     }
     plan = {"workers": contender.workers, "threads": contender.threads, "worker_class": "gthread"}
     return os.environ | {

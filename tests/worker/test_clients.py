@@ -64,9 +64,7 @@ def test_behind_nginx(tmp_path_factory, buffering):
         assert curl(socket, "http://a/generator") == b"one two"
         assert len(curl(socket, "http://a/file")) == 100_000
         assert b"x" * 3_000_000 in curl(socket, "-T", str(upload), "http://a/put")
-        assert b"x" * 3_000_000 in curl(
-            socket, "-H", "Transfer-Encoding: chunked", "-T", str(upload), "http://a/put"
-        )
+        assert b"x" * 3_000_000 in curl(socket, "-H", "Transfer-Encoding: chunked", "-T", str(upload), "http://a/put")
         assert curl(socket, "-I", "http://a/length").startswith(b"HTTP/1.1 200")
         many = curl(socket, *(f"http://a/list?{n}" for n in range(50)))
         assert many == b"two pieces" * 50
@@ -93,9 +91,7 @@ def test_http_client_and_urllib(tmp_path):
 def test_wrk_gets_an_answer_to_every_request(tmp_path):
     with gunicorn(tmp_path, "apps:many", threads=8) as server:
         url = f"http://127.0.0.1:{server.address[1]}/list"
-        run = subprocess.run(
-            ["wrk", "-t1", "-c50", "-d1", url], capture_output=True, text=True, check=True, timeout=30
-        )
+        run = subprocess.run(["wrk", "-t1", "-c50", "-d1", url], capture_output=True, text=True, check=True, timeout=30)
     assert "Socket errors" not in run.stdout
     assert "Non-2xx" not in run.stdout
     assert int(re.search(r"(\d+) requests in", run.stdout)[1]) > 0

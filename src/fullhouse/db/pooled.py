@@ -9,7 +9,7 @@ first cursor sends them. A statement that changes the session pins the lease unt
 connection is reset before anyone else gets it.
 
 Django's internals that this relies on, each covered by tests/integration/test_django_internals.py: `connect`,
-`ensure_connection`, `_cursor`, `_set_autocommit`, `_savepoint*`, `_commit`, `_rollback`, `_close`, and the fields
+`ensure_connection`, `create_cursor`, `_set_autocommit`, `_savepoint*`, `_commit`, `_rollback`, `_close`, and the fields
 `in_atomic_block`, `closed_in_transaction`, `autocommit`, `errors_occurred`.
 """
 
@@ -155,7 +155,9 @@ class Pooled(_Wrapper):
     def ensure_connection(self) -> None:
         if self._changing_autocommit:
             return  # autocommit is a note here, until there is a statement
-        if self._lease is not None and self._lease.ended:
+        if self._lease is not None:
+            if not self._lease.ended:
+                return
             self._lose_lease()
         super().ensure_connection()
 
@@ -172,12 +174,13 @@ class Pooled(_Wrapper):
         lease, lender = self._lease, self._lender
         if lease is None or lender is None:
             return
-        for cursor in list(self._cursors):
-            with suppress(Exception):
-                cursor.close()
-        self._cursors.clear()
-        if self._lease is None:
-            return  # the last cursor has returned it
+        if self._cursors:
+            for cursor in list(self._cursors):
+                with suppress(Exception):
+                    cursor.close()
+            self._cursors.clear()
+            if self._lease is None:
+                return  # the last cursor has returned it
         if self._transaction_open and not self._broken:
             try:
                 self.connection.rollback()
@@ -222,8 +225,16 @@ class Pooled(_Wrapper):
 
     def close_if_unusable_or_obsolete(self) -> None:
         """Called by Django at the start and the end of each request: the end of the lease, except in session mode."""
+        if self.connection is None and self._is_fresh():
+            return
         if self.pool_settings.mode != "session" or not self._may_keep_lease():
             self.close()
+
+    def _is_fresh(self) -> bool:
+        """Whether nothing has happened that the next request could see."""
+        if self.in_atomic_block or self.closed_in_transaction or self.run_on_commit:
+            return False
+        return bool(self.autocommit == self.settings_dict["AUTOCOMMIT"])
 
     def _may_keep_lease(self) -> bool:
         if self.in_atomic_block or self._broken or self.autocommit != self.settings_dict["AUTOCOMMIT"]:
@@ -240,11 +251,10 @@ class Pooled(_Wrapper):
 
     # -- Cursors -------------------------------------------------------------------------------------------------
 
-    def _cursor(self, name: str | None = None) -> Any:
-        self.ensure_connection()
+    def create_cursor(self, name: str | None = None) -> Any:
         if self._begin_due:
             self._send_due()  # before the cursor exists: a server-side one depends on it
-        return super()._cursor(name)
+        return super().create_cursor(name)
 
     def make_cursor(self, cursor: Any) -> Any:
         return PooledCursor(cursor, self)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fullhouse.db.pooled import Pooled
 
 _lock = threading.Lock()
-_pools: dict[tuple[str, ...], tuple[Pool[Any], HostSlots]] = {}
+_pools: dict[tuple[Any, ...], tuple[Pool[Any], HostSlots]] = {}
 
 
 def pool_of(wrapper: "Pooled") -> Pool[Any]:
@@ -49,10 +49,10 @@ def _close_all() -> None:
         pool.close()
 
 
-def _key(wrapper: "Pooled") -> tuple[str, ...]:
+def _key(wrapper: "Pooled") -> tuple[Any, ...]:
     """Test runners change NAME in place: another database is another pool."""
     settings = wrapper.settings_dict
-    return (wrapper.alias, *(str(settings[name]) for name in ("ENGINE", "NAME", "USER", "HOST", "PORT")))
+    return wrapper.alias, settings["ENGINE"], settings["NAME"], settings["USER"], settings["HOST"], settings["PORT"]
 
 
 def _make_pool(wrapper: "Pooled") -> tuple[Pool[Any], HostSlots]:
