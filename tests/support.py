@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -98,25 +99,28 @@ class Site:
     def command(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """`fullhouse …` in the project's folder, run to its end; nothing of it may be left running."""
         with self.started("-m", "fullhouse", *words, **variables) as running:
-            out, err = running.process.communicate(timeout=DEADLINE_S)
+            out, _ = running.process.communicate(timeout=DEADLINE_S)
             assert group_of(running.process.pid) == [], "processes were left running"
-            return subprocess.CompletedProcess(words, running.process.returncode, out, err)
+            return subprocess.CompletedProcess(words, running.process.returncode, out, running.errors())
 
     @contextmanager
     def started(self, *words: str, **variables: str) -> Iterator["Running"]:
         """`python …` in the project's folder, in a session of its own that ends with the block."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-        with subprocess.Popen(
-            [sys.executable, *words],
-            cwd=self.folder,
-            env={**environment, **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        ) as process:
+        with (
+            tempfile.TemporaryFile("w+") as errors,  # a pipe would fill up and block who writes many
+            subprocess.Popen(
+                [sys.executable, *words],
+                cwd=self.folder,
+                env={**environment, **variables},
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+            ) as process,
+        ):
             try:
-                yield Running(process)
+                yield Running(process, errors)
             finally:
                 for pid in group_of(process.pid):
                     os.kill(pid, signal.SIGKILL)
@@ -139,8 +143,9 @@ def group_of(group: int) -> list[int]:
 class Running:
     """A server under test: its banner, its processes, its pages."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], errors: IO[str]) -> None:
         self.process = process
+        self._errors = errors
         self.banner: list[str] = []
 
     def read_banner(self) -> None:
@@ -162,9 +167,9 @@ class Running:
         return int(self.row("address").rstrip("/").rpartition(":")[2])
 
     def errors(self) -> str:
-        """All of standard error, once the process has ended."""
-        err: IO[str] = self.process.stderr  # type: ignore[assignment]
-        return err.read()
+        """All that was written to standard error so far."""
+        self._errors.seek(0)
+        return self._errors.read()
 
     def end(self, signum: int = signal.SIGINT) -> int:
         """End it as a terminal does, with a signal to the whole group, and return its exit code."""

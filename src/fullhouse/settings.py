@@ -297,7 +297,9 @@ class Settings:
         "Replace a worker after so many requests, give or take 5 %; 0: never.",
         "max_requests",
     )
-    reload: bool = _option(SWITCH, False, SERVING, "Reload when code changes. For development.", "reload")
+    reload: bool = _option(
+        SWITCH, False, SERVING, "Reload when code changes, except that of the settings. For development.", "reload"
+    )
 
     access_log: str | None = _option(
         PATH,

@@ -242,7 +242,8 @@ def test_manage_py_passes_errors_on(site: Site, command: str) -> None:
     site.append("settings", "INSTALLED_APPS += ['fullhouse']\nFULLHOUSE = {'worker': 3}\n")
     words = ["manage.py", "serve", *(["--plan"] if command == "plan" else [])]
     with site.started(*words) as running:
-        out, err = running.process.communicate(timeout=60)
+        out, _ = running.process.communicate(timeout=60)
+        err = running.errors()
     assert (running.process.returncode, out) == (2, "")
     assert "FULLHOUSE in mysite.settings: there is no option 'worker'. Did you mean workers?" in err
     assert len(err.splitlines()) == 1
