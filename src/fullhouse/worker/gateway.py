@@ -71,8 +71,8 @@ class Gateway:
             self._log.exception("Error handling request %s %s", request.method, request.uri)
             self._answer_error(channel, response)
         channel.must_close = response.must_close
-        self._finish(request, environ, response)
         self._give_back(channel)
+        self._finish(request, environ, response)
 
     def _run(self, environ: Environ, response: Response) -> None:
         result = self._application(environ, response.start_response)

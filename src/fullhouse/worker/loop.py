@@ -143,14 +143,14 @@ class Loop:
         self._sink.wake_for_waiting()
         while self._returned:
             self._end_request(self._returned.popleft())
+        if self._now >= self._next_sweep:
+            self._next_sweep = self._now + _SWEEP_INTERVAL_S
+            self._sweep()
+            self._tick()
         if self._batch:
             self._sink.put(self._batch)
             self._batch.clear()
         self._flush_log()
-        if self._now >= self._next_sweep:
-            self._next_sweep = self._now + _SWEEP_INTERVAL_S
-            self._sweep(self._now)
-            self._tick()
 
     def _poll_timeout_s(self, now: float) -> float:
         wake_at = self._next_sweep
@@ -363,8 +363,8 @@ class Loop:
 
     # timeouts
 
-    def _sweep(self, now: float) -> None:
-        expired = [c for c in self._channels.values() if c.deadline <= now and not c.busy]
+    def _sweep(self) -> None:
+        expired = [c for c in self._channels.values() if c.deadline <= self._now and not c.busy]
         for channel in expired:
             self._on_expired(channel)
 
