@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from fullhouse.db.pooled import Pooled
 
 
-class _Tracked:
+class Tracked:
     """Mixed into Django's cursor wrappers. `db` is the database wrapper that made the cursor."""
 
     db: "Pooled"
@@ -62,9 +62,9 @@ class _Tracked:
                 self.close()
 
 
-class PooledCursor(_Tracked, CursorWrapper):
+class PooledCursor(Tracked, CursorWrapper):
     """Django's cursor wrapper, tracked."""
 
 
-class PooledDebugCursor(_Tracked, CursorDebugWrapper):
+class PooledDebugCursor(Tracked, CursorDebugWrapper):
     """Django's logging cursor wrapper, tracked."""

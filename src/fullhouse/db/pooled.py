@@ -5,7 +5,8 @@ What threads share is the pool behind `self.pool`.
 
 The life of a lease in `transaction` mode: the first cursor takes it; it goes back when the last cursor is closed and
 no transaction is open. `atomic` begins lazily: entering only notes that a BEGIN (and SAVEPOINTs) are due, and the
-first cursor sends them. A statement that changes the session pins the lease until the end of the request, and the
+first cursor sends them. The log of queries tells it as Django does, so that `assertNumQueries` counts the same:
+BEGIN where the block was entered, COMMIT where it was left, sent or not. A statement that changes the session pins the lease until the end of the request, and the
 connection is reset before anyone else gets it.
 
 Django's internals that this relies on, each covered by tests/integration/test_django_internals.py: `connect`,
@@ -14,11 +15,12 @@ Django's internals that this relies on, each covered by tests/integration/test_d
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from django.core.exceptions import ImproperlyConfigured
+from django.db.backends.utils import debug_transaction
 
 from fullhouse.db import errors, pools
 from fullhouse.db.cursors import PooledCursor, PooledDebugCursor
@@ -39,6 +41,7 @@ class Pooled(_Wrapper):
     """Mix in before a backend's DatabaseWrapper, which is named in `stock`."""
 
     stock: "type[_Wrapper]"
+    debug_cursor_class: type = PooledDebugCursor
     Database: Any
     _thread_ident: int
 
@@ -51,6 +54,8 @@ class Pooled(_Wrapper):
         self._returns_early = self.pool_settings.mode == "transaction"
         self._lease: Lease[Any] | None = None
         self._lender: Pool[Any] | None = None
+        self._keyed_settings: dict[str, Any] = {}
+        self._pool_key = ""
         self._cursors: WeakSet[Any] = WeakSet()
         self._start_afresh()
 
@@ -59,6 +64,8 @@ class Pooled(_Wrapper):
         self.autocommit = self.settings_dict["AUTOCOMMIT"]
         self.closed_in_transaction = False
         self.errors_occurred = False
+        self.needs_rollback = False
+        self.run_on_commit = []
         self._begin_due = not self.autocommit
         self._savepoints_due: list[str] = []
         self._transaction_open = False
@@ -130,6 +137,18 @@ class Pooled(_Wrapper):
     def close_pool(self) -> None:
         """Close the pool, as Django asks before it drops a test database."""
         pools.close_pool_of(self)
+
+    @property
+    def pool_key(self) -> str:
+        """What a connection is made from: wrappers that agree in it share a pool. Tests change settings in place.
+
+        Raises ImproperlyConfigured for settings that Django refuses to connect with.
+        """
+        if self._keyed_settings != self.settings_dict:
+            self.get_connection_params()
+            self._keyed_settings = {**self.settings_dict, "OPTIONS": {**self.settings_dict["OPTIONS"]}}
+            self._pool_key = repr((self.alias, unpooled_settings(self.settings_dict)))
+        return self._pool_key
 
     def connect(self) -> None:
         """Take a connection from the pool. Raises Django's OperationalError with the pool's evidence."""
@@ -223,6 +242,10 @@ class Pooled(_Wrapper):
         with self.cursor() as cursor:
             yield cursor
 
+    def _nodb_cursor(self) -> AbstractContextManager[Any]:
+        """For making and dropping test databases: on a connection of its own, which nobody uses again."""
+        return self.unpooled()._nodb_cursor()
+
     # -- Cursors -------------------------------------------------------------------------------------------------
 
     def _cursor(self, name: str | None = None) -> Any:
@@ -235,7 +258,7 @@ class Pooled(_Wrapper):
         return PooledCursor(cursor, self)
 
     def make_debug_cursor(self, cursor: Any) -> Any:
-        return PooledDebugCursor(cursor, self)
+        return self.debug_cursor_class(cursor, self)
 
     def cursor_opened(self, cursor: object) -> None:
         self._cursors.add(cursor)
@@ -297,38 +320,48 @@ class Pooled(_Wrapper):
         try:
             with self.wrap_database_errors:
                 self._begin()
+                for sid in savepoints:  # logged already
+                    with closing(self.create_cursor()) as cursor:
+                        cursor.execute(self.ops.savepoint_create_sql(sid))
         except BaseException as error:
             self.statement_failed(error)
             raise
-        for sid in savepoints:
-            super()._savepoint(sid)
 
     def _savepoint(self, sid: str) -> None:
         if self._begin_due:
-            self._savepoints_due.append(sid)
+            with debug_transaction(self, self.ops.savepoint_create_sql(sid)):
+                self._savepoints_due.append(sid)
         else:
             super()._savepoint(sid)
 
     def _savepoint_rollback(self, sid: str) -> None:
         if sid in self._savepoints_due:  # nothing has happened since: rolled back as it is
-            del self._savepoints_due[self._savepoints_due.index(sid) + 1 :]
+            with debug_transaction(self, self.ops.savepoint_rollback_sql(sid)):
+                del self._savepoints_due[self._savepoints_due.index(sid) + 1 :]
         else:
             super()._savepoint_rollback(sid)
 
     def _savepoint_commit(self, sid: str) -> None:
         if sid in self._savepoints_due:
-            del self._savepoints_due[self._savepoints_due.index(sid) :]
+            with debug_transaction(self, self.ops.savepoint_commit_sql(sid)):
+                del self._savepoints_due[self._savepoints_due.index(sid) :]
         else:
             super()._savepoint_commit(sid)
 
     def _commit(self) -> None:
         if self._transaction_open:
             super()._commit()
+        else:
+            with debug_transaction(self, "COMMIT"):
+                pass
         self._transaction_ended()
 
     def _rollback(self) -> None:
         if self._transaction_open:
             super()._rollback()
+        else:
+            with debug_transaction(self, "ROLLBACK"):
+                pass
         self._transaction_ended()
 
     def _transaction_ended(self) -> None:

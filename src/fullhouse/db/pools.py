@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from fullhouse.db.pooled import Pooled
 
 _lock = threading.Lock()
-_pools: dict[tuple[str, ...], Pool[Any]] = {}
+_pools: dict[str, Pool[Any]] = {}
 
 
 def pool_of(wrapper: "Pooled") -> Pool[Any]:
     """The pool of the wrapper's alias and settings. Raises ConfigurationError for a runtime folder that is not ours."""
-    key = _key(wrapper)
+    key = wrapper.pool_key
     pool = _pools.get(key)
     if pool is None:
         with _lock:
@@ -32,15 +32,9 @@ def pool_of(wrapper: "Pooled") -> Pool[Any]:
 def close_pool_of(wrapper: "Pooled") -> None:
     """Close and forget the pool; the next use makes a new one."""
     with _lock:
-        pool = _pools.pop(_key(wrapper), None)
+        pool = _pools.pop(wrapper.pool_key, None)
     if pool is not None:
         pool.close()
-
-
-def _key(wrapper: "Pooled") -> tuple[str, ...]:
-    """Test runners change NAME in place: another database is another pool."""
-    settings = wrapper.settings_dict
-    return (wrapper.alias, *(str(settings[name]) for name in ("ENGINE", "NAME", "USER", "HOST", "PORT")))
 
 
 def _make_pool(wrapper: "Pooled") -> Pool[Any]:

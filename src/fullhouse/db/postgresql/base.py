@@ -6,6 +6,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.postgresql import base, operations
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
+from fullhouse.db.cursors import Tracked
 from fullhouse.db.pooled import Pooled
 
 if not is_psycopg3:
@@ -33,11 +34,16 @@ class DatabaseOperations(operations.DatabaseOperations):
             return super().compose_sql(sql, params)
 
 
+class PooledDebugCursor(Tracked, base.CursorDebugWrapper):
+    """Django's logging cursor wrapper for PostgreSQL, which logs COPY too, tracked."""
+
+
 class DatabaseWrapper(Pooled, base.DatabaseWrapper):
     """PostgreSQL. A pinned connection is reset by DISCARD ALL, and set up again as Django does."""
 
     stock = base.DatabaseWrapper
     ops_class = DatabaseOperations
+    debug_cursor_class = PooledDebugCursor
 
     def _begin(self) -> None:
         self.connection.autocommit = False  # psycopg sends BEGIN with the first statement
