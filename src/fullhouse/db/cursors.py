@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from fullhouse.db.pooled import Pooled
 
 
-class Tracked:
+class _Tracked:
     """Mixed into Django's cursor wrappers. `db` is the database wrapper that made the cursor."""
 
     db: "Pooled"
@@ -62,9 +62,9 @@ class Tracked:
                 self.close()
 
 
-class PooledCursor(Tracked, CursorWrapper):
+class PooledCursor(_Tracked, CursorWrapper):
     """Django's cursor wrapper, tracked."""
 
 
-class PooledDebugCursor(Tracked, CursorDebugWrapper):
+class PooledDebugCursor(_Tracked, CursorDebugWrapper):
     """Django's logging cursor wrapper, tracked."""

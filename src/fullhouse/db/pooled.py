@@ -5,9 +5,9 @@ What threads share is the pool behind `self.pool`.
 
 The life of a lease in `transaction` mode: the first cursor takes it; it goes back when the last cursor is closed and
 no transaction is open. `atomic` begins lazily: entering only notes that a BEGIN (and SAVEPOINTs) are due, and the
-first cursor sends them. The log of queries tells it as Django does, so that `assertNumQueries` counts the same:
-BEGIN where the block was entered, COMMIT where it was left, sent or not. A statement that changes the session pins the lease until the end of the request, and the
-connection is reset before anyone else gets it.
+first cursor sends them. The log of queries tells it as Django does, so that `assertNumQueries` counts the same: BEGIN
+where the block is entered, COMMIT where it is left, sent or not. A statement that changes the session pins the lease
+until the end of the request, and the connection is reset before anyone else gets it.
 
 Django's internals that this relies on, each covered by tests/integration/test_django_internals.py: `connect`,
 `ensure_connection`, `_cursor`, `_set_autocommit`, `_savepoint*`, `_commit`, `_rollback`, `_close`, and the fields
@@ -55,16 +55,16 @@ class Pooled(_Wrapper):
         self._lease: Lease[Any] | None = None
         self._lender: Pool[Any] | None = None
         self._keyed_settings: dict[str, Any] = {}
-        self._pool_key = ""
+        self._settings_key = ""
         self._cursors: WeakSet[Any] = WeakSet()
         self._start_afresh()
 
     def _start_afresh(self) -> None:
         """The logical state of a connection that nobody has used yet."""
         self.autocommit = self.settings_dict["AUTOCOMMIT"]
+        self.needs_rollback = False
         self.closed_in_transaction = False
         self.errors_occurred = False
-        self.needs_rollback = False
         self.run_on_commit = []
         self._begin_due = not self.autocommit
         self._savepoints_due: list[str] = []
@@ -139,16 +139,16 @@ class Pooled(_Wrapper):
         pools.close_pool_of(self)
 
     @property
-    def pool_key(self) -> str:
-        """What a connection is made from: wrappers that agree in it share a pool. Tests change settings in place.
+    def settings_key(self) -> str:
+        """What this wrapper's connections are made from. Test runners and tests change settings in place.
 
         Raises ImproperlyConfigured for settings that Django refuses to connect with.
         """
         if self._keyed_settings != self.settings_dict:
             self.get_connection_params()
             self._keyed_settings = {**self.settings_dict, "OPTIONS": {**self.settings_dict["OPTIONS"]}}
-            self._pool_key = repr((self.alias, unpooled_settings(self.settings_dict)))
-        return self._pool_key
+            self._settings_key = repr(unpooled_settings(self.settings_dict))
+        return self._settings_key
 
     def connect(self) -> None:
         """Take a connection from the pool. Raises Django's OperationalError with the pool's evidence."""
@@ -320,12 +320,16 @@ class Pooled(_Wrapper):
         try:
             with self.wrap_database_errors:
                 self._begin()
-                for sid in savepoints:  # logged already
-                    with closing(self.create_cursor()) as cursor:
-                        cursor.execute(self.ops.savepoint_create_sql(sid))
         except BaseException as error:
             self.statement_failed(error)
             raise
+        for sid in savepoints:
+            self._send_savepoint(sid)
+
+    def _send_savepoint(self, sid: str) -> None:
+        """Send one that was logged when it fell due."""
+        with self.wrap_database_errors, closing(self.create_cursor()) as cursor:
+            cursor.execute(self.ops.savepoint_create_sql(sid))
 
     def _savepoint(self, sid: str) -> None:
         if self._begin_due:
@@ -348,20 +352,22 @@ class Pooled(_Wrapper):
         else:
             super()._savepoint_commit(sid)
 
+    def _log_unsent(self, sql: str) -> None:
+        """Log what Django sends now, and we need not: no statement has opened the transaction."""
+        if not self._transaction_open:
+            with debug_transaction(self, sql):
+                pass
+
     def _commit(self) -> None:
+        self._log_unsent("COMMIT")
         if self._transaction_open:
             super()._commit()
-        else:
-            with debug_transaction(self, "COMMIT"):
-                pass
         self._transaction_ended()
 
     def _rollback(self) -> None:
+        self._log_unsent("ROLLBACK")
         if self._transaction_open:
             super()._rollback()
-        else:
-            with debug_transaction(self, "ROLLBACK"):
-                pass
         self._transaction_ended()
 
     def _transaction_ended(self) -> None:

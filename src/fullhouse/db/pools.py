@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from fullhouse.db.pooled import Pooled
 
 _lock = threading.Lock()
-_pools: dict[str, Pool[Any]] = {}
+_pools: dict[tuple[str, ...], Pool[Any]] = {}
 
 
 def pool_of(wrapper: "Pooled") -> Pool[Any]:
     """The pool of the wrapper's alias and settings. Raises ConfigurationError for a runtime folder that is not ours."""
-    key = wrapper.pool_key
+    key = _key(wrapper)
     pool = _pools.get(key)
     if pool is None:
         with _lock:
@@ -32,9 +32,14 @@ def pool_of(wrapper: "Pooled") -> Pool[Any]:
 def close_pool_of(wrapper: "Pooled") -> None:
     """Close and forget the pool; the next use makes a new one."""
     with _lock:
-        pool = _pools.pop(wrapper.pool_key, None)
+        pool = _pools.pop(_key(wrapper), None)
     if pool is not None:
         pool.close()
+
+
+def _key(wrapper: "Pooled") -> tuple[str, ...]:
+    """Another alias, database or option is another pool."""
+    return (wrapper.alias, wrapper.settings_key)
 
 
 def _make_pool(wrapper: "Pooled") -> Pool[Any]:

@@ -6,7 +6,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.postgresql import base, operations
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
-from fullhouse.db.cursors import Tracked
+from fullhouse.db.cursors import PooledCursor
 from fullhouse.db.pooled import Pooled
 
 if not is_psycopg3:
@@ -34,7 +34,7 @@ class DatabaseOperations(operations.DatabaseOperations):
             return super().compose_sql(sql, params)
 
 
-class PooledDebugCursor(Tracked, base.CursorDebugWrapper):
+class PooledDebugCursor(PooledCursor, base.CursorDebugWrapper):
     """Django's logging cursor wrapper for PostgreSQL, which logs COPY too, tracked."""
 
 
