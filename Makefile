@@ -11,7 +11,7 @@ VENV := .venv/$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info
 BIN := $(VENV)/bin
 SITE := FULLHOUSE_DEMO_FOLDER=build/demo $(BIN)/python -m fullhouse.demo --bind 127.0.0.1:$(PORT)
 
-.PHONY: help demo test check django-suite lock docs clean
+.PHONY: help demo test check lock docs clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -33,6 +33,7 @@ check: $(VENV)/test
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tools/settings_page.py --check
 
+.PHONY: django-suite
 django-suite: $(VENV)/test
 	$(BIN)/python tools/django_suite.py $(ENGINE) $(if $(MODULES),--modules $(MODULES))
 
