@@ -1,8 +1,10 @@
 # make demo   serve the demo site on 127.0.0.1:8000 (PORT=, DB=mariadb, DB=postgresql)
 # make test   every check there is; PYTHON=python3.13 chooses the interpreter
+# make django-suite   Django's own tests, with its engines and with ours (ENGINE=mysql, MODULES="backends ...")
 PYTHON ?= python3
 PORT ?= 8000
 DB ?= sqlite
+ENGINE ?= all
 
 # One environment for each version of Python, so that several can be tested from one checkout.
 VENV := .venv/$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -30,6 +32,10 @@ check: $(VENV)/test
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tools/settings_page.py --check
+
+.PHONY: django-suite
+django-suite: $(VENV)/test
+	$(BIN)/python tools/django_suite.py $(ENGINE) $(if $(MODULES),--modules $(MODULES))
 
 docs: $(VENV)/test
 	$(BIN)/python tools/settings_page.py

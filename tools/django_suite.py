@@ -19,8 +19,9 @@ import sys
 import tarfile
 import textwrap
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -77,8 +78,9 @@ class SuiteError(Exception):
     """Django's tests could not be run."""
 
 
-# Test → its outcome (passed, skipped, failed; started, when the run ended in it) and the reason or traceback.
-Outcomes = dict[str, tuple[str, str]]
+# passed, skipped, failed, or started when the run ended in it; and the reason or traceback. None: not run.
+Outcome = tuple[str, str] | None
+Outcomes = dict[str, tuple[str, str]]  # by test
 
 
 def main() -> int:
@@ -90,8 +92,9 @@ def main() -> int:
     arguments = parser.parse_args()
     names = list(ENGINES) if "all" in arguments.engines else arguments.engines
     tests = _fetch_tests()
-    agree = [_compare(name, tests, arguments.modules or ENGINES[name].modules) for name in names]
-    return 0 if all(agree) else 1
+    verdicts = {name: _compare(name, tests, arguments.modules or ENGINES[name].modules) for name in names}
+    print(_table(verdicts))
+    return 0 if all(verdict.good for verdict in verdicts.values()) else 1
 
 
 def _fetch_tests() -> Path:
@@ -107,10 +110,9 @@ def _fetch_tests() -> Path:
     return folder / "tests"
 
 
-def _compare(name: str, tests: Path, modules: list[str]) -> bool:
-    """Run the modules with both engines, at the same time; print what differs; True: nothing unexplained."""
+def _compare(name: str, tests: Path, modules: list[str]) -> "Verdict":
+    """Run the modules with both engines, at the same time."""
     engine = ENGINES[name]
-    began_at = time.monotonic()
     with _database(engine.backend) as (database, server), ThreadPoolExecutor() as pool:
         driver = f"{engine.driver} {version(engine.driver)}" if engine.driver else "no driver"
         setting = f"Django {django.__version__}, Python {platform.python_version()}, {server}, {driver}"
@@ -123,12 +125,9 @@ def _compare(name: str, tests: Path, modules: list[str]) -> bool:
             for whose, record in records.items()
             if not record.exists()
         ]
-    for run in runs:
-        run.result()
-    stock, ours = (_outcomes(record) for record in records.values())
-    agree = _report(stock, ours, EXEMPTIONS.get(name, {}))
-    print(f"  {time.monotonic() - began_at:.0f} s\n", flush=True)
-    return agree
+        for run in as_completed(runs):
+            print(f"  {run.result()}", flush=True)
+    return judge(*map(outcomes, records.values()), EXEMPTIONS[name])
 
 
 @contextlib.contextmanager
@@ -153,8 +152,9 @@ def _database(backend: str) -> Iterator[tuple[dict[str, Any], str]]:
         yield {name.upper(): str(value) for name, value in access.items()}, running
 
 
-def _run(engine: Engine, whose: str, database: dict[str, Any], suite: list[str], record: Path) -> None:
-    """Run the suite in a process of its own. The record is there only if the run came to its end."""
+def _run(engine: Engine, whose: str, database: dict[str, Any], suite: list[str], record: Path) -> str:
+    """Run the suite in a process of its own; say how long it took. The record is there only if it came to its end."""
+    began_at = time.monotonic()
     unfinished = record.with_suffix(".unfinished")
     job = {"databases": _databases(engine, whose, database), "driver": engine.driver, "record": str(unfinished)}
     command = [sys.executable, str(TOOLS / "django_suite_start.py"), *suite]
@@ -177,6 +177,7 @@ def _run(engine: Engine, whose: str, database: dict[str, Any], suite: list[str],
     if code not in (0, 1) or not unfinished.exists():
         raise SuiteError(f"The tests could not be run; see {log_path}.")
     unfinished.rename(record)
+    return f"{PACKAGES[whose]}.{engine.backend}: {len(outcomes(record))} tests in {time.monotonic() - began_at:.0f} s"
 
 
 def _databases(engine: Engine, whose: str, database: dict[str, Any]) -> dict[str, Any]:
@@ -185,34 +186,65 @@ def _databases(engine: Engine, whose: str, database: dict[str, Any]) -> dict[str
     return {alias: {**entry, "NAME": f"{whose}_{alias}" if database else ""} for alias in ("default", "other")}
 
 
-def _outcomes(record: Path) -> Outcomes:
+def outcomes(record: Path) -> Outcomes:
     """Each test's worst outcome."""
-    outcomes: Outcomes = {}
+    found: Outcomes = {}
     for line in record.read_text().splitlines():
         test, outcome, details = json.loads(line)
-        if outcomes.get(test, ("", ""))[0] != "failed":
-            outcomes[test] = (outcome, details)
-    return outcomes
+        if found.get(test, ("", ""))[0] != "failed":
+            found[test] = (outcome, details)
+    return found
 
 
-def _report(stock: Outcomes, ours: Outcomes, exemptions: dict[str, str]) -> bool:
+@dataclass(frozen=True)
+class Verdict:
+    """How many tests passed, were skipped or failed with both engines; those that went worse with ours only, by name;
+    exemptions that explain nothing."""
+
+    passed: int
+    skipped: int
+    failed: int
+    explained: list[str]
+    unexplained: list[str]
+    needless: list[str]
+
+    @property
+    def good(self) -> bool:
+        return not self.unexplained and not self.needless
+
+
+def judge(stock: Outcomes, ours: Outcomes, exemptions: Mapping[str, str]) -> Verdict:
+    """Compare two runs; print what is not as it should be."""
     worse = {test for test in stock | ours if _is_worse(stock.get(test), ours.get(test))}
-    unexplained = sorted(worse - set(exemptions))
-    for test in unexplained:
+    alike = Counter(outcome for test, (outcome, _) in stock.items() if test not in worse)
+    verdict = Verdict(
+        passed=alike["passed"],
+        skipped=alike["skipped"],
+        failed=alike["failed"],
+        explained=sorted(worse & set(exemptions)),
+        unexplained=sorted(worse - set(exemptions)),
+        needless=sorted(test for test in exemptions if test in ours and test not in worse),
+    )
+    for test in verdict.unexplained:
         outcome, details = ours.get(test, ("not run", ""))
         print(f"\n  {outcome} with ours only: {test}\n{textwrap.indent(details, '    ')}")
-    needless = sorted(test for test in exemptions if test in ours and test not in worse)
-    for test in needless:
+    for test in verdict.needless:
         print(f"  No longer needed in django_suite_exemptions.py: {test}")
-    in_both = [outcome for test, (outcome, _) in stock.items() if test not in worse]
-    print(
-        f"  {in_both.count('passed')} passed, {in_both.count('skipped')} skipped, {in_both.count('failed')} failed "
-        f"with both; with ours only {len(worse) - len(unexplained)} as explained, {len(unexplained)} unexplained"
-    )
-    return not unexplained and not needless
+    return verdict
 
 
-def _is_worse(stock: tuple[str, str] | None, ours: tuple[str, str] | None) -> bool:
+def _table(verdicts: dict[str, Verdict]) -> str:
+    lines = [
+        "                with both engines           with ours only",
+        "                passed  skipped   failed    explained  unexplained",
+    ]
+    for name, verdict in verdicts.items():
+        alike = f"{verdict.passed:8}{verdict.skipped:9}{verdict.failed:9}"
+        lines.append(f"{name:14}{alike}{len(verdict.explained):13}{len(verdict.unexplained):13}")
+    return "\n".join(lines)
+
+
+def _is_worse(stock: Outcome, ours: Outcome) -> bool:
     if ours is not None and ours[0] not in ("passed", "skipped"):
         return stock is None or stock[0] in ("passed", "skipped")
     return stock is not None and stock[0] == "passed" and (ours is None or ours[0] != "passed")

@@ -1,3 +1,45 @@
-"""The tests of Django that may fail with our engines, each with the reason. Read by `django_suite.py`."""
+"""The tests of Django that may fail with our engines, and why. Read by `django_suite.py`.
 
-EXEMPTIONS: dict[str, dict[str, str]] = {}
+A test belongs here only if it asserts the very behaviour that we change, or reaches into what we replace.
+"""
+
+LENT = "Looks at `connection.connection` between two statements, when the connection is back in the pool."
+
+POOLED = {
+    "backends.base.test_base.ConnectionHealthChecksTests.test_health_checks_enabled": LENT,
+    "backends.base.test_base.ConnectionHealthChecksTests.test_set_autocommit_health_checks_enabled": LENT,
+    "backends.tests.ConnectionCreatedSignalTest.test_signal": (
+        "Expects `connection_created` each time that a thread gets a connection; it is sent when the pool opens one."
+    ),
+    "backends.tests.ThreadTests.test_default_connection_thread_local": LENT,
+    "test_utils.tests.AssertNumQueriesUponConnectionTests.test_ignores_connection_configuration_queries": (
+        "Replaces `ensure_connection` of Django's class by a mock that calls ours, which calls Django's: for ever."
+    ),
+}
+
+POSTGRESQL = {
+    "backends.postgresql.tests.Tests.test_connect_and_rollback": (
+        "Deletes `timezone_name`, which Django's wrapper caches when it connects; here the pool connects."
+    ),
+    "backends.postgresql.tests.Tests.test_connect_invalid_isolation_level": LENT,
+    "backends.postgresql.tests.Tests.test_connect_isolation_level": LENT,
+    "backends.postgresql.tests.Tests.test_connect_non_autocommit": (
+        "Changes AUTOCOMMIT of a wrapper that exists; Django's reads it at each connect, ours when it is made."
+    ),
+    "backends.postgresql.tests.Tests.test_connect_role": (
+        "Expects the driver's error for an unknown role; the pool tries until the deadline, then raises DatabaseDown."
+    ),
+    "backends.postgresql.tests.Tests.test_pooling_not_support_persistent_connections": (
+        "Expects the text with which Django's own pool refuses CONN_MAX_AGE."
+    ),
+}
+
+IMMEDIATE = "Expects BEGIN; our default is BEGIN IMMEDIATE, so that writers wait instead of failing."
+
+SQLITE3 = {
+    "backends.base.test_base.DatabaseWrapperLoggingTests.test_commit_debug_log": IMMEDIATE,
+    "backends.sqlite.tests.TestTransactionMode.test_default_transaction_mode": IMMEDIATE,
+}
+
+# Engine → test → reason.
+EXEMPTIONS = {"mysql": POOLED, "pymysql": POOLED, "postgresql": POOLED | POSTGRESQL, "sqlite3": SQLITE3}

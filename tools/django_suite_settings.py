@@ -12,6 +12,7 @@ from unittest import TestCase, TextTestResult
 
 from django.test.runner import DiscoverRunner
 
+FRAMES = 6  # of a traceback, the innermost
 _job = json.loads(os.environ["DJANGO_SUITE_JOB"])
 
 DATABASES = _job["databases"]
@@ -76,4 +77,4 @@ class RecordingRunner(DiscoverRunner):
 
 
 def _text(err: Any) -> str:
-    return "".join(traceback.format_exception(*err))
+    return "".join(traceback.format_exception(*err, limit=-FRAMES))

@@ -5,8 +5,9 @@ What threads share is the pool behind `self.pool`.
 
 The life of a lease in `transaction` mode: the first cursor takes it; it goes back when the last cursor is closed and
 no transaction is open. `atomic` begins lazily: entering only notes that a BEGIN (and SAVEPOINTs) are due, and the
-first cursor sends them. A statement that changes the session pins the lease until the end of the request, and the
-connection is reset before anyone else gets it.
+first cursor sends them. The log of queries tells it as Django does, so that `assertNumQueries` counts the same: BEGIN
+where the block is entered, COMMIT where it is left, sent or not. A statement that changes the session pins the lease
+until the end of the request, and the connection is reset before anyone else gets it.
 
 Django's internals that this relies on, each covered by tests/integration/test_django_internals.py: `connect`,
 `ensure_connection`, `create_cursor`, `_set_autocommit`, `_savepoint*`, `_commit`, `_rollback`, `_close`, and the fields
@@ -14,11 +15,12 @@ Django's internals that this relies on, each covered by tests/integration/test_d
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from django.core.exceptions import ImproperlyConfigured
+from django.db.backends.utils import debug_transaction
 
 from fullhouse.db import errors, pools
 from fullhouse.db.cursors import PooledCursor, PooledDebugCursor
@@ -39,6 +41,7 @@ class Pooled(_Wrapper):
     """Mix in before a backend's DatabaseWrapper, which is named in `stock`."""
 
     stock: "type[_Wrapper]"
+    debug_cursor_class: type = PooledDebugCursor
     Database: Any
     _thread_ident: int
 
@@ -51,6 +54,8 @@ class Pooled(_Wrapper):
         self._returns_early = self.pool_settings.mode == "transaction"
         self._lease: Lease[Any] | None = None
         self._lender: Pool[Any] | None = None
+        self._keyed_settings: dict[str, Any] = {}
+        self._settings_key = ""
         self._cursors: WeakSet[Any] = WeakSet()
         self._start_afresh()
 
@@ -60,6 +65,7 @@ class Pooled(_Wrapper):
         self.needs_rollback = False
         self.closed_in_transaction = False
         self.errors_occurred = False
+        self.run_on_commit = []
         self._begin_due = not self.autocommit
         self._savepoints_due: list[str] = []
         self._transaction_open = False
@@ -135,6 +141,18 @@ class Pooled(_Wrapper):
     def close_pool(self) -> None:
         """Close the pool, as Django asks before it drops a test database."""
         pools.close_pool_of(self)
+
+    @property
+    def settings_key(self) -> str:
+        """What this wrapper's connections are made from. Test runners and tests change settings in place.
+
+        Raises ImproperlyConfigured for settings that Django refuses to connect with.
+        """
+        if self._keyed_settings != self.settings_dict:
+            self.get_connection_params()
+            self._keyed_settings = {**self.settings_dict, "OPTIONS": {**self.settings_dict["OPTIONS"]}}
+            self._settings_key = repr(unpooled_settings(self.settings_dict))
+        return self._settings_key
 
     def connect(self) -> None:
         """Take a connection from the pool. Raises Django's OperationalError with the pool's evidence."""
@@ -249,6 +267,10 @@ class Pooled(_Wrapper):
         with self.cursor() as cursor:
             yield cursor
 
+    def _nodb_cursor(self) -> AbstractContextManager[Any]:
+        """For making and dropping test databases: on a connection of its own, which nobody uses again."""
+        return self.unpooled()._nodb_cursor()
+
     # -- Cursors -------------------------------------------------------------------------------------------------
 
     def create_cursor(self, name: str | None = None) -> Any:
@@ -260,7 +282,7 @@ class Pooled(_Wrapper):
         return PooledCursor(cursor, self)
 
     def make_debug_cursor(self, cursor: Any) -> Any:
-        return PooledDebugCursor(cursor, self)
+        return self.debug_cursor_class(cursor, self)
 
     def cursor_opened(self, cursor: object) -> None:
         self._cursors.add(cursor)
@@ -335,33 +357,49 @@ class Pooled(_Wrapper):
         with self._noting_failure(), self.wrap_database_errors:
             self._begin()
         for sid in savepoints:
-            super()._savepoint(sid)
+            self._send_savepoint(sid)
+
+    def _send_savepoint(self, sid: str) -> None:
+        """Send one that was logged when it fell due."""
+        with self.wrap_database_errors, closing(self.create_cursor()) as cursor:
+            cursor.execute(self.ops.savepoint_create_sql(sid))
 
     def _savepoint(self, sid: str) -> None:
         if self._begin_due:
-            self._savepoints_due.append(sid)
+            with debug_transaction(self, self.ops.savepoint_create_sql(sid)):
+                self._savepoints_due.append(sid)
         else:
             super()._savepoint(sid)
 
     def _savepoint_rollback(self, sid: str) -> None:
         if sid in self._savepoints_due:  # nothing has happened since: rolled back as it is
-            del self._savepoints_due[self._savepoints_due.index(sid) + 1 :]
+            with debug_transaction(self, self.ops.savepoint_rollback_sql(sid)):
+                del self._savepoints_due[self._savepoints_due.index(sid) + 1 :]
         else:
             super()._savepoint_rollback(sid)
 
     def _savepoint_commit(self, sid: str) -> None:
         if sid in self._savepoints_due:
-            del self._savepoints_due[self._savepoints_due.index(sid) :]
+            with debug_transaction(self, self.ops.savepoint_commit_sql(sid)):
+                del self._savepoints_due[self._savepoints_due.index(sid) :]
         else:
             super()._savepoint_commit(sid)
 
+    def _log_unsent(self, sql: str) -> None:
+        """Log what Django sends now, and we need not: no statement has opened the transaction."""
+        if not self._transaction_open:
+            with debug_transaction(self, sql):
+                pass
+
     def _commit(self) -> None:
+        self._log_unsent("COMMIT")
         if self._transaction_open:
             with self._noting_failure():
                 super()._commit()
         self._transaction_ended()
 
     def _rollback(self) -> None:
+        self._log_unsent("ROLLBACK")
         if self._transaction_open:
             with self._noting_failure():
                 super()._rollback()

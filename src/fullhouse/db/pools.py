@@ -49,10 +49,9 @@ def _close_all() -> None:
         pool.close()
 
 
-def _key(wrapper: "Pooled") -> tuple[Any, ...]:
-    """Test runners change NAME in place: another database is another pool."""
-    settings = wrapper.settings_dict
-    return wrapper.alias, settings["ENGINE"], settings["NAME"], settings["USER"], settings["HOST"], settings["PORT"]
+def _key(wrapper: "Pooled") -> tuple[str, ...]:
+    """Another alias, database or option is another pool."""
+    return (wrapper.alias, wrapper.settings_key)
 
 
 def _make_pool(wrapper: "Pooled") -> tuple[Pool[Any], HostSlots]:

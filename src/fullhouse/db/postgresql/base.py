@@ -7,6 +7,7 @@ from django.db.backends.postgresql import base, operations
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
 from django.db.backends.signals import connection_created
 
+from fullhouse.db.cursors import PooledCursor
 from fullhouse.db.pooled import Pooled
 
 if not is_psycopg3:
@@ -34,11 +35,16 @@ class DatabaseOperations(operations.DatabaseOperations):
             return super().compose_sql(sql, params)
 
 
+class PooledDebugCursor(PooledCursor, base.CursorDebugWrapper):
+    """Django's logging cursor wrapper for PostgreSQL, which logs COPY too, tracked."""
+
+
 class DatabaseWrapper(Pooled, base.DatabaseWrapper):
     """PostgreSQL. A pinned connection is reset by DISCARD ALL, and set up again as Django does."""
 
     stock = base.DatabaseWrapper
     ops_class = DatabaseOperations
+    debug_cursor_class = PooledDebugCursor
 
     def _begin(self) -> None:
         self.connection.autocommit = False  # psycopg sends BEGIN with the first statement
