@@ -77,7 +77,7 @@ LEAVES_TRACE = {
         "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
         "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE",
         "SELECT set_config('app.kept', 'x', false)",
-        'SELECT pg_catalog."set_config" (\'app.kept\', \'x\', false)',
+        "SELECT pg_catalog.\"set_config\" ('app.kept', 'x', false)",
         "SELECT set_config('app.kept', ', true)', false)",
         r"SELECT set_config('app.kept', E'\', true)', false)",
         "SELECT set_config('app.kept', 'x', false /*, true)*/)",
@@ -86,7 +86,7 @@ LEAVES_TRACE = {
         "WITH kept AS (SELECT set_config('app.kept', 'x', false)) SELECT * FROM kept",
         "SELECT * FROM set_config('app.kept', 'x', false)",
         "UPDATE pg_settings SET setting = '7s' WHERE name = 'statement_timeout'",
-        'UPDATE ONLY "pg_catalog" . "pg_settings" SET setting = \'7s\' WHERE name = \'statement_timeout\'',
+        "UPDATE ONLY \"pg_catalog\" . \"pg_settings\" SET setting = '7s' WHERE name = 'statement_timeout'",
         "CREATE TEMP TABLE kept (n int)",
         "create local temporary table kept (n int)",
         "CREATE /* why */ TEMP -- why\nTABLE kept (n int)",
@@ -198,7 +198,8 @@ LEAVES_NOTHING = {
 # Each is asked by the next borrower; the answer, or the error, must be that of a new session.
 PROBES = {
     "mysql": [
-        "SELECT variable_name, variable_value FROM information_schema.session_variables WHERE variable_name NOT IN"
+        "SELECT MD5(GROUP_CONCAT(variable_name, '=', variable_value ORDER BY variable_name))"
+        " FROM information_schema.session_variables WHERE variable_name NOT IN"
         " ('TIMESTAMP', 'PSEUDO_THREAD_ID', 'RAND_SEED1', 'RAND_SEED2', 'ERROR_COUNT', 'WARNING_COUNT', 'IDENTITY',"
         " 'LAST_INSERT_ID', 'INSERT_ID', 'GTID_BINLOG_POS', 'LAST_GTID', 'HOSTNAME')",
         "SELECT @a, @`b c`",
