@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,12 @@ class Database:
     def assert_clean(self) -> None:
         """Nobody uses a connection, each one stands on a slot, and the server knows of no open transaction."""
         pool = self.pool
-        wait_until(lambda: pool.statistics().vetting == pool.statistics().closing == 0)
+
+        def settled() -> bool:
+            now = pool.statistics()
+            return bool(now.vetting == now.closing == now.connecting == 0)
+
+        wait_until(settled)
         statistics = pool.statistics()
         assert statistics.in_use == 0, statistics
         assert statistics.slots_held == statistics.total, statistics
@@ -162,6 +167,8 @@ class Observer:
 
     def again(self) -> None:
         """Come back after the server was restarted."""
+        with suppress(pymysql.Error):
+            self._connection.close()
         self._connection = self._connect()
 
     def ask(self, sql: str) -> list[Any]:

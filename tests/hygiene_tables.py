@@ -198,7 +198,8 @@ LEAVES_NOTHING = {
 # Each is asked by the next borrower; the answer, or the error, must be that of a new session.
 PROBES = {
     "mysql": [
-        "SELECT variable_name, variable_value FROM information_schema.session_variables WHERE variable_name NOT IN"
+        "SELECT MD5(GROUP_CONCAT(variable_name, '=', variable_value ORDER BY variable_name))"
+        " FROM information_schema.session_variables WHERE variable_name NOT IN"
         " ('TIMESTAMP', 'PSEUDO_THREAD_ID', 'RAND_SEED1', 'RAND_SEED2', 'ERROR_COUNT', 'WARNING_COUNT', 'IDENTITY',"
         " 'LAST_INSERT_ID', 'INSERT_ID', 'GTID_BINLOG_POS', 'LAST_GTID', 'HOSTNAME')",
         "SELECT @a, @`b c`",

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.db import DatabaseError
+from pymysql.constants import CLIENT
 
 from dbsupport import Database, in_thread, request
 from hygiene_tables import LEAVES_NOTHING, LEAVES_TRACE, PROBES
@@ -14,11 +15,13 @@ from hygiene_tables import LEAVES_NOTHING, LEAVES_TRACE, PROBES
 @pytest.fixture
 def narrow(database: Database) -> Iterator[Database]:
     """An alias with one connection, so that whoever comes next gets it, or its replacement."""
+    options = {}
     if database.vendor == "mysql":
         database.query("CREATE TABLE IF NOT EXISTS another_token (n int)")
+        options["client_flag"] = CLIENT.FOUND_ROWS | CLIENT.MULTI_STATEMENTS  # which mysqlclient sets by itself
     else:
         database.observer.ask("GRANT pg_monitor TO fullhouse")
-    with database.another("narrow", max_size=1) as narrow:
+    with database.another("narrow", max_size=1, OPTIONS=options) as narrow:
         yield narrow
 
 

@@ -53,8 +53,7 @@ class _Tracked:
         if self.is_open:
             self.is_open = False
             try:
-                with self.db.wrap_database_errors:
-                    self.cursor.close()
+                self.cursor.close()
             finally:
                 self.db.cursor_closed(self)
 

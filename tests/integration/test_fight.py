@@ -1,0 +1,146 @@
+"""Eight processes with twenty threads each fight for 25 slots while some are killed: never more than 25 sessions.
+
+FULLHOUSE_FIGHT_SECONDS sets how long each fight lasts; the full one takes 20.
+"""
+
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dbsupport
+import fight_process
+from dbsupport import Database, Observer, wait_until
+from fullhouse.budget.slots import SlotFile
+from private_servers import PrivateServer, mariadb, postgresql
+
+SECONDS = float(os.environ.get("FULLHOUSE_FIGHT_SECONDS", "3"))
+PROCESSES = 8
+KILLED = 4
+SLOTS = 25
+FAIR_SHARE = SLOTS // PROCESSES
+SERVERS = {"mariadb": mariadb, "postgresql": postgresql}
+ESTABLISHED = "01"  # /proc/net/tcp
+
+PROCESS = multiprocessing.get_context("forkserver")  # forks them like workers: from a process that has loaded the code
+PROCESS.set_forkserver_preload([fight_process.__name__])
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Iterator[PrivateServer]:
+    """With room for twice the slots, so that nothing but the slots keeps anybody out."""
+    with SERVERS[request.param](max_connections=2 * SLOTS + 10) as server:
+        yield server
+        dbsupport.remove_slot_file(server)
+
+
+class Fighter:
+    """One process of the fight."""
+
+    def __init__(self, server: PrivateServer) -> None:
+        names = ("engine", "host", "port", "user", "password", "database")
+        facts = {name: getattr(server, name) for name in names}
+        self._orders, theirs = PROCESS.Pipe()
+        self.process = PROCESS.Process(target=fight_process.fight, args=(theirs, facts, SLOTS, FAIR_SHARE))
+        self.process.start()
+        theirs.close()
+
+    def begin(self) -> None:
+        self._orders.send("begin")
+
+    def end(self) -> tuple[list[int], list[str]]:
+        """Requests of each thread, and errors."""
+        self._orders.send("end")
+        result: tuple[list[int], list[str]] = self._orders.recv()
+        self.process.join()
+        return result
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self._orders.close()
+
+
+class Watch:
+    """Counts the server's sessions, apart from those whose client has gone, which the server has yet to notice.
+
+    First the server tells its sessions, then the kernel which of their clients still hold their end. So whatever is
+    counted as held existed all at once.
+    """
+
+    def __init__(self, server: PrivateServer) -> None:
+        self._observer = Observer(server)
+        self._port = server.port
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+        self.samples = self.most_held = self.most_gone = 0
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._observer.close()
+
+    def _work(self) -> None:
+        while not self._stop.wait(0.01):
+            sessions = self._observer.sessions().values()
+            held = len(self._clients() & set(sessions))
+            self.samples += 1
+            self.most_held = max(self.most_held, held)
+            self.most_gone = max(self.most_gone, len(sessions) - held)
+
+    def _clients(self) -> set[int]:
+        """The ports of established client sockets of the server."""
+        ports = set()
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, local, remote, state, *_ = line.split()
+            if state == ESTABLISHED and int(remote.rpartition(":")[2], 16) == self._port:
+                ports.add(int(local.rpartition(":")[2], 16))
+        return ports
+
+
+def test_fight(server: PrivateServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for what the fork server loads beforehand
+    fighters = [Fighter(server) for _ in range(PROCESSES + KILLED)]
+    survivors, victims, spares = fighters[: -2 * KILLED], fighters[-2 * KILLED : PROCESSES], fighters[PROCESSES:]
+    try:
+        with Watch(server) as watch:
+            for fighter in survivors + victims:
+                fighter.begin()
+            for victim, spare in zip(victims, spares, strict=True):
+                time.sleep(SECONDS / (KILLED + 1))
+                victim.kill()
+                spare.begin()
+            time.sleep(SECONDS / (KILLED + 1))
+            results = [fighter.end() for fighter in survivors + spares]
+    finally:
+        for fighter in fighters:
+            fighter.kill()
+    counts = [count for result in results[: len(survivors)] for count in result[0]]
+    print(
+        f"{server.engine}: at most {watch.most_held} sessions held, and {watch.most_gone} not yet noticed as gone, in "
+        f"{watch.samples} samples; {sum(counts)} requests of the survivors, {min(counts)} to {max(counts)} a thread"
+    )
+    assert watch.most_held <= SLOTS
+    assert watch.samples > 10
+    assert [errors for _, errors in results] == [[]] * PROCESSES
+    assert min(counts) > 0
+    assert_nothing_left(server)
+
+
+def assert_nothing_left(server: PrivateServer) -> None:
+    observer = Observer(server)
+    wait_until(lambda: not observer.sessions())
+    observer.close()
+    database = Database(server, "after")
+    path = database.pool._slots._file.path
+    assert SlotFile.open(path).statistics().used == 0
+    database.forget()

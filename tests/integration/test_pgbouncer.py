@@ -1,0 +1,131 @@
+"""The pool behind PgBouncer in transaction mode: two poolers in a row keep transactions and sessions apart."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+from django.db import transaction
+
+from dbsupport import Database, create_tables, end_request, request, wait_until
+from private_servers import PrivateServer
+
+THREADS = 8
+
+
+@pytest.fixture(scope="module")
+def pgbouncer(postgresql_server: PrivateServer) -> Iterator[int]:
+    """The port of a PgBouncer with three sessions on the server, in transaction mode."""
+    server = postgresql_server
+    program = shutil.which("pgbouncer", path=os.pathsep.join([os.environ["PATH"], "/usr/sbin"]))
+    assert program, "pgbouncer is not installed. On Debian: apt-get install pgbouncer"
+    account = {"user": server_account()} if os.geteuid() == 0 else {}
+    with tempfile.TemporaryDirectory(prefix="fullhouse-pgbouncer-") as name, closing(socket.socket()) as probe:
+        folder = Path(name)
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+        probe.close()
+        (folder / "users").write_text(f'"{server.user}" "{server.password}"\n')
+        (folder / "pgbouncer.ini").write_text(
+            f"[databases]\n{server.database} = host={server.host} port={server.port}\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+            f"auth_type = scram-sha-256\nauth_file = {folder / 'users'}\npool_mode = transaction\n"
+            "default_pool_size = 3\n"
+        )
+        for path in (folder, *folder.iterdir()):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        with (folder / "log").open("w") as log:
+            process = subprocess.Popen([program, str(folder / "pgbouncer.ini")], stdout=log, stderr=log, **account)
+        try:
+            wait_until(lambda: answers(port) or process.poll() is not None)
+            assert process.poll() is None, (folder / "log").read_text()
+            yield port
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def server_account() -> int:
+    try:
+        return pwd.getpwnam("postgres").pw_uid
+    except KeyError:
+        return pwd.getpwnam("nobody").pw_uid
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def behind(postgresql_server: PrivateServer, pgbouncer: int) -> Iterator[Database]:
+    create_tables(postgresql_server)
+    place = {"PORT": str(pgbouncer), "DISABLE_SERVER_SIDE_CURSORS": True}
+    database = Database(postgresql_server, "behind", **place)
+    database.plan()
+    database.tokens.all().delete()
+    try:
+        yield database
+        end_request()
+        database.assert_clean()
+    finally:
+        database.forget()
+
+
+def test_requests_share_few_sessions(behind: Database) -> None:
+    def visit(number: int) -> None:
+        with request():
+            with transaction.atomic(using="behind"):
+                behind.write(f"{number} first")
+                with transaction.atomic(using="behind"):
+                    behind.write(f"{number} second")
+            assert behind.tokens.filter(value__startswith=f"{number} ").count() == 2
+            assert len(list(behind.tokens.filter(value__startswith=f"{number} ").iterator(chunk_size=1))) == 2
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        list(threads.map(visit, range(100)))
+    assert behind.tokens.count() == 200
+    assert 1 <= len(behind.observer.sessions()) <= 3
+
+
+def test_a_transaction_rolls_back(behind: Database) -> None:
+    with pytest.raises(ZeroDivisionError), transaction.atomic(using="behind"):
+        behind.write("lost")
+        raise ZeroDivisionError
+    with request():
+        transaction.set_autocommit(False, using="behind")
+        behind.write("lost, too")
+    behind.assert_clean()
+    assert not behind.tokens.exists()
+
+
+def test_what_a_transaction_sets_stays_in_it(behind: Database) -> None:
+    with transaction.atomic(using="behind"):
+        behind.query("SET LOCAL app.kept = 'x'")
+        assert behind.value("SELECT current_setting('app.kept', true)") == "x"
+    assert not behind.value("SELECT current_setting('app.kept', true)")
+
+
+def test_sessions_ended_on_the_server(behind: Database) -> None:
+    """PgBouncer notices first; at most the next request meets it."""
+    behind.write("before")
+    for session in behind.observer.sessions():
+        behind.observer.kill(session)
+    errors = 0
+    for number in range(5):
+        try:
+            with request():
+                behind.write(f"after {number}")
+        except Exception as error:
+            assert isinstance(error.__cause__, psycopg.OperationalError)
+            errors += 1
+    assert errors <= 1
+    assert behind.tokens.count() == 6 - errors
