@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import fight_process
 import pytest
 
 import dbsupport
-import fight_process
 from dbsupport import Database, Observer, wait_until
 from fullhouse.budget.slots import SlotFile
 from private_servers import PrivateServer, mariadb, postgresql
