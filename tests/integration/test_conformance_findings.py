@@ -9,7 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.test.utils import CaptureQueriesContext
 
-from dbsupport import STOCK_ENGINES, Database
+from dbsupport import STOCK_ENGINES, Database, wait_until
 
 
 class RefusedError(Exception):
@@ -121,7 +121,7 @@ def test_making_a_test_database_leaves_no_session(database: Database) -> None:
     before = database.observer.sessions()
     with database.connection._nodb_cursor() as cursor:
         cursor.execute("SELECT 1")
-    assert database.observer.sessions() == before
+    wait_until(lambda: database.observer.sessions() == before)
 
 
 def test_copy_is_logged(database: Database) -> None:
