@@ -38,6 +38,7 @@ def _kept_rate(kind: str, count: int) -> Measure:
     def measure(server: Server, seconds: int) -> float:
         before = clients.requests_per_second(server.port, seconds, 32)
         with clients.attached(server.port, kind, count):
+            clients.requests_per_second(server.port, seconds, 32)  # until all of them have been begun with
             loaded = clients.requests_per_second(server.port, seconds, 32)
         after = clients.requests_per_second(server.port, seconds, 32)
         return loaded / ((before + after) / 2)
