@@ -32,6 +32,7 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 READY_INTERVAL_S = 0.02
 SOCKET_PATH_BYTES = 103  # what macOS can address; Linux could do 107
+MEMORY_NEEDED = 4 << 30  # bytes free in memory before a server lives there
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -60,7 +61,7 @@ class Engine:
         self.account = _account(self.system_user)
         self.temporary = folder is None
         prefix = f"fullhouse-{self.name}-"
-        self.folder = Path(tempfile.mkdtemp(prefix=prefix)).resolve() if folder is None else folder / self.name
+        self.folder = _temporary_folder(prefix) if folder is None else folder / self.name
         self.data = self.folder / "data"
         self.log = self.folder / "server.log"
         self.options = options
@@ -370,6 +371,13 @@ def _account(preferred: str) -> pwd.struct_passwd | None:
     with contextlib.suppress(KeyError):
         return pwd.getpwnam(preferred)
     return pwd.getpwnam("nobody")
+
+
+def _temporary_folder(prefix: str) -> Path:
+    """A new folder, in memory where there is room: tests create and drop many tables, and wait for no disk."""
+    memory = Path("/dev/shm")  # noqa: S108 - the folder made there is ours alone
+    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= MEMORY_NEEDED
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=memory if roomy else None)).resolve()
 
 
 def _free_port() -> int:
