@@ -25,7 +25,6 @@ from private_servers import PrivateServer
 DRIVER = os.environ.get("TEST_MYSQL_DRIVER", "mysqlclient")
 if DRIVER == "pymysql":
     sys.modules["MySQLdb"] = None  # type: ignore[assignment]  # as if mysqlclient were not installed
-    import fullhouse.db.mysql  # puts PyMySQL in its place, which Django's own engine needs here too
 
 if not settings.configured:
     settings.configure(

@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import fight_process
 import pytest
 
-import fight_process
 from conftest import forget_plan
 from dbsupport import Observer, slot_file, wait_until
 from fullhouse.budget.slots import SlotFile

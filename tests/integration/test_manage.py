@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from dbsupport import DRIVER, ENGINES, Database, slot_file, wait_until
-from private_servers import PrivateServer
 
 Manage = Callable[..., str]
 

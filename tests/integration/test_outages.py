@@ -14,7 +14,7 @@ import pytest
 from django.db import DatabaseError, InterfaceError, OperationalError, transaction
 
 from conftest import forget_plan
-from dbsupport import PATIENCE_S, Database, create_tables, end_request, in_thread, slot_file, request, wait_until
+from dbsupport import PATIENCE_S, Database, create_tables, end_request, in_thread, request, wait_until
 from fullhouse.db.errors import DatabaseDown, PoolExhausted
 from private_servers import PrivateServer, mariadb, postgresql
 

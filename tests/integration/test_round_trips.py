@@ -63,7 +63,7 @@ def log(database: Database) -> Iterator[ServerLog]:
     log.turn(on=False)
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818  a decision of the view
     pass
 
 

@@ -2,20 +2,17 @@
 the database, what was raised and which hooks ran must be equal. Afterwards nobody holds a connection or a transaction.
 """
 
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import pytest
 from django.db import Error, connections, transaction
 
-from dbsupport import DRIVER, STOCK_ENGINES, Database, in_thread, request, wait_until
+from dbsupport import STOCK_ENGINES, Database, in_thread, request
 
 
-class Stop(Exception):
+class Stop(Exception):  # noqa: N818  an order, not an error
     pass
 
 

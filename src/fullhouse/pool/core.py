@@ -201,13 +201,18 @@ class Pool(Generic[C]):
         with self._lock:
             if not self._books.begins(attempt, self._clock()):
                 return
-        slot = self._slots.acquire_nowait()
-        if slot is None:
+        try:
+            slot = self._slots.acquire_nowait()
+        except Exception as error:  # the slot file was deleted, or its file system has no locks left
             with self._lock:
-                errands = self._books.slot_missing(attempt, self._clock())
+                errands = self._books.open_failed(attempt, error, self._clock(), server_full=False)
         else:
-            errands = self._connect(attempt, slot)
+            errands = self._no_slot(attempt) if slot is None else self._connect(attempt, slot)
         self._run(errands)
+
+    def _no_slot(self, attempt: Attempt) -> list[Errand[C]]:
+        with self._lock:
+            return self._books.slot_missing(attempt, self._clock())
 
     def _connect(self, attempt: Attempt, slot: int) -> list[Errand[C]]:
         try:
