@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from private_servers import PrivateServer
 DRIVER = os.environ.get("TEST_MYSQL_DRIVER", "mysqlclient")
 if DRIVER == "pymysql":
     sys.modules["MySQLdb"] = None  # type: ignore[assignment]  # as if mysqlclient were not installed
+    import_module("fullhouse.db.mysql")  # puts PyMySQL in its place, which Django's own engine needs here too
 
 if not settings.configured:
     settings.configure(

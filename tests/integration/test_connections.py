@@ -194,7 +194,7 @@ def test_rows_streamed_from_the_server(hundred: Database) -> None:
 # -- Interrupts ------------------------------------------------------------------------------------------------------
 
 
-class Interrupted(BaseException):  # noqa: N818  like KeyboardInterrupt
+class Interrupted(BaseException):
     """What a server raises in a thread that has worked too long."""
 
 

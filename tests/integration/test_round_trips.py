@@ -1,4 +1,4 @@
-"""A request costs exactly the statements that its view makes, and those of its transactions: read in the server's log."""
+"""A request costs exactly the statements of its view and of its transactions: read in the server's own log."""
 
 import io
 import re
