@@ -15,12 +15,22 @@ if TYPE_CHECKING:
 def mariadb_server() -> Iterator[PrivateServer]:
     with mariadb() as server:
         yield server
+        forget_plan(server)
 
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[PrivateServer]:
     with postgresql() as server:
         yield server
+        forget_plan(server)
+
+
+def forget_plan(server: PrivateServer) -> None:
+    """Another server may get this one's port, and must not find its slots."""
+    from dbsupport import slot_file
+
+    for user in (server.user, server.admin_user):
+        slot_file(server, user).unlink(missing_ok=True)
 
 
 @pytest.fixture(params=["mariadb", "postgresql"])

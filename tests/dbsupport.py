@@ -1,7 +1,7 @@
 """Django in this process on real servers, for the tests of the database backends, and an observer who looks at the
 servers from outside.
 
-FULLHOUSE_TEST_MYSQL_DRIVER=pymysql makes the MySQL backend use PyMySQL in place of mysqlclient: a process can have
+TEST_MYSQL_DRIVER=pymysql makes the MySQL backend use PyMySQL in place of mysqlclient: a process can have
 only one of them, so tests/integration/test_pymysql.py runs the tests again in another one.
 """
 
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from django.conf import settings
 
 from private_servers import PrivateServer
 
-DRIVER = os.environ.get("FULLHOUSE_TEST_MYSQL_DRIVER", "mysqlclient")
+DRIVER = os.environ.get("TEST_MYSQL_DRIVER", "mysqlclient")
 if DRIVER == "pymysql":
     sys.modules["MySQLdb"] = None  # type: ignore[assignment]  # as if mysqlclient were not installed
+    import_module("fullhouse.db.mysql")  # puts PyMySQL in its place, which Django's own engine needs here too
 
 if not settings.configured:
     settings.configure(
@@ -35,7 +37,9 @@ if not settings.configured:
 from django.core.signals import request_finished, request_started  # noqa: E402  (needs the settings)
 from django.db import connections, models  # noqa: E402
 
+from fullhouse.budget.folder import runtime_folder, slot_path  # noqa: E402
 from fullhouse.db import slots as host_slots  # noqa: E402
+from fullhouse.plan.limits import server_address  # noqa: E402
 
 ENGINES = {"mariadb": "fullhouse.db.mysql", "postgresql": "fullhouse.db.postgresql"}
 STOCK_ENGINES = {"mariadb": "django.db.backends.mysql", "postgresql": "django.db.backends.postgresql"}
@@ -260,10 +264,8 @@ def create_tables(server: PrivateServer) -> None:
         stock.forget()
 
 
-def remove_slot_file(server: PrivateServer) -> None:
-    """Another server may get this one's port, and must not find its plan."""
-    alias = f"slots-{server.port}"
-    database = Database(server, alias)
-    path: Path = host_slots.HostSlots(alias, database.vendor, database.connection.settings_dict)._file.path
-    database.forget()
-    path.unlink(missing_ok=True)
+def slot_file(server: PrivateServer, user: str) -> Path:
+    """Where the slots of that user are."""
+    vendor = VENDORS[server.engine]
+    host, port = server_address(vendor, {"HOST": server.host, "PORT": server.port})
+    return slot_path(runtime_folder(), f"{vendor}-{host}-{port}", user)

@@ -13,7 +13,7 @@ HOLD_S = 0.02
 
 
 def fight(orders: "Connection[Any, Any]", facts: dict[str, Any], slots: int, fair_share: int) -> None:
-    """Wait for an order to begin and one to end, and send how many requests each thread has made, and the errors."""
+    """Begin and end on orders, then send how many requests each thread has made, and the errors."""
     server = PrivateServer(admin_user="", admin_password="", socket=None, folder=None, _guard=None, **facts)  # type: ignore[arg-type]
     database = Database(server, "fight", checkout_timeout=60)
     database.plan(slots, fair_share)

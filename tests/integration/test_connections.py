@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import Error, connections, transaction
+from django.db import Error, OperationalError, connections, transaction
 from django.db.backends.signals import connection_created
 
-from dbsupport import DRIVER, Database, begin_request, end_request, in_thread, request, wait_until
+from dbsupport import DRIVER, Database, begin_request, end_request, in_thread, request, slot_file, wait_until
 
 
 def in_use(database: Database) -> int:
@@ -388,3 +388,15 @@ def test_replica_on_the_same_server(database: Database) -> None:
             replica.write("b")
         assert database.tokens.count() == 3
         replica.assert_clean()
+
+
+def test_slot_file_deleted_while_in_use(database: Database) -> None:
+    server = database.server
+    account = {"USER": server.admin_user, "PASSWORD": server.admin_password}
+    with database.another("orphan", checkout_timeout=0.3, **account) as orphan:
+        orphan.plan()
+        slot_file(server, server.admin_user).unlink()
+        for _ in range(6):  # more often than connects are tried at once
+            with pytest.raises(OperationalError, match="deleted while in use"):
+                orphan.value("SELECT 1")
+        assert orphan.pool.statistics().connecting == 0

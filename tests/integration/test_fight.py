@@ -1,6 +1,6 @@
 """Eight processes with twenty threads each fight for 25 slots while some are killed: never more than 25 sessions.
 
-FULLHOUSE_FIGHT_SECONDS sets how long each fight lasts; the full one takes 20.
+TEST_FIGHT_SECONDS sets how long each fight lasts; the full one takes 20.
 """
 
 import multiprocessing
@@ -14,12 +14,12 @@ from pathlib import Path
 import fight_process
 import pytest
 
-import dbsupport
-from dbsupport import Database, Observer, wait_until
+from conftest import forget_plan
+from dbsupport import Observer, slot_file, wait_until
 from fullhouse.budget.slots import SlotFile
 from private_servers import PrivateServer, mariadb, postgresql
 
-SECONDS = float(os.environ.get("FULLHOUSE_FIGHT_SECONDS", "3"))
+SECONDS = float(os.environ.get("TEST_FIGHT_SECONDS", "3"))
 PROCESSES = 8
 KILLED = 4
 SLOTS = 25
@@ -36,7 +36,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[PrivateServer]:
     """With room for twice the slots, so that nothing but the slots keeps anybody out."""
     with SERVERS[request.param](max_connections=2 * SLOTS + 10) as server:
         yield server
-        dbsupport.remove_slot_file(server)
+        forget_plan(server)
 
 
 class Fighter:
@@ -140,7 +140,4 @@ def assert_nothing_left(server: PrivateServer) -> None:
     observer = Observer(server)
     wait_until(lambda: not observer.sessions())
     observer.close()
-    database = Database(server, "after")
-    path = database.pool._slots._file.path
-    assert SlotFile.open(path).statistics().used == 0
-    database.forget()
+    assert SlotFile.open(slot_file(server, server.user)).statistics().used == 0

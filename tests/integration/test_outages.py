@@ -13,7 +13,8 @@ import pymysql
 import pytest
 from django.db import DatabaseError, InterfaceError, OperationalError, transaction
 
-from dbsupport import PATIENCE_S, Database, create_tables, end_request, in_thread, remove_slot_file, request, wait_until
+from conftest import forget_plan
+from dbsupport import PATIENCE_S, Database, create_tables, end_request, in_thread, request, wait_until
 from fullhouse.db.errors import DatabaseDown, PoolExhausted
 from private_servers import PrivateServer, mariadb, postgresql
 
@@ -30,7 +31,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[PrivateServer]:
     with SERVERS[request.param](max_connections=LIMIT) as server:
         create_tables(server)
         yield server
-        remove_slot_file(server)
+        forget_plan(server)
 
 
 @pytest.fixture

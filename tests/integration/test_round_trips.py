@@ -1,4 +1,4 @@
-"""A request costs exactly the statements that its view makes, and those of its transactions, says the server's log."""
+"""A request costs exactly the statements of its view and of its transactions: read in the server's own log."""
 
 import io
 import re
@@ -63,7 +63,7 @@ def log(database: Database) -> Iterator[ServerLog]:
     log.turn(on=False)
 
 
-class RefusedError(Exception):
+class Refused(Exception):
     pass
 
 
@@ -105,23 +105,23 @@ def without_savepoint(database: Database) -> None:
 
 
 def rolled_back(database: Database) -> None:
-    with pytest.raises(RefusedError), transaction.atomic(using=database.alias):
+    with pytest.raises(Refused), transaction.atomic(using=database.alias):
         database.write("rolled back")
-        raise RefusedError
+        raise Refused
 
 
 def inner_rolled_back(database: Database) -> None:
     with transaction.atomic(using=database.alias):
         read(database)
-        with pytest.raises(RefusedError), transaction.atomic(using=database.alias):
-            raise RefusedError
+        with pytest.raises(Refused), transaction.atomic(using=database.alias):
+            raise Refused
 
 
 def empty(database: Database) -> None:
     with transaction.atomic(using=database.alias), transaction.atomic(using=database.alias):
         pass
-    with pytest.raises(RefusedError), transaction.atomic(using=database.alias):
-        raise RefusedError
+    with pytest.raises(Refused), transaction.atomic(using=database.alias):
+        raise Refused
 
 
 def empty_inside(database: Database) -> None:

@@ -135,8 +135,11 @@ class Pooled(_Wrapper):
 
     @property
     def pool(self) -> Pool[Any]:
-        """This process's pool of this alias."""
-        return pools.pool_of(self)
+        """This process's pool of this alias. Raises ImproperlyConfigured for settings that cannot be used."""
+        try:
+            return pools.pool_of(self)
+        except ConfigurationError as error:
+            raise ImproperlyConfigured(str(error)) from error
 
     def close_pool(self) -> None:
         """Close the pool, as Django asks before it drops a test database."""

@@ -37,6 +37,13 @@ def _slot_file(vendor: str, database: Mapping[str, Any], slots: int | None = Non
     return SlotFile.open(path, slots)
 
 
+def _options_in_force() -> Settings:
+    from django.conf import settings
+
+    options = layered(Settings(), getattr(settings, "FULLHOUSE", {}), "FULLHOUSE in settings")
+    return from_environment(options, os.environ)
+
+
 class HostSlots:
     """The share of one pool, in the terms that the pool asks for."""
 
@@ -45,6 +52,7 @@ class HostSlots:
         self._file = _slot_file(vendor, database)
         if self._file.budget is None:
             self._file = _slot_file(vendor, database, UNPLANNED)
+        self._options = _options_in_force() if self.unplanned else Settings()
         self._share = self._file.share(alias, _fair_shares.get(alias, 1))
         self.acquire_nowait = self._share.acquire_nowait
         self.release = self._share.release
@@ -68,14 +76,10 @@ class HostSlots:
 
     def plan_by(self, connection: "BaseDatabaseWrapper") -> None:
         """Make the plan from what the server says over `connection`: this host's budget becomes the slots."""
-        from django.conf import settings
-
-        options = layered(Settings(), getattr(settings, "FULLHOUSE", {}), "FULLHOUSE in settings")
-        options = from_environment(options, os.environ)
         host, port = limits.server_address(connection.vendor, connection.settings_dict)
         with connection.cursor() as cursor:
             limit = limits.ASK[connection.vendor](cursor, self._alias, f"{host}:{port}")
-        slots = planner.host_budget(options, limit)
+        slots = planner.host_budget(self._options, limit)
         if slots < 1:
             raise ConfigurationError(
                 f"The limit of {limit.limit} sessions that {limit.server} grants leaves none for this host: "

@@ -1,0 +1,84 @@
+"""What `fullhouse.db.pooled` and `fullhouse.db.cursors` rely upon in Django beyond its documented API.
+
+A new Django that changes one of these fails here, with the name of what changed, before anything subtle goes wrong.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import close_old_connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.mysql import base as mysql
+from django.db.backends.postgresql import base as postgresql
+from django.db.backends.utils import CursorDebugWrapper, CursorWrapper
+
+from dbsupport import Database
+
+PARAMETERS: dict[Callable[..., Any], list[str]] = {
+    BaseDatabaseWrapper.__init__: ["self", "settings_dict", "alias"],
+    BaseDatabaseWrapper.connect: ["self"],
+    BaseDatabaseWrapper.check_settings: ["self"],
+    BaseDatabaseWrapper.ensure_connection: ["self"],
+    BaseDatabaseWrapper._cursor: ["self", "name"],
+    BaseDatabaseWrapper.make_cursor: ["self", "cursor"],
+    BaseDatabaseWrapper.make_debug_cursor: ["self", "cursor"],
+    BaseDatabaseWrapper.get_autocommit: ["self"],
+    BaseDatabaseWrapper.set_autocommit: ["self", "autocommit", "force_begin_transaction_with_broken_autocommit"],
+    BaseDatabaseWrapper._set_autocommit: ["self", "autocommit"],
+    BaseDatabaseWrapper._savepoint: ["self", "sid"],
+    BaseDatabaseWrapper._savepoint_rollback: ["self", "sid"],
+    BaseDatabaseWrapper._savepoint_commit: ["self", "sid"],
+    BaseDatabaseWrapper._commit: ["self"],
+    BaseDatabaseWrapper._rollback: ["self"],
+    BaseDatabaseWrapper.close: ["self"],
+    BaseDatabaseWrapper._close: ["self"],
+    BaseDatabaseWrapper.close_if_unusable_or_obsolete: ["self"],
+    BaseDatabaseWrapper.is_usable: ["self"],
+    BaseDatabaseWrapper.temporary_connection: ["self"],
+    BaseDatabaseWrapper.init_connection_state: ["self"],
+    CursorWrapper._execute: ["self", "sql", "params", "ignored_wrapper_args"],
+    CursorWrapper._executemany: ["self", "sql", "param_list", "ignored_wrapper_args"],
+    CursorWrapper.callproc: ["self", "procname", "params", "kparams"],
+}
+
+
+@pytest.mark.parametrize("method", PARAMETERS, ids=lambda method: method.__qualname__)
+def test_signatures(method: Callable[..., Any]) -> None:
+    assert list(inspect.signature(method).parameters) == PARAMETERS[method]
+
+
+def test_fields(database: Database) -> None:
+    """Those that the mixin reads and sets, on a wrapper of Django's own."""
+    fields = vars(database.connection.unpooled())
+    names = {"connection", "in_atomic_block", "closed_in_transaction", "autocommit", "errors_occurred"}
+    names |= {"needs_rollback", "run_on_commit", "atomic_blocks", "savepoint_ids", "_thread_ident", "settings_dict"}
+    assert names <= fields.keys()
+    assert fields["connection"] is None
+
+
+def test_steps_that_django_calls() -> None:
+    """Each caller leads to the step that the mixin overrides."""
+    calls = {
+        BaseDatabaseWrapper.cursor: "self._cursor(",
+        BaseDatabaseWrapper._cursor: "self.ensure_connection(",
+        BaseDatabaseWrapper._prepare_cursor: "self.make_cursor(",
+        BaseDatabaseWrapper.commit: "self._commit(",
+        BaseDatabaseWrapper.rollback: "self._rollback(",
+        BaseDatabaseWrapper.close: "self._close(",
+        BaseDatabaseWrapper.set_autocommit: "self._set_autocommit(",
+        BaseDatabaseWrapper.savepoint: "self._savepoint(",
+        CursorWrapper.execute: "self._execute",
+        CursorWrapper.executemany: "self._executemany",
+        CursorDebugWrapper.execute: "super().execute(",
+        mysql.DatabaseWrapper._rollback: "BaseDatabaseWrapper._rollback(self)",
+        postgresql.DatabaseWrapper.chunked_cursor: "self._cursor(",
+        transaction.Atomic.__enter__: "connection.set_autocommit(",
+        transaction.Atomic.__exit__: "connection.closed_in_transaction",
+        close_old_connections: "close_if_unusable_or_obsolete()",
+    }
+    missing = [
+        f"{caller.__qualname__}: {call}" for caller, call in calls.items() if call not in inspect.getsource(caller)
+    ]
+    assert missing == []
