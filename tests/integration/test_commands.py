@@ -127,7 +127,7 @@ def test_settings_that_cannot_be_meant(site: Site, text: str, message: str) -> N
         (["--workers", "x"], "--workers: workers must be a whole number of at least 1, not 'x'"),
         (["twice"], "The word 'twice' is one too many"),
         (["--gunicorn", "umsk=7"], r"gunicorn has no setting 'umsk'. Did you mean umask\?"),
-        (["--gunicorn", "worker_class=no.such.Worker"], "gunicorn refuses worker_class = 'no.such.Worker'"),
+        (["--worker-class", "no.such.Worker"], "gunicorn refuses worker_class = 'no.such.Worker'"),
         (["--gunicorn", "bind=:80"], "gunicorn's bind is the option 'bind' here"),
         (["--certfile", "/none.pem"], r"certfile /none\.pem does not exist"),
         (["--keyfile", "/none.pem"], "there is no certfile"),
