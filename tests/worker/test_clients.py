@@ -1,7 +1,9 @@
 """Clients that others wrote: nginx as a proxy, http.client, urllib, requests, wrk; and a short soak."""
 
 import http.client
+import os
 import re
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -37,7 +39,9 @@ http {{
 def nginx(folder: Path, upstream: int, buffering: str):
     config = folder / "nginx.conf"
     config.write_text(NGINX.format(folder=folder, upstream=upstream, buffering=buffering))
-    process = subprocess.Popen(["nginx", "-c", str(config)], stderr=subprocess.DEVNULL)
+    program = shutil.which("nginx", path=os.pathsep.join([os.environ["PATH"], "/usr/sbin"]))
+    assert program, "nginx is not installed. On Debian: apt-get install nginx"
+    process = subprocess.Popen([program, "-c", str(config)], stderr=subprocess.DEVNULL)
     try:
         wait_until((folder / "socket").exists, "nginx")
         yield folder / "socket"
