@@ -27,6 +27,17 @@ LIBRARIES = {
 }
 RUNTIME = ("django", "asgiref", "sqlparse", "gunicorn", "httptools", "packaging", "setproctitle", "setuptools")
 
+# Debian's package of each program that the tests start, beside the database servers.
+PROGRAMS = {
+    "chromium": "chromium",
+    "curl": "curl",
+    "nginx": "nginx",
+    "openssl": "openssl",
+    "pgbouncer": "pgbouncer",
+    "ps": "procps",
+    "wrk": "wrk",
+}
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Set up a virtual environment with what a command needs.")
@@ -51,14 +62,17 @@ def missing_packages(use: str) -> Iterator[str]:
         yield f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
     if use in ("test", "demo-mariadb"):
         yield from _missing_for_mysqlclient()
-        if not (shutil.which("mariadbd") or Path("/usr/sbin/mariadbd").exists()):
+        if not _is_installed("mariadbd"):
             yield "mariadb-server"
     if use in ("test", "demo-postgresql") and not list(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
         yield "postgresql"
     if use == "test":
-        for program, package in (("openssl", "openssl"), ("ps", "procps")):
-            if not shutil.which(program):
-                yield package
+        yield from (package for program, package in PROGRAMS.items() if not _is_installed(program))
+
+
+def _is_installed(program: str) -> bool:
+    """On PATH, or where Debian puts servers, which is not on every user's PATH."""
+    return bool(shutil.which(program, path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])))
 
 
 def _missing_for_mysqlclient() -> Iterator[str]:

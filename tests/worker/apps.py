@@ -123,6 +123,10 @@ def _respond(path, environ, start_response):  # noqa: C901 - a table of cases
         case "/generator-length":
             start_response("200 OK", [*PLAIN, ("Content-Length", "7")])
             return (piece for piece in [b"one ", b"two"])
+        case "/moved":
+            return _fixed(start_response, "302 Found", [("Location", "/list")])
+        case "/upload-moved":
+            return _fixed(start_response, "307 Temporary Redirect", [("Location", "/put")])
         case "/hop":
             hop = [("Connection", "close"), ("Keep-Alive", "x"), ("Server", "mine"), ("X-Own", " a ")]
             return _fixed(start_response, headers=hop)

@@ -1,7 +1,9 @@
-"""Clients that others wrote: nginx as a proxy, http.client, urllib, wrk; and a short soak."""
+"""Clients that others wrote: nginx as a proxy, http.client, urllib, requests, wrk; and a short soak."""
 
 import http.client
+import os
 import re
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -9,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import requests
 from serving import gunicorn, wait_until
 
 ROOT = Path(__file__).parent.parent.parent
@@ -36,7 +39,9 @@ http {{
 def nginx(folder: Path, upstream: int, buffering: str):
     config = folder / "nginx.conf"
     config.write_text(NGINX.format(folder=folder, upstream=upstream, buffering=buffering))
-    process = subprocess.Popen(["nginx", "-c", str(config)], stderr=subprocess.DEVNULL)
+    program = shutil.which("nginx", path=os.pathsep.join([os.environ["PATH"], "/usr/sbin"]))
+    assert program, "nginx is not installed. On Debian: apt-get install nginx"
+    process = subprocess.Popen([program, "-c", str(config)], stderr=subprocess.DEVNULL)
     try:
         wait_until((folder / "socket").exists, "nginx")
         yield folder / "socket"
@@ -86,6 +91,29 @@ def test_http_client_and_urllib(tmp_path):
         client.close()
         with urllib.request.urlopen(f"http://127.0.0.1:{server.address[1]}/length", timeout=20) as response:
             assert response.read() == b"ok"
+
+
+def test_requests(tmp_path):
+    """Every kind of transfer in one session, which needs one connection for all of them."""
+    upload = tmp_path / "upload"
+    upload.write_bytes(b"x" * 3_000_000)
+    with gunicorn(tmp_path / "g", "apps:many") as server, requests.Session() as session, upload.open("rb") as file:
+        session.trust_env = False  # a proxy of the machine is not asked
+        url = f"http://127.0.0.1:{server.address[1]}"
+        first = session.put(f"{url}/put", data=file, timeout=20).json()
+        assert first["CONTENT_LENGTH"] == "3000000"
+        chunked = session.post(f"{url}/post", data=(b"%d " % n for n in range(1000)), timeout=20).json()
+        assert chunked["body"] == "".join(f"{n} " for n in range(1000))
+        for path, size in (("/large", 8 << 20), ("/file", 100_000), ("/file-chunked", 1000)):
+            with session.get(url + path, stream=True, timeout=20) as response:
+                assert sum(map(len, response.iter_content(65536))) == size
+        moved = session.get(f"{url}/moved", timeout=20)
+        assert ([step.status_code for step in moved.history], moved.text) == ([302], "two pieces")
+        file.seek(0)
+        moved = session.put(f"{url}/upload-moved", data=file, timeout=20)
+        last = moved.json()
+        assert ([step.status_code for step in moved.history], len(last["body"])) == ([307], 3_000_000)
+        assert first["REMOTE_PORT"] == chunked["REMOTE_PORT"] == last["REMOTE_PORT"]
 
 
 def test_wrk_gets_an_answer_to_every_request(tmp_path):
