@@ -9,8 +9,9 @@ first cursor sends them. A statement that changes the session pins the lease unt
 connection is reset before anyone else gets it.
 
 Django's internals that this relies on, each covered by tests/integration/test_django_internals.py: `connect`,
-`ensure_connection`, `_cursor`, `_set_autocommit`, `_savepoint*`, `_commit`, `_rollback`, `_close`, and the fields
-`in_atomic_block`, `closed_in_transaction`, `autocommit`, `errors_occurred`.
+`ensure_connection`, `_cursor`, `_set_autocommit`, `_savepoint*`, `_commit`, `_rollback`, `_close`, of its cursors
+`_execute` and `_executemany`, and the fields `in_atomic_block`, `closed_in_transaction`, `autocommit`,
+`errors_occurred`, `needs_rollback`.
 """
 
 from collections.abc import Iterator
