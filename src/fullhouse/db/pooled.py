@@ -10,8 +10,9 @@ where the block is entered, COMMIT where it is left, sent or not. A statement th
 until the end of the request, and the connection is reset before anyone else gets it.
 
 Django's internals that this relies on, each covered by tests/integration/test_django_internals.py: `connect`,
-`ensure_connection`, `create_cursor`, `_set_autocommit`, `_savepoint*`, `_commit`, `_rollback`, `_close`, and the fields
-`in_atomic_block`, `closed_in_transaction`, `autocommit`, `errors_occurred`.
+`ensure_connection`, `create_cursor`, `_set_autocommit`, `_savepoint*`, `_commit`, `_rollback`, `_close`, of its cursors
+`_execute` and `_executemany`, and the fields `in_atomic_block`, `closed_in_transaction`, `autocommit`,
+`errors_occurred`, `needs_rollback`.
 """
 
 from collections.abc import Iterator

@@ -20,7 +20,7 @@ _GAP = r"(?:\s|/\*M?!\d*|/\*(?!M?!).*?\*/|\*/|--[^\r\n]*|\#[^\r\n]*)"
 
 
 def _compiled(*patterns: str) -> re.Pattern[str]:
-    """In the patterns a space stands for a gap. It is possessive: what was taken as comment is not looked at again."""
+    """A space stands for a gap, which is possessive: what was taken as a comment is not looked at again."""
     return re.compile("|".join(patterns).replace(" ", f"{_GAP}++"), re.IGNORECASE | re.DOTALL)
 
 
