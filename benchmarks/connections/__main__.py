@@ -26,10 +26,11 @@ sys.path.insert(0, str(ROOT / "tools"))
 from benchmarks.connections.contenders import (  # noqa: E402
     HERE,
     OURS,
+    PERSISTENT,
     SOURCE,
     STOCK,
     Contender,
-    environment_of,
+    migrate,
     pooled_by_sqlalchemy,
     recipe,
     running,
@@ -43,7 +44,6 @@ LIMIT = 151  # MariaDB's default for max_connections, which the recipe is comput
 UNLIMITED = 1000  # what the server really grants, so that only the contenders' own arithmetic holds them back
 MANY = 200  # threads of each of two workers, where threads are not bound to connections
 FEW = 16  # threads of each of two workers, for the small query
-PERSISTENT = {"CONN_MAX_AGE": None}
 
 
 @dataclass(frozen=True)
@@ -170,15 +170,6 @@ def prepare(venv: Path) -> None:
         virtualenv.create(venv, with_pip=True)
     pip = [str(venv / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "-r", str(HERE / "requirements.txt")], check=True)
-
-
-def migrate(server: PrivateServer, venv: Path) -> None:
-    """One table with a few rows: Django's own content types."""
-    code = (
-        "import django; django.setup(); from django.core.management import call_command as c; c('migrate', verbosity=0)"
-    )
-    command = [str(venv / "bin/python"), "-c", code]
-    subprocess.run(command, env=environment_of(Contender("", STOCK, 1, 1), server), cwd=HERE, check=True)
 
 
 def main() -> None:

@@ -20,6 +20,8 @@ STOCK = {"mariadb": "django.db.backends.mysql", "postgresql": "django.db.backend
 OURS = {"mariadb": "fullhouse.db.mysql", "postgresql": "fullhouse.db.postgresql"}
 THEIRS = {"mariadb": "dj_db_conn_pool.backends.mysql", "postgresql": "dj_db_conn_pool.backends.postgresql"}
 
+PERSISTENT = {"CONN_MAX_AGE": None}
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -64,6 +66,15 @@ def environment_of(contender: Contender, server: PrivateServer) -> dict[str, str
         "PYTHONPATH": f"{HERE}:{SOURCE}",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
+
+
+def migrate(server: PrivateServer, venv: Path) -> None:
+    """One table with a few rows: Django's own content types."""
+    code = (
+        "import django; django.setup(); from django.core.management import call_command as c; c('migrate', verbosity=0)"
+    )
+    command = [str(venv / "bin/python"), "-c", code]
+    subprocess.run(command, env=environment_of(Contender("", STOCK, 1, 1), server), cwd=HERE, check=True)
 
 
 @contextmanager

@@ -10,12 +10,19 @@ import subprocess
 import sys
 import tempfile
 import venv as virtualenv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent.parent.parent / "tools"))
+
+from benchmarks.connections.contenders import migrate
 from benchmarks.servers import load as clients
 from benchmarks.servers.peers import HERE, PEERS, Load, Server, running
+
+import private_servers
+from private_servers import PrivateServer
 
 Measure = Callable[[Server, int], float]
 
@@ -65,6 +72,7 @@ class Row:
     app: str
     measure: Measure
     access_log: bool = False
+    database: str = ""  # the private server that the app queries
     lower_is_better: bool = False
     absolute: bool = False  # the figure itself matters, not its ratio
     leave_out: tuple[str, ...] = field(default=())
@@ -74,6 +82,8 @@ ROWS = {
     "bare": Row("bare WSGI callable, 32 clients", "bare", _rate()),
     "hello": Row("Django hello, 32 clients", "hello", _rate()),
     "log": Row("Django hello, access log on", "hello", _rate(), access_log=True, leave_out=("waitress",)),
+    "orm-mariadb": Row("one ORM query on MariaDB, 32 clients", "orm", _rate(), database="mariadb"),
+    "orm-postgresql": Row("one ORM query on PostgreSQL, 32 clients", "orm", _rate(), database="postgresql"),
     "large": Row("1 MB response, 8 clients", "large", _rate(8)),
     "upload": Row("1 MB upload, 8 clients", "upload", _rate(8, clients.UPLOAD_SCRIPT)),
     "slow-bodies": Row("rate kept with 500 slow bodies", "hello", _kept_rate("bodies", 500), absolute=True),
@@ -86,19 +96,31 @@ ROWS = {
 
 
 def prepare(venv: Path) -> None:
-    """Install the peers into `venv`, once."""
-    if not (venv / "bin/granian").exists():
+    """Install what the peers lack in `venv`."""
+    if not (venv / "bin/python").exists():
         virtualenv.create(venv, with_pip=True)
-        requirements = str(HERE / "requirements.txt")
-        subprocess.run([venv / "bin/python", "-m", "pip", "install", "-q", "-r", requirements], check=True)
+    pip = [venv / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "-r", str(HERE / "requirements.txt")], check=True)
 
 
-def measure_round(row: Row, names: list[str], venv: Path, settings: argparse.Namespace) -> dict[str, float]:
+@contextmanager
+def database_of(row: Row, venv: Path) -> Iterator[PrivateServer | None]:
+    if not row.database:
+        yield None
+        return
+    with getattr(private_servers, row.database)(max_connections=1000) as server:
+        migrate(server, venv)
+        yield server
+
+
+def measure_round(
+    row: Row, names: list[str], venv: Path, database: PrivateServer | None, settings: argparse.Namespace
+) -> dict[str, float]:
     figures = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             log = Path(folder) / f"{name}.log" if row.access_log else None
-            with running(name, venv, row.app, Load(settings.workers, settings.threads, log)) as server:
+            with running(name, venv, row.app, Load(settings.workers, settings.threads, log, database)) as server:
                 clients.requests_per_second(server.port, 1, 8)  # warm
                 try:
                     figures[name] = row.measure(server, settings.seconds)
@@ -132,7 +154,8 @@ def main() -> None:
     prepare(venv)
     for row in (ROWS[key] for key in settings.rows.split(",")):
         names = [n for n in PEERS if n in ("fullhouse", *settings.peers.split(",")) and n not in row.leave_out]
-        show(row, [measure_round(row, names, venv, settings) for _ in range(settings.rounds)])
+        with database_of(row, venv) as database:
+            show(row, [measure_round(row, names, venv, database, settings) for _ in range(settings.rounds)])
 
 
 if __name__ == "__main__":

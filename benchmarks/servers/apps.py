@@ -67,3 +67,10 @@ class _Lazy:
 
 
 hello = _Lazy()
+
+
+def orm(environ, start_response):
+    """One small ORM query: a view of the site that compares connection handling."""
+    from bench_site import application
+
+    return application(environ | {"PATH_INFO": "/row"}, start_response)

@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.connections.contenders import OURS, PERSISTENT, STOCK, Contender, environment_of
+
+from private_servers import PrivateServer
+
 HERE = Path(__file__).parent
 SOURCE = HERE.parent.parent / "src"
 CONNECTIONS = 6000
@@ -21,6 +25,7 @@ class Load:
     workers: int
     threads: int
     access_log: Path | None = None
+    database: PrivateServer | None = None
 
 
 def _gunicorn(venv, port, app, load, *extra):
@@ -35,7 +40,8 @@ def _gunicorn(venv, port, app, load, *extra):
 
 
 def fullhouse(venv, port, app, load):
-    return _gunicorn(venv, port, app, load, "-k", "fullhouse.worker.Worker")
+    plan = ("-c", "python:fullhouse.conf") if load.database else ()
+    return _gunicorn(venv, port, app, load, "-k", "fullhouse.worker.Worker", *plan)
 
 
 def gthread(venv, port, app, load):
@@ -121,8 +127,9 @@ def running(name: str, venv: Path, app: str, load: Load):
     """Start a peer, wait until it answers, and end it."""
     port = free_port()
     command = [str(part) for part in PEERS[name](venv, port, app, load)]
-    environment = os.environ | {"PYTHONPATH": f"{HERE}:{SOURCE}", "PYTHONDONTWRITEBYTECODE": "1"}
-    process = subprocess.Popen(command, env=environment, cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env=_environment(name, load), cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         _wait_answer(name, port, process)
         yield Server(name, port, process)
@@ -133,6 +140,18 @@ def running(name: str, venv: Path, app: str, load: Load):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _environment(name: str, load: Load) -> dict[str, str]:
+    """With a database: our pool with a session for each thread, or Django's engine with a connection for each."""
+    if not load.database:
+        return os.environ | {"PYTHONPATH": f"{HERE}:{SOURCE}", "PYTHONDONTWRITEBYTECODE": "1"}
+    if name == "fullhouse":
+        contender = Contender(name, OURS, load.workers, load.threads, budget=load.workers * load.threads)
+    else:
+        contender = Contender(name, STOCK, load.workers, load.threads, PERSISTENT)
+    environment = environment_of(contender, load.database)
+    return environment | {"PYTHONPATH": f"{HERE}:{environment['PYTHONPATH']}"}
 
 
 def _wait_answer(name: str, port: int, process: subprocess.Popen) -> None:
