@@ -135,19 +135,18 @@ class AccessLog:
         if logger.propagate or logger.filters or not all(map(_is_plain, logger.handlers)):
             logger.info("%s", line)
         else:
-            self._lines.append(line + "\n")
+            self._lines.append(line)
 
     def flush(self) -> None:
         """Write the lines of the requests that were finished since the last call. Main thread."""
         if not self._lines:
             return
-        lines = "".join(self._lines.popleft() for _ in range(len(self._lines)))
+        lines = "\n".join(self._lines.popleft() for _ in range(len(self._lines)))
+        record = logging.makeLogRecord({"msg": lines, "levelno": logging.INFO})
         for handler in self._log.access_log.handlers:
-            with handler.lock:
-                handler.stream.write(lines)
-                handler.flush()
+            handler.handle(record)  # opens its file, where that was closed to be rotated
 
 
 def _is_plain(handler: logging.Handler) -> bool:
-    """Whether gunicorn made this handler, so that a line written to its stream is all that it would do."""
-    return getattr(handler, "_gunicorn", False) and not handler.filters
+    """Whether gunicorn made this handler of a stream: many lines in one record are then what they would be in many."""
+    return isinstance(handler, logging.StreamHandler) and getattr(handler, "_gunicorn", False) and not handler.filters
