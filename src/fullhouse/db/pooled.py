@@ -261,6 +261,7 @@ class Pooled(_Wrapper):
 
     def statement_begins(self, sql: Any) -> None:
         """Send the BEGIN that is due, and pin the connection if the statement leaves something in the session."""
+        self.validate_no_broken_transaction()  # before anything is sent
         if self._begin_due:
             self._send_due()
         if not self._pinned:
