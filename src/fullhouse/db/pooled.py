@@ -15,6 +15,7 @@ Django's internals that this relies on, each covered by tests/integration/test_d
 `errors_occurred`, `needs_rollback`.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,10 @@ else:
     _Wrapper = object
 
 
+# The settings of an alias that a connection is made from: where one differs, so does the pool.
+MAKE_A_CONNECTION = ("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS", "TIME_ZONE")
+
+
 class Pooled(_Wrapper):
     """Mix in before a backend's DatabaseWrapper, which is named in `stock`."""
 
@@ -55,7 +60,7 @@ class Pooled(_Wrapper):
         self._returns_early = self.pool_settings.mode == "transaction"
         self._lease: Lease[Any] | None = None
         self._lender: Pool[Any] | None = None
-        self._keyed_settings: dict[str, Any] = {}
+        self._keyed_settings: list[Any] = []
         self._settings_key = ""
         self._cursors: WeakSet[Any] = WeakSet()
         self._start_afresh()
@@ -152,10 +157,11 @@ class Pooled(_Wrapper):
 
         Raises ImproperlyConfigured for settings that Django refuses to connect with.
         """
-        if self._keyed_settings != self.settings_dict:
+        made_from = [self.settings_dict[name] for name in MAKE_A_CONNECTION]
+        if self._keyed_settings != made_from:
             self.get_connection_params()
-            self._keyed_settings = {**self.settings_dict, "OPTIONS": {**self.settings_dict["OPTIONS"]}}
-            self._settings_key = repr(unpooled_settings(self.settings_dict))
+            self._settings_key = repr(made_from)
+            self._keyed_settings = copy.deepcopy(made_from)
         return self._settings_key
 
     def connect(self) -> None:
@@ -297,6 +303,7 @@ class Pooled(_Wrapper):
 
     def statement_begins(self, sql: Any) -> None:
         """Send the BEGIN that is due, and pin the connection if the statement leaves something in the session."""
+        self.validate_no_broken_transaction()  # before anything is sent
         if self._begin_due:
             self._send_due()
         if not self._pinned:

@@ -2,8 +2,9 @@
 
 Such a statement pins its connection: it stays with its request, and is reset or discarded before anyone else gets it.
 The patterns look anywhere in the text, so a word in a literal or a comment may pin for nothing: that costs a reset,
-never a leak. `tests/integration/test_hygiene.py` runs every entry against real servers and looks for its traces from
-the next borrower. Sources: ProxySQL's list of multiplexing inhibitors, PgBouncer's feature table, and the manuals.
+never a leak. `tests/integration/test_hygiene.py` runs a table of statements against real servers and looks for their
+traces from the next borrower. Sources: ProxySQL's list of multiplexing inhibitors, PgBouncer's feature table, and the
+manuals.
 
 What no text can show (a stored function that changes the session) is documented in docs/pooling.md.
 """
