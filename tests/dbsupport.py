@@ -21,6 +21,7 @@ import psycopg
 import pymysql
 from django.conf import settings
 
+from fullhouse.pool.statistics import PoolStatistics
 from private_servers import PrivateServer
 
 DRIVER = os.environ.get("TEST_MYSQL_DRIVER", "mysqlclient")
@@ -142,14 +143,14 @@ class Database:
 
     def assert_clean(self) -> None:
         """Nobody uses a connection, each one stands on a slot, and the server knows of no open transaction."""
-        pool = self.pool
+        seen: list[PoolStatistics] = []
 
         def settled() -> bool:
-            now = pool.statistics()
-            return bool(now.vetting == now.closing == now.connecting == 0)
+            seen.append(self.pool.statistics())
+            return bool(seen[-1].vetting == seen[-1].closing == seen[-1].connecting == 0)
 
         wait_until(settled)
-        statistics = pool.statistics()
+        statistics = seen[-1]  # not a later one: another attempt to connect may have begun
         assert statistics.in_use == 0, statistics
         assert statistics.slots_held == statistics.total, statistics
         wait_until(lambda: self.observer.transactions() == 0)

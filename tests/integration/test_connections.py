@@ -129,6 +129,25 @@ def test_cursor_dropped_half_read_gives_its_connection_back(hundred: Database) -
     assert_next_is_well(hundred)
 
 
+def test_cursor_collected_while_another_is_opened(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lease is found, and not yet marked as used, when the collector closes a forgotten cursor."""
+    wrapper, create_cursor = database.connection, database.connection.create_cursor
+    forgotten: list[Any] = [wrapper.cursor()]
+    forgotten.append(forgotten)
+
+    def collect_then_create(name: str | None = None) -> Any:
+        gc.collect()
+        return create_cursor(name)
+
+    del forgotten
+    monkeypatch.setattr(wrapper, "create_cursor", collect_then_create)
+    with wrapper.cursor() as cursor:
+        assert in_use(database) == 1
+        cursor.execute("SELECT 1")
+        assert cursor.fetchall() == ((1,),) or cursor.rowcount == 1
+    database.assert_clean()
+
+
 def test_iterator_dropped_half_read(hundred: Database) -> None:
     rows = hundred.tokens.iterator(chunk_size=10)
     next(rows)

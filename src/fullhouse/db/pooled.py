@@ -10,8 +10,8 @@ where the block is entered, COMMIT where it is left, sent or not. A statement th
 until the end of the request, and the connection is reset before anyone else gets it.
 
 Django's internals that this relies on, each covered by tests/integration/test_django_internals.py: `connect`,
-`ensure_connection`, `create_cursor`, `_set_autocommit`, `_savepoint*`, `_commit`, `_rollback`, `_close`, of its cursors
-`_execute` and `_executemany`, and the fields `in_atomic_block`, `closed_in_transaction`, `autocommit`,
+`ensure_connection`, `_cursor`, `create_cursor`, `_set_autocommit`, `_savepoint*`, `_commit`, `_rollback`, `_close`, of
+its cursors `_execute` and `_executemany`, and the fields `in_atomic_block`, `closed_in_transaction`, `autocommit`,
 `errors_occurred`, `needs_rollback`.
 """
 
@@ -63,6 +63,7 @@ class Pooled(_Wrapper):
         self._keyed_settings: list[Any] = []
         self._settings_key = ""
         self._cursors: WeakSet[Any] = WeakSet()
+        self._opening = 0
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -224,7 +225,7 @@ class Pooled(_Wrapper):
         lender.checkin(lease, dirty=dirty, broken=broken)
 
     def _return_if_done(self) -> None:
-        if self._returns_early and not (self._transaction_open or self._pinned or self._cursors):
+        if self._returns_early and not (self._transaction_open or self._pinned or self._opening or self._cursors):
             self._give_back()
 
     def close(self) -> None:
@@ -282,6 +283,14 @@ class Pooled(_Wrapper):
         return self.unpooled()._nodb_cursor()
 
     # -- Cursors -------------------------------------------------------------------------------------------------
+
+    def _cursor(self, name: str | None = None) -> Any:
+        # The garbage collector may close a forgotten cursor at any moment of this, which must not return the lease.
+        self._opening += 1
+        try:
+            return super()._cursor(name)
+        finally:
+            self._opening -= 1
 
     def create_cursor(self, name: str | None = None) -> Any:
         if self._begin_due:
