@@ -13,11 +13,11 @@ from fullhouse.errors import ConfigurationError, FullhouseError
 from fullhouse.options import add_options
 from fullhouse.plan.report import as_json, as_text
 from fullhouse.planning import Planned, plan_for
-from fullhouse.project import publish
 from fullhouse.settings import OPTIONS, nearest
-from fullhouse.supervisor import master
 from fullhouse.supervisor.gunicorn_settings import gunicorn_settings
 from fullhouse.supervisor.listen import check_tls, listen
+from fullhouse.supervisor.supervisor import Launch, Supervisor
+from fullhouse.supervisor.systemd import activated_sockets
 
 DESCRIPTION = (
     "Run Django under gunicorn with the house full: every database connection working, and never one too many."
@@ -74,6 +74,7 @@ def add_format(parser: argparse.ArgumentParser) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code."""
+    words = sys.argv[1:] if words is None else list(words)
     arguments, unknown = make_parser().parse_known_args(words)
     try:
         if unknown:
@@ -82,7 +83,7 @@ def main(words: Sequence[str] | None = None) -> int:
         if arguments.command == "plan":
             print(plan_text(planned, arguments.format))
             return 0
-        return _serve(planned, with_traceback=arguments.traceback)
+        return _serve(planned, words)
     except FullhouseError as error:
         if arguments.traceback:
             traceback.print_exc()
@@ -99,21 +100,20 @@ def plan_text(planned: Planned, output_format: str) -> str:
     return as_text(planned.plan, f"Plan for {planned.project.name}")
 
 
-def _serve(planned: Planned, *, with_traceback: bool) -> int:
+def _serve(planned: Planned, words: Sequence[str]) -> int:
     settings = planned.settings
-    values = gunicorn_settings(settings, planned.plan, planned.project.name)
+    gunicorn_settings(settings, planned.plan, planned.project.name)
     check_tls(settings.certfile, settings.keyfile)
-    sockets = listen(settings.bind, settings.backlog)
-    print(
-        banner(planned, [_name(listener) for listener in sockets], colour=wants_colour(sys.stdout)),
-        flush=True,
-    )
-    publish(planned.plan)
-    values["bind"] = [f"fd://{listener.detach()}" for listener in sockets]
+    activated = activated_sockets(os.environ)
+    sockets = activated or listen(settings.bind, settings.backlog)
+    print(banner(planned, [_name(one) for one in sockets], colour=wants_colour(sys.stdout)), flush=True)
+    launch = Launch(["-m", "fullhouse.generation"], words, [one.fileno() for one in sockets])
     try:
-        return master.serve(planned.project, values, with_traceback=with_traceback)
+        return Supervisor(launch, settings.boot_timeout, settings.graceful_timeout).run()
     finally:
-        for address in settings.bind:
+        for listener in sockets:
+            listener.close()
+        for address in () if activated else settings.bind:
             if address.startswith("unix:") and os.path.exists(address.removeprefix("unix:")):
                 os.unlink(address.removeprefix("unix:"))
 

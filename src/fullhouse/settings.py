@@ -245,6 +245,18 @@ class Settings:
         "Seconds that running requests get to finish at a stop or reload.",
         "graceful_timeout",
     )
+    boot_timeout: int = _option(
+        whole_number(1),
+        60,
+        SERVING,
+        "Seconds that a new generation gets until all its workers are ready; then it is discarded.",
+    )
+    warm_up: str | None = _option(
+        TEXT,
+        None,
+        SERVING,
+        "Path that every worker must answer (2xx or 3xx) before it counts as ready. Default: none is asked.",
+    )
     keepalive: int = _option(
         whole_number(0),
         30,
