@@ -5,17 +5,23 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
-from fullhouse import __version__
+from fullhouse import __version__, verbs
 from fullhouse.banner import banner, wants_colour
+from fullhouse.budget.folder import runtime_folder
 from fullhouse.errors import ConfigurationError, FullhouseError
-from fullhouse.options import add_options
+from fullhouse.options import add_options, as_arguments
 from fullhouse.plan.report import as_json, as_text
 from fullhouse.planning import Planned, plan_for
 from fullhouse.settings import OPTIONS, nearest
+from fullhouse.supervisor import instances
+from fullhouse.supervisor.control import ControlServer
 from fullhouse.supervisor.gunicorn_settings import gunicorn_settings
 from fullhouse.supervisor.listen import check_tls, listen
+from fullhouse.supervisor.logfile import LogFile
 from fullhouse.supervisor.supervisor import Launch, Supervisor
 from fullhouse.supervisor.systemd import activated_sockets
 
@@ -27,6 +33,15 @@ PROJECT_HELP = (
     "May be left out where DJANGO_SETTINGS_MODULE is set."
 )
 FLAGS = [option.flag for option in OPTIONS.values()]
+PLANNED = ("plan", "serve")
+VERBS = {
+    "start": "Serve the project in the background, with a log file that rotates.",
+    "stop": "Let the requests finish, and end the server.",
+    "restart": "Stop it and start it with the options of before.",
+    "reload": "Serve the code of now, once all its workers are ready; no request is dropped.",
+    "status": "Show what runs.",
+    "logs": "Show the end of the log that start keeps.",
+}
 EXAMPLES = {
     "plan": """examples:
   fullhouse plan mysite                             the plan for this machine and the live database
@@ -62,6 +77,19 @@ def make_parser() -> argparse.ArgumentParser:
         if name == "plan":
             add_format(command)
         add_options(command)
+    for name, summary in VERBS.items():
+        command = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        optional = "?" if name == "status" else None
+        command.add_argument("project", nargs=optional, metavar="PROJECT", help="Name of the project.")
+        command.add_argument("port", nargs="?", metavar="PORT", help="Its port, where it runs on several.")
+        command.add_argument("--traceback", action="store_true", help="Show the whole traceback of an error.")
+        if name == "start":
+            add_options(command)
+        elif name == "status":
+            add_format(command)
+        elif name == "logs":
+            command.add_argument("--lines", type=int, default=100, help="How many lines; 100 by default.")
+            command.add_argument("--follow", action="store_true", help="Go on with what comes, until Ctrl-C.")
     return parser
 
 
@@ -79,6 +107,9 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         if unknown:
             raise ConfigurationError(f"There is no option {unknown[0]}.{nearest(unknown[0].partition('=')[0], FLAGS)}")
+        if arguments.command not in PLANNED:
+            _address(arguments)
+            return 0
         planned = plan_for(arguments.project, arguments)
         if arguments.command == "plan":
             print(plan_text(planned, arguments.format))
@@ -91,6 +122,24 @@ def main(words: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+
+
+def _address(arguments: argparse.Namespace) -> None:
+    """Run one of the commands that are about a running server."""
+    project, port = arguments.project, arguments.port
+    match arguments.command:
+        case "start":
+            print(verbs.start(project, port, [*as_arguments(arguments)]))
+        case "stop":
+            print(verbs.stop(project, port))
+        case "restart":
+            print(verbs.restart(project, port))
+        case "reload":
+            print(verbs.reload(project, port))
+        case "status":
+            print(verbs.status(project, port, arguments.format))
+        case _:
+            verbs.logs(project, port, arguments.lines, follow=arguments.follow)
 
 
 def plan_text(planned: Planned, output_format: str) -> str:
@@ -108,14 +157,34 @@ def _serve(planned: Planned, words: Sequence[str]) -> int:
     sockets = activated or listen(settings.bind, settings.backlog)
     print(banner(planned, [_name(one) for one in sockets], colour=wants_colour(sys.stdout)), flush=True)
     launch = Launch(["-m", "fullhouse.generation"], words, [one.fileno() for one in sockets])
+    supervisor = Supervisor(launch, settings.boot_timeout, settings.graceful_timeout)
     try:
-        return Supervisor(launch, settings.boot_timeout, settings.graceful_timeout).run()
+        with _addressable(supervisor, planned, _name(sockets[0]), words):
+            return supervisor.run()
     finally:
         for listener in sockets:
             listener.close()
         for address in () if activated else settings.bind:
             if address.startswith("unix:") and os.path.exists(address.removeprefix("unix:")):
                 os.unlink(address.removeprefix("unix:"))
+
+
+@contextmanager
+def _addressable(supervisor: Supervisor, planned: Planned, address: str, words: Sequence[str]) -> Iterator[None]:
+    """Let commands find and reach the supervisor, and its log file take what it writes."""
+    folder, log = runtime_folder(), planned.settings.log_file
+    facts = {"words": list(words), "folder": os.getcwd(), "log": log and os.path.abspath(log)}
+    instance, lock = instances.claim(folder, planned.project.name, instances.port_of(address), facts)
+    try:
+        control = ControlServer(instance.control, supervisor.selector, supervisor.handle)
+        if log is not None:
+            supervisor.log_to(LogFile(Path(log)))
+        try:
+            yield
+        finally:
+            control.close()
+    finally:
+        instances.release(instance, lock)
 
 
 def _name(listener: socket.socket) -> str:

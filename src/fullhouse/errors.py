@@ -41,3 +41,15 @@ class ApplicationError(FullhouseError):
     """The Django application does not load."""
 
     exit_code = 5
+
+
+class NotRunningError(FullhouseError):
+    """The server that a command is about does not run, or several do."""
+
+    exit_code = 6
+
+
+class AlreadyRunningError(FullhouseError):
+    """The server that a command would start runs already."""
+
+    exit_code = 7

@@ -281,6 +281,12 @@ class Settings:
         "accesslog",
     )
     error_log: str = _option(TEXT, "-", LOGS, "File for the server's own messages; - is the terminal.", "errorlog")
+    log_file: str | None = _option(
+        TEXT,
+        None,
+        LOGS,
+        "File for all that the processes write, rotated at 20 MB with 20 kept; fullhouse start sets it. Default: none.",
+    )
     access_log_format: str = _option(
         TEXT,
         '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',

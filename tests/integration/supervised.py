@@ -45,6 +45,7 @@ from django.core.wsgi import get_wsgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
 application = get_wsgi_application()
 """
+MODULES = {"settings": SETTINGS, "urls": URLS, "wsgi": WSGI}
 
 
 def wait_until(condition: Callable[[], Any], what: str) -> Any:
@@ -57,21 +58,25 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
 
 
 class Site:
-    """A Django project named mysite, whose files a test may change."""
+    """A Django project whose files a test may change."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "mysite") -> None:
         self.folder = folder
-        package = folder / "mysite"
-        package.mkdir(parents=True)
-        (package / "__init__.py").touch()
-        for name, text in (("settings", SETTINGS), ("urls", URLS), ("wsgi", WSGI)):
-            (package / f"{name}.py").write_text(text)
+        self.name = name
+        (folder / name).mkdir(parents=True)
+        self.write("__init__", "")
+        for module in MODULES:
+            self.restore(module)
+
+    def restore(self, module: str) -> None:
+        """The module as it was at first."""
+        self.write(module, MODULES[module].replace("mysite", self.name))
 
     def write(self, module: str, text: str) -> None:
         """Replace a module by a new file, as a deploy does; the size differs, so that no stale bytecode is used."""
         draft = self.folder / "draft"
         draft.write_text(text)
-        draft.rename(self.folder / "mysite" / f"{module}.py")
+        draft.rename(self.folder / self.name / f"{module}.py")
 
     def deploy(self, version: int) -> None:
         self.write("urls", URLS.replace("version 1", f"version {version}") + "#" * version + "\n")
@@ -94,7 +99,7 @@ class Site:
 
     @contextmanager
     def served(self, *words: str, workers: int = 2, **variables: str) -> Iterator["Supervised"]:
-        """`fullhouse serve mysite …` once it serves; nothing of it is left after the block."""
+        """`fullhouse serve` once it serves; nothing of it is left after the block."""
         with self.started(*words, workers=workers, **variables) as running:
             running.wait_ready()
             assert len(running.workers()) == workers

@@ -10,7 +10,7 @@ import selectors
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
@@ -30,6 +30,7 @@ from fullhouse.supervisor.generations import (
     Report,
     Spawn,
 )
+from fullhouse.supervisor.logfile import LogFile
 from fullhouse.supervisor.reports import Reports
 
 # A second later the kernel has ended all that was told to.
@@ -39,15 +40,11 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal
 
 @dataclass(frozen=True)
 class Launch:
-    """How a generation is started. command: the words before its order. words: of `fullhouse serve`.
-
-    output: what replaces its standard output and error, if anything does.
-    """
+    """How a generation is started. command: the words before its order. words: of `fullhouse serve`."""
 
     command: Sequence[str]
     words: Sequence[str]
     listeners: Sequence[int]
-    output: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +66,9 @@ class Supervisor:
         self._exit_code: int | None = None
         self.selector = selectors.DefaultSelector()
         self._lifeline, self._lifeline_held = os.pipe()
+        self._log: LogFile | None = None
+        self._log_pipe = -1
+        self._output: int | None = None  # what replaces the standard output and error of the generations
         self._systemd = systemd.Notifier(os.environ)
 
     def run(self) -> int:
@@ -83,10 +83,40 @@ class Supervisor:
             for member in self._members.values():
                 processes.kill_group(member.master, signal.SIGKILL)
             processes.kill_descendants(_LAST_WORD_S)
+            self._copy_output()
 
     def reload(self, caller: Caller | None = None) -> None:
         """Replace the generation by one with the code of now; `caller` hears how it went."""
         self._do(self._house.reload(time.monotonic(), caller))
+
+    def handle(self, request: Mapping[str, Any], client: Caller) -> None:
+        """Do what a client of the control socket wants."""
+        match request.get("verb"):
+            case "reload":
+                self.reload(client)
+            case "stop":
+                client.answer({"ok": True})
+                self.stop()
+            case "status":
+                client.answer({"ok": True, "status": self.status()})
+            case verb:
+                client.answer({"ok": False, "message": f"There is no verb {verb!r}."})
+
+    def log_to(self, log: LogFile) -> None:
+        """Copy all that the generations write into `log`, and until the first one serves to where we write, too."""
+        self._log = log
+        self._log_pipe, self._output = os.pipe()
+        os.set_blocking(self._log_pipe, False)
+        self.selector.register(self._log_pipe, selectors.EVENT_READ, self._copy_output)
+
+    def _copy_output(self) -> None:
+        if self._log is None:
+            return
+        with suppress(BlockingIOError):
+            data = os.read(self._log_pipe, 1 << 16)
+            self._log.write(data)
+            if not self._log.takes_output:
+                os.write(2, data)
 
     def stop(self) -> None:
         """Drain and leave. A second call ends everything at once."""
@@ -198,6 +228,8 @@ class Supervisor:
                     for caller in callers:
                         caller.answer({"ok": failure is None, "message": failure or "The new generation serves."})
                 case Opened():
+                    if self._log is not None and not self._log.takes_output:
+                        self._log.take_output()
                     self._systemd.ready()
                 case Report(text):
                     print(f"fullhouse: {text}", file=sys.stderr, flush=True)  # noqa: T201 - the log of the supervisor
@@ -215,7 +247,7 @@ class Supervisor:
         }
         environ = {name: value for name, value in os.environ.items() if name not in systemd.VARIABLES}
         words = [*self._launch.command, json.dumps(order)]
-        master = processes.spawn(words, environ, [*self._launch.listeners, write, self._lifeline], self._launch.output)
+        master = processes.spawn(words, environ, [*self._launch.listeners, write, self._lifeline], self._output)
         os.close(write)
         self._members[number] = Member(master, Reports(read))
         self.selector.register(read, selectors.EVENT_READ, lambda: self._read(number))
