@@ -12,6 +12,8 @@ from pathlib import Path
 from fullhouse import __version__, verbs
 from fullhouse.banner import banner, wants_colour
 from fullhouse.budget.folder import runtime_folder
+from fullhouse.deploy.files import FILES
+from fullhouse.deploying import deploy
 from fullhouse.errors import ConfigurationError, FullhouseError
 from fullhouse.options import add_options, as_arguments
 from fullhouse.plan.report import as_json, as_text
@@ -33,7 +35,7 @@ PROJECT_HELP = (
     "May be left out where DJANGO_SETTINGS_MODULE is set."
 )
 FLAGS = [option.flag for option in OPTIONS.values()]
-PLANNED = ("plan", "serve")
+PLANNED = ("plan", "serve", "deploy")
 VERBS = {
     "start": "Serve the project in the background, with a log file that rotates.",
     "stop": "Let the requests finish, and end the server.",
@@ -48,6 +50,9 @@ EXAMPLES = {
   fullhouse plan mysite --format json               the same, for programs
   fullhouse plan mysite --max-connections 1000 --reserve 40 --cores 8 --sizing recipe
                                                     a plan for another machine: nothing is asked""",
+    "deploy": """examples:
+  fullhouse deploy supervisord mysite > /etc/supervisor/conf.d/mysite.conf
+  fullhouse deploy systemd mysite --into /etc/systemd/system""",
     "serve": """examples:
   fullhouse serve mysite                            on 127.0.0.1:8000, Ctrl-C stops it
   fullhouse serve mysite -b 0.0.0.0:80 --budget 20  on port 80, with 20 database sessions at the most
@@ -63,6 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
     for name, summary in (
         ("plan", "Print how many workers, threads and connections fit, and how each number came about."),
         ("serve", "Serve the project in the foreground under its plan."),
+        ("deploy", "Write the file of another program, from the plan: supervisord, systemd, nginx or logrotate."),
     ):
         command = commands.add_parser(
             name,
@@ -72,6 +78,9 @@ def make_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        if name == "deploy":
+            command.add_argument("kind", choices=FILES, metavar="PROGRAM", help="One of " + ", ".join(FILES) + ".")
+            command.add_argument("--into", metavar="FOLDER", help="Write the files there, instead of printing them.")
         command.add_argument("project", nargs="?", metavar="PROJECT", help=PROJECT_HELP)
         command.add_argument("--traceback", action="store_true", help="Show the whole traceback of an error.")
         if name == "plan":
@@ -113,6 +122,9 @@ def main(words: Sequence[str] | None = None) -> int:
         planned = plan_for(arguments.project, arguments)
         if arguments.command == "plan":
             print(plan_text(planned, arguments.format))
+            return 0
+        if arguments.command == "deploy":
+            print(deploy(arguments.kind, planned, [*as_arguments(arguments)], arguments.into))
             return 0
         return _serve(planned, words)
     except FullhouseError as error:
