@@ -5,8 +5,8 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from fullhouse import __version__, verbs
@@ -168,11 +168,8 @@ def _serve(planned: Planned, words: Sequence[str]) -> int:
     activated = activated_sockets(os.environ)
     sockets = activated or listen(settings.bind, settings.backlog)
     print(banner(planned, [_name(one) for one in sockets], colour=wants_colour(sys.stdout)), flush=True)
-    launch = Launch(["-m", "fullhouse.generation"], words, [one.fileno() for one in sockets])
-    supervisor = Supervisor(launch, settings.boot_timeout, settings.graceful_timeout)
     try:
-        with _addressable(supervisor, planned, _name(sockets[0]), words):
-            return supervisor.run()
+        return _supervise(planned, words, sockets)
     finally:
         for listener in sockets:
             listener.close()
@@ -181,20 +178,21 @@ def _serve(planned: Planned, words: Sequence[str]) -> int:
                 os.unlink(address.removeprefix("unix:"))
 
 
-@contextmanager
-def _addressable(supervisor: Supervisor, planned: Planned, address: str, words: Sequence[str]) -> Iterator[None]:
-    """Let commands find and reach the supervisor, and its log file take what it writes."""
-    folder, log = runtime_folder(), planned.settings.log_file
-    facts = {"words": list(words), "folder": os.getcwd(), "log": log and os.path.abspath(log)}
-    instance, lock = instances.claim(folder, planned.project.name, instances.port_of(address), facts)
+def _supervise(planned: Planned, words: Sequence[str], sockets: Sequence[socket.socket]) -> int:
+    """Serve on the sockets, where commands can find and reach us, until told to end."""
+    settings = planned.settings
+    log = settings.log_file and os.path.abspath(settings.log_file)
+    port = instances.port_of(_name(sockets[0]))
+    facts = {"words": list(words), "folder": os.getcwd(), "log": log}
+    instance, lock = instances.claim(runtime_folder(), planned.project.name, port, facts)
     try:
-        control = ControlServer(instance.control, supervisor.selector, supervisor.handle)
+        listeners = [one.fileno() for one in sockets]
+        launch = Launch(["-m", "fullhouse.generation"], words, listeners, instance.board)
+        supervisor = Supervisor(launch, settings.boot_timeout, settings.graceful_timeout)
         if log is not None:
             supervisor.log_to(LogFile(Path(log)))
-        try:
-            yield
-        finally:
-            control.close()
+        with closing(ControlServer(instance.control, supervisor.selector, supervisor.handle)):
+            return supervisor.run()
     finally:
         instances.release(instance, lock)
 

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
@@ -25,13 +26,18 @@ from fullhouse.supervisor.reports import send
 
 @dataclass(frozen=True)
 class Order:
-    """What the supervisor wants. words: of `fullhouse serve`. The rest are descriptors, and the supervisor's pid."""
+    """What the supervisor wants. words: of `fullhouse serve`. listeners, reports, lifeline: descriptors.
+
+    supervisor: its pid. board: path of the stats board. generation: the number of this one.
+    """
 
     words: list[str]
     listeners: list[int]
     reports: int
     lifeline: int
     supervisor: int
+    board: str
+    generation: int
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,13 @@ def main(order: Order) -> int:
         report_failure(order.reports, error, in_log=True)
         return error.exit_code
     send(order.reports, "planned", workers=planned.plan.workers)
-    hooks = Hooks(order.reports, Lifeline.make(order.lifeline), lambda application: make_ready(planned, application))
+    hooks = Hooks(
+        order.reports,
+        Lifeline.make(order.lifeline),
+        lambda application: make_ready(planned, application),
+        Path(order.board),
+        order.generation,
+    )
     values = hooks.added_to(values) | {"bind": [f"fd://{descriptor}" for descriptor in order.listeners]}
     project = Told(planned.project, order.reports, planned.settings.reload)
     return master.serve(project, values, with_traceback=arguments.traceback)

@@ -108,6 +108,11 @@ def _as_text(report: Mapping[str, Any]) -> str:
     for one in report["generations"]:
         workers = f"{len(one['workers'])} of {one['planned'] or '?'} workers ready"
         lines.append(f"  generation {one['number']}  {one['state']} for {_duration(one['since_s'])}, {workers}")
+        lines += [
+            f"    worker {row['pid']}  {row['busy']} of {row['threads']} threads busy, {row['requests']} requests, "
+            f"{row['errors']} errors"
+            for row in one["workers"]
+        ]
     if report["crashes"]:
         lines.append(f"  crashes       {report['crashes']} in a row")
     if report["last_failure"]:

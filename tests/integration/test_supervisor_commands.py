@@ -59,6 +59,12 @@ def test_the_life_of_a_server_in_the_background(site: Site) -> None:
     assert get(port) == "version 1"
     report = status(site, port)
     assert [one["state"] for one in report["generations"]] == ["ready"]
+
+    def counted() -> bool:
+        (worker,) = status(site, port)["generations"][0]["workers"]
+        return (worker["busy"], worker["requests"], worker["errors"]) == (0, 1, 0)
+
+    wait_until(counted, "the request was on the board")
     assert f"{site.name} on {port}: up" in site.command("status", site.name).stdout
 
     site.deploy(2)

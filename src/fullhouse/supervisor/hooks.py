@@ -6,14 +6,17 @@ worker finds the streak of crashes as it was at its fork.
 
 import functools
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from fullhouse.errors import ApplicationError, FullhouseError
 from fullhouse.supervisor.lifeline import Lifeline
 from fullhouse.supervisor.reports import send
+from fullhouse.telemetry.board import Writer
 
 # A worker that ends sooner after its start has crashed, whatever the reason.
 SHORT_LIFE_S = 5.0
@@ -25,9 +28,15 @@ MakeReady = Callable[[Callable[..., Any]], None]
 
 
 class Hooks:
-    """pipe: of the reports. make_ready: makes the loaded application ready to serve; raises ApplicationError."""
+    """pipe: of the reports. make_ready: makes the loaded application ready to serve; raises ApplicationError.
 
-    def __init__(self, pipe: int, lifeline: Lifeline, make_ready: MakeReady) -> None:
+    board: the stats board, in which each worker has a row.
+    """
+
+    def __init__(self, pipe: int, lifeline: Lifeline, make_ready: MakeReady, board: Path, generation: int) -> None:
+        self._board = board
+        self._generation = generation
+        self._request = threading.local()
         self._pipe = pipe
         self._lifeline = lifeline
         self._make_ready = make_ready
@@ -42,6 +51,8 @@ class Hooks:
             "post_fork": self._post_fork,
             "post_worker_init": self._post_worker_init,
             "child_exit": self._child_exit,
+            "pre_request": self._pre_request,
+            "post_request": self._post_request,
         }
         return {**values, **{name: _both(hook, values.get(name)) for name, hook in ours.items()}}
 
@@ -58,6 +69,7 @@ class Hooks:
                 signum, signal.SIG_DFL
             )  # the master's handlers would lose it until gunicorn sets the worker's
         self._lifeline.hold_worker()
+        self._row = Writer(self._board, worker.pid, self._generation, worker.cfg.threads)
         end = time.monotonic() + PAUSES_S[min(self._streak, len(PAUSES_S) - 1)]
         while (left := end - time.monotonic()) > 0:
             worker.notify()
@@ -71,6 +83,14 @@ class Hooks:
             report_failure(self._pipe, error)
         else:
             send(self._pipe, "ready", pid=worker.pid)
+
+    def _pre_request(self, _worker: Any, _request: Any) -> None:
+        self._request.began = time.monotonic()
+        self._row.began()
+
+    def _post_request(self, _worker: Any, _request: Any, _environ: Any, response: Any) -> None:
+        duration_s = time.monotonic() - self._request.began
+        self._row.finished(duration_s, failed=response.status.startswith("5"))
 
     def _child_exit(self, _server: Any, worker: Any) -> None:
         life = time.monotonic() - self._born.pop(worker.age)

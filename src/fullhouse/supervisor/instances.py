@@ -29,6 +29,10 @@ class Instance:
     def control(self) -> Path:
         return self.lock.with_suffix(".control")
 
+    @property
+    def board(self) -> Path:
+        return self.lock.with_suffix(".board")
+
     def runs(self) -> bool:
         """Whether it still holds its lock."""
         return _is_held(self.lock)
@@ -67,7 +71,8 @@ def claim(folder: Path, project: str, port: str, facts: Mapping[str, Any]) -> tu
 
 def release(instance: Instance, descriptor: int) -> None:
     """Remove the files, and then give the lock up."""
-    instance.lock.unlink(missing_ok=True)
+    for path in (instance.board, instance.control, instance.lock):
+        path.unlink(missing_ok=True)
     os.close(descriptor)
 
 

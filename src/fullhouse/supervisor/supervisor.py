@@ -12,8 +12,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import inf
+from pathlib import Path
 from typing import Any
 
 from fullhouse.supervisor import processes, systemd
@@ -32,6 +33,7 @@ from fullhouse.supervisor.generations import (
 )
 from fullhouse.supervisor.logfile import LogFile
 from fullhouse.supervisor.reports import Reports
+from fullhouse.telemetry import board
 
 # A second later the kernel has ended all that was told to.
 _LAST_WORD_S = 2.0
@@ -40,11 +42,15 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal
 
 @dataclass(frozen=True)
 class Launch:
-    """How a generation is started. command: the words before its order. words: of `fullhouse serve`."""
+    """How a generation is started. command: the words before its order. words: of `fullhouse serve`.
+
+    board: path of the stats board, made by the supervisor.
+    """
 
     command: Sequence[str]
     words: Sequence[str]
     listeners: Sequence[int]
+    board: Path
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,8 @@ class Supervisor:
         self._started = time.monotonic()
         self._exit_code: int | None = None
         self.selector = selectors.DefaultSelector()
+        board.create(launch.board)
+        self._board = board.Reader(launch.board)
         self._lifeline, self._lifeline_held = os.pipe()
         self._log: LogFile | None = None
         self._log_pipe = -1
@@ -126,6 +134,7 @@ class Supervisor:
     def status(self) -> dict[str, Any]:
         """What runs, for `fullhouse status`; times in seconds."""
         now = time.monotonic()
+        rows = {row.counters.pid: row.counters for row in self._board.rows()}
         return {
             "pid": os.getpid(),
             "uptime_s": round(now - self._started, 1),
@@ -138,7 +147,7 @@ class Supervisor:
                     "state": one.state,
                     "since_s": round(now - one.since, 1),
                     "master": self._members[one.number].master,
-                    "workers": sorted(one.ready),
+                    "workers": [asdict(rows[pid]) for pid in sorted(one.ready) if pid in rows],
                     "planned": one.planned,
                 }
                 for one in self._house.generations
@@ -244,6 +253,8 @@ class Supervisor:
             "reports": write,
             "lifeline": self._lifeline,
             "supervisor": os.getpid(),
+            "board": str(self._launch.board),
+            "generation": number,
         }
         environ = {name: value for name, value in os.environ.items() if name not in systemd.VARIABLES}
         words = [*self._launch.command, json.dumps(order)]
