@@ -78,6 +78,10 @@ class Site:
         draft.write_text(text)
         draft.rename(self.folder / self.name / f"{module}.py")
 
+    def append(self, module: str, text: str) -> None:
+        path = self.folder / self.name / f"{module}.py"
+        self.write(module, path.read_text() + text)
+
     def deploy(self, version: int) -> None:
         self.write("urls", URLS.replace("version 1", f"version {version}") + "#" * version + "\n")
 
