@@ -24,6 +24,7 @@ from fullhouse.supervisor.control import ControlServer
 from fullhouse.supervisor.gunicorn_settings import gunicorn_settings
 from fullhouse.supervisor.listen import check_tls, listen
 from fullhouse.supervisor.logfile import LogFile
+from fullhouse.supervisor.processes import name_process
 from fullhouse.supervisor.supervisor import Launch, Supervisor
 from fullhouse.supervisor.systemd import activated_sockets
 
@@ -163,12 +164,13 @@ def plan_text(planned: Planned, output_format: str) -> str:
 
 def _serve(planned: Planned, words: Sequence[str]) -> int:
     settings = planned.settings
-    gunicorn_settings(settings, planned.plan, planned.project.name)
+    values = gunicorn_settings(settings, planned.plan, planned.project.name)
     check_tls(settings.certfile, settings.keyfile)
     activated = activated_sockets(os.environ)
     sockets = activated or listen(settings.bind, settings.backlog)
     print(banner(planned, [_name(one) for one in sockets], colour=wants_colour(sys.stdout)), flush=True)
     try:
+        name_process(values["proc_name"])
         return _supervise(planned, words, sockets)
     finally:
         for listener in sockets:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from setproctitle import setproctitle
+
 # linux/prctl.h
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -39,6 +41,11 @@ def _prctl(option: int, value: int) -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"prctl {option}: {os.strerror(number)}")
+
+
+def name_process(name: str) -> None:
+    """Let ps and top show this process as the supervisor of `name`, in the style of gunicorn's own processes."""
+    setproctitle(f"fullhouse: supervisor [{name}]")
 
 
 def spawn(words: Sequence[str], environ: Mapping[str, str], inherited: Iterable[int], output: int | None) -> int:
