@@ -42,7 +42,7 @@ from private_servers import PrivateServer  # noqa: E402
 CLIENTS = 400
 LIMIT = 151  # MariaDB's default for max_connections, which the recipe is computed from
 UNLIMITED = 1000  # what the server really grants, so that only the contenders' own arithmetic holds them back
-MANY = 200  # threads of each of two workers, where threads are not bound to connections
+MANY = 100  # threads of each of two workers, where threads are not bound to connections
 FEW = 16  # threads of each of two workers, for the small query
 
 
