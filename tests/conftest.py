@@ -36,16 +36,10 @@ def forget_plan(server: PrivateServer) -> None:
 @pytest.fixture(params=["mariadb", "postgresql"])
 def database(request: pytest.FixtureRequest) -> "Iterator[Database]":
     """Django on a pool of its own, with an empty table of tokens; checked to be in order after the test."""
-    from dbsupport import Database, create_tables, end_request
+    from dbsupport import Database, create_tables
 
     server: PrivateServer = request.getfixturevalue(f"{request.param}_server")
     create_tables(server)
     database = Database(server, request.param)
-    database.plan()
-    database.tokens.all().delete()
-    try:
+    with database.tried():
         yield database
-        end_request()
-        database.assert_clean()
-    finally:
-        database.forget()

@@ -14,7 +14,7 @@ import pytest
 from django.db import DatabaseError, InterfaceError, OperationalError, transaction
 
 from conftest import forget_plan
-from dbsupport import PATIENCE_S, Database, create_tables, end_request, in_thread, request, wait_until
+from dbsupport import PATIENCE_S, Database, create_tables, in_thread, request, wait_until
 from fullhouse.db.errors import DatabaseDown, PoolExhausted
 from private_servers import PrivateServer, mariadb, postgresql
 
@@ -37,14 +37,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[PrivateServer]:
 @pytest.fixture
 def site(server: PrivateServer) -> Iterator[Database]:
     database = Database(server, "site", checkout_timeout=DEADLINE_S)
-    database.plan(slots=THREADS, fair_share=THREADS)
-    database.tokens.all().delete()
-    try:
+    with database.tried(slots=THREADS, fair_share=THREADS):
         yield database
-        end_request()
-        database.assert_clean()
-    finally:
-        database.forget()
 
 
 class Load:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from django.db import OperationalError, transaction
 
-from dbsupport import Database, create_tables, end_request, request, wait_until
+from dbsupport import Database, create_tables, request, wait_until
 from private_servers import PrivateServer
 
 THREADS = 8
@@ -69,14 +69,8 @@ def behind(postgresql_server: PrivateServer, pgbouncer: int) -> Iterator[Databas
     create_tables(postgresql_server)
     place = {"PORT": str(pgbouncer), "DISABLE_SERVER_SIDE_CURSORS": True}
     database = Database(postgresql_server, "behind", **place)
-    database.plan()
-    database.tokens.all().delete()
-    try:
+    with database.tried():
         yield database
-        end_request()
-        database.assert_clean()
-    finally:
-        database.forget()
 
 
 def test_requests_share_few_sessions(behind: Database) -> None:
