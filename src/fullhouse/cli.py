@@ -1,24 +1,34 @@
 """The command line: parse, call a room, print. Exit codes are in `docs/exit-codes.md`."""
 
 import argparse
+import os
 import shutil
 import socket
 import sys
 import textwrap
 import traceback
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
+from pathlib import Path
 
-from fullhouse import __version__
+from fullhouse import __version__, verbs
 from fullhouse.banner import banner, wants_colour
-from fullhouse.databases import publish
+from fullhouse.budget.folder import runtime_folder
+from fullhouse.deploy.files import FILES
+from fullhouse.deploying import deploy
 from fullhouse.errors import ConfigurationError, FullhouseError
-from fullhouse.options import add_options
+from fullhouse.options import add_options, as_arguments
 from fullhouse.plan.report import as_json, as_text
 from fullhouse.planning import Planned, plan_for
 from fullhouse.settings import OPTIONS, nearest
-from fullhouse.supervisor import master
+from fullhouse.supervisor import instances
+from fullhouse.supervisor.control import ControlServer
 from fullhouse.supervisor.gunicorn_settings import gunicorn_settings
 from fullhouse.supervisor.listen import check_tls, listening
+from fullhouse.supervisor.logfile import LogFile
+from fullhouse.supervisor.processes import name_process
+from fullhouse.supervisor.supervisor import Launch, Supervisor
+from fullhouse.supervisor.systemd import activated_sockets
 
 DESCRIPTION = (
     "Run Django under gunicorn with the house full: every database connection working, and never one too many."
@@ -35,12 +45,24 @@ OVERVIEW = """start here, in the folder that holds manage.py:
 exit codes: 0 done, 2 configuration or plan refused, 3 database cannot be asked, 4 address cannot be
 listened on, 5 application does not load, 130 interrupted before serving"""
 FLAGS = [option.flag for option in OPTIONS.values()]
+PLANNED = ("plan", "serve", "deploy")
+VERBS = {
+    "start": "Serve the project in the background, with a log file that rotates.",
+    "stop": "Let the requests finish, and end the server.",
+    "restart": "Stop it and start it with the options of before.",
+    "reload": "Serve the code of now, once all its workers are ready; no request is dropped.",
+    "status": "Show what runs.",
+    "logs": "Show the end of the log that start keeps.",
+}
 EXAMPLES = {
     "plan": """examples:
   fullhouse plan mysite                             the plan for this machine and the live database
   fullhouse plan mysite --format json               the same, for programs
   fullhouse plan mysite --max-connections 1000 --reserve 40 --cores 8 --sizing recipe
                                                     a plan for another machine: nothing is asked""",
+    "deploy": """examples:
+  fullhouse deploy supervisord mysite > /etc/supervisor/conf.d/mysite.conf
+  fullhouse deploy systemd mysite --into /etc/systemd/system""",
     "serve": """examples:
   fullhouse serve mysite                            on 127.0.0.1:8000, Ctrl-C stops it
   fullhouse serve mysite -b 0.0.0.0:80 --budget 20  on port 80, 20 database sessions at the most
@@ -65,6 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
     for name, summary in (
         ("plan", "Print how many workers, threads and connections fit, and how each number came about."),
         ("serve", "Serve the project in the foreground under its plan."),
+        ("deploy", "Write the file of another program, from the plan: supervisord, systemd, nginx or logrotate."),
     ):
         command = commands.add_parser(
             name,
@@ -75,11 +98,27 @@ def make_parser() -> argparse.ArgumentParser:
             formatter_class=HelpFormatter,
             allow_abbrev=False,
         )
+        if name == "deploy":
+            command.add_argument("kind", choices=FILES, metavar="PROGRAM", help="One of " + ", ".join(FILES) + ".")
+            command.add_argument("--into", metavar="FOLDER", help="Write the files there, instead of printing them.")
         command.add_argument("project", nargs="?", metavar="PROJECT", help=PROJECT_HELP)
         command.add_argument("--traceback", action="store_true", help="Show the whole traceback of an error.")
         if name == "plan":
             add_format(command)
         add_options(command)
+    for name, summary in VERBS.items():
+        command = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        optional = "?" if name == "status" else None
+        command.add_argument("project", nargs=optional, metavar="PROJECT", help="Name of the project.")
+        command.add_argument("port", nargs="?", metavar="PORT", help="Its port, where it runs on several.")
+        command.add_argument("--traceback", action="store_true", help="Show the whole traceback of an error.")
+        if name == "start":
+            add_options(command)
+        elif name == "status":
+            add_format(command)
+        elif name == "logs":
+            command.add_argument("--lines", type=int, default=100, help="How many lines; 100 by default.")
+            command.add_argument("--follow", action="store_true", help="Go on with what comes, until Ctrl-C.")
     return parser
 
 
@@ -92,15 +131,22 @@ def add_format(parser: argparse.ArgumentParser) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code."""
+    words = sys.argv[1:] if words is None else list(words)
     arguments, unknown = make_parser().parse_known_args(words)
     try:
         if unknown:
             raise _not_understood(unknown[0])
+        if arguments.command not in PLANNED:
+            _address(arguments)
+            return 0
         planned = plan_for(arguments.project, arguments)
         if arguments.command == "plan":
             print(plan_text(planned, arguments.format))
             return 0
-        return _serve(planned, with_traceback=arguments.traceback)
+        if arguments.command == "deploy":
+            print(deploy(arguments.kind, planned, [*as_arguments(arguments)], arguments.into))
+            return 0
+        return _serve(planned, words)
     except FullhouseError as error:
         if arguments.traceback:
             traceback.print_exc()
@@ -108,6 +154,24 @@ def main(words: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+
+
+def _address(arguments: argparse.Namespace) -> None:
+    """Run one of the commands that are about a running server."""
+    project, port = arguments.project, arguments.port
+    match arguments.command:
+        case "start":
+            print(verbs.start(project, port, [*as_arguments(arguments)]))
+        case "stop":
+            print(verbs.stop(project, port))
+        case "restart":
+            print(verbs.restart(project, port))
+        case "reload":
+            print(verbs.reload(project, port))
+        case "status":
+            print(verbs.status(project, port, arguments.format))
+        case _:
+            verbs.logs(project, port, arguments.lines, follow=arguments.follow)
 
 
 def _not_understood(word: str) -> ConfigurationError:
@@ -123,16 +187,35 @@ def plan_text(planned: Planned, output_format: str) -> str:
     return as_text(planned.plan, f"Plan for {planned.project.name}")
 
 
-def _serve(planned: Planned, *, with_traceback: bool) -> int:
+def _serve(planned: Planned, words: Sequence[str]) -> int:
     settings = planned.settings
     values = gunicorn_settings(settings, planned.plan, planned.project.name)
     check_tls(settings.certfile, settings.keyfile)
-    with listening(settings.bind, settings.backlog) as sockets:
+    activated = activated_sockets(os.environ)
+    with nullcontext(activated) if activated else listening(settings.bind, settings.backlog) as sockets:
         addresses = [_name(listener) for listener in sockets]
         print(banner(planned, addresses, colour=wants_colour(sys.stdout)), flush=True)
-        publish(planned.plan)
-        values["bind"] = [f"fd://{listener.detach()}" for listener in sockets]
-        return master.serve(planned.project, values, with_traceback=with_traceback)
+        name_process(values["proc_name"])
+        return _supervise(planned, words, sockets)
+
+
+def _supervise(planned: Planned, words: Sequence[str], sockets: Sequence[socket.socket]) -> int:
+    """Serve on the sockets, where commands can find and reach us, until told to end."""
+    settings = planned.settings
+    log = settings.log_file and os.path.abspath(settings.log_file)
+    port = instances.port_of(_name(sockets[0]))
+    facts = {"words": list(words), "folder": os.getcwd(), "log": log}
+    instance, lock = instances.claim(runtime_folder(), planned.project.name, port, facts)
+    try:
+        listeners = [one.fileno() for one in sockets]
+        launch = Launch(["-m", "fullhouse.generation"], words, listeners, instance.board)
+        supervisor = Supervisor(launch, settings.boot_timeout, settings.graceful_timeout)
+        if log is not None:
+            supervisor.log_to(LogFile(Path(log)))
+        with closing(ControlServer(instance.control, supervisor.selector, supervisor.handle)):
+            return supervisor.run()
+    finally:
+        instances.release(instance, lock)
 
 
 def _name(listener: socket.socket) -> str:

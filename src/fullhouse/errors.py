@@ -43,6 +43,18 @@ class ApplicationError(FullhouseError):
     exit_code = 5
 
 
+class NotRunningError(FullhouseError):
+    """The server that a command is about does not run, or several do."""
+
+    exit_code = 6
+
+
+class AlreadyRunningError(FullhouseError):
+    """The server that a command would start runs already."""
+
+    exit_code = 7
+
+
 def described(error: BaseException) -> str:
     """Another library's error in one line: its kind and what it says."""
     text = " ".join(str(error).split()) or "no message"

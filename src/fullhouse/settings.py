@@ -258,6 +258,18 @@ class Settings:
         "Seconds that running requests get to finish at a stop or reload.",
         "graceful_timeout",
     )
+    boot_timeout: int = _option(
+        whole_number(1),
+        60,
+        SERVING,
+        "Seconds that a new generation gets until all its workers are ready; then it is discarded.",
+    )
+    warm_up: str | None = _option(
+        TEXT,
+        None,
+        SERVING,
+        "Path that every worker must answer (2xx or 3xx) before it counts as ready. Default: none is asked.",
+    )
     keepalive: int = _option(
         whole_number(0),
         30,
@@ -309,6 +321,12 @@ class Settings:
         "accesslog",
     )
     error_log: str = _option(PATH, "-", LOGS, "File for the server's own messages; - is the terminal.", "errorlog")
+    log_file: str | None = _option(
+        PATH,
+        None,
+        LOGS,
+        "File for all that the processes write, rotated at 20 MB with 20 kept; fullhouse start sets it. Default: none.",
+    )
     access_log_format: str = _option(
         TEXT,
         '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',

@@ -1,0 +1,1 @@
+"""Files for the programs around the server, written from its settings and its plan."""

@@ -1,0 +1,54 @@
+"""From a planned project to the facts that `fullhouse deploy` writes down."""
+
+import getpass
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fullhouse.deploy.files import Deployment, write
+from fullhouse.errors import ConfigurationError
+from fullhouse.planning import Planned
+from fullhouse.verbs import log_path
+
+
+def deployment(planned: Planned, options: Sequence[str]) -> Deployment:
+    """The facts. options: of `fullhouse serve`, repeated in the command."""
+    from django.conf import settings as django
+
+    settings = planned.settings
+    command = [sys.executable, "-m", "fullhouse", "serve", planned.project.name, *options]
+    return Deployment(
+        project=planned.project.name,
+        user=getpass.getuser(),
+        folder=os.getcwd(),
+        command=shlex.join(command),
+        address=settings.bind[0],
+        graceful_timeout_s=settings.graceful_timeout,
+        boot_timeout_s=settings.boot_timeout,
+        timeout_s=settings.timeout,
+        keepalive_s=settings.keepalive,
+        log=settings.log_file or str(log_path(planned.project.name, None)),
+        static_url=django.STATIC_URL,
+        static_root=None if django.STATIC_ROOT is None else str(django.STATIC_ROOT),
+    )
+
+
+def deploy(kind: str, planned: Planned, options: Sequence[str], folder: str | None) -> str:
+    """The files as one text, or a line for each that was written into `folder`; none there is overwritten.
+
+    Raises ConfigurationError.
+    """
+    files = write(kind, deployment(planned, options))
+    return "\n".join(files.values()).rstrip() if folder is None else _write_into(Path(folder), files)
+
+
+def _write_into(folder: Path, files: Mapping[str, str]) -> str:
+    for name, text in files.items():
+        try:
+            with (folder / name).open("x") as file:
+                file.write(text)
+        except OSError as error:
+            raise ConfigurationError(f"{folder / name} cannot be written: {error.strerror}.") from error
+    return "\n".join(f"{folder / name} is written." for name in files)

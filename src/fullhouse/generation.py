@@ -1,0 +1,131 @@
+"""One generation, in a fresh interpreter: `python -m fullhouse.generation ORDER`, run by the supervisor alone.
+
+It finds the project, plans and loads it anew, so that a reload serves the code, the settings and the limits of now.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from wsgiref.util import setup_testing_defaults
+
+from fullhouse.cli import make_parser
+from fullhouse.databases import publish
+from fullhouse.errors import ApplicationError, FullhouseError
+from fullhouse.planning import Planned, plan_for
+from fullhouse.project import Project
+from fullhouse.supervisor import master
+from fullhouse.supervisor.gunicorn_settings import gunicorn_settings
+from fullhouse.supervisor.hooks import Hooks, report_failure
+from fullhouse.supervisor.lifeline import Lifeline
+from fullhouse.supervisor.processes import die_with_parent
+from fullhouse.supervisor.reports import send
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the supervisor wants. words: of `fullhouse serve`. listeners, reports, lifeline: descriptors.
+
+    supervisor: its pid. board: path of the stats board. generation: the number of this one.
+    """
+
+    words: list[str]
+    listeners: list[int]
+    reports: int
+    lifeline: int
+    supervisor: int
+    board: str
+    generation: int
+
+
+@dataclass(frozen=True)
+class Told:
+    """A project that tells the supervisor when its application does not load.
+
+    shows_syntax_errors: whether gunicorn's reloader is on, which shows them in the browser and waits.
+    """
+
+    project: Project
+    pipe: int
+    shows_syntax_errors: bool
+
+    def load_application(self) -> Callable[..., Any]:
+        try:
+            return self.project.load_application()
+        except ApplicationError as error:
+            if not (self.shows_syntax_errors and isinstance(error.__cause__, SyntaxError)):
+                report_failure(self.pipe, error, in_log=True)
+            raise
+
+
+def main(order: Order) -> int:
+    """Serve until told to stop. Returns the exit code."""
+    die_with_parent(order.supervisor)
+    for descriptor in (*order.listeners, order.reports, order.lifeline):
+        os.set_inheritable(descriptor, False)
+    arguments = make_parser().parse_args(order.words)
+    try:
+        planned = plan_for(arguments.project, arguments)
+        values = gunicorn_settings(planned.settings, planned.plan, planned.project.name)
+        publish(planned.plan)
+    except FullhouseError as error:
+        print(f"fullhouse: {error}", file=sys.stderr, flush=True)
+        report_failure(order.reports, error, in_log=True)
+        return error.exit_code
+    send(order.reports, "planned", workers=planned.plan.workers)
+    hooks = Hooks(
+        order.reports,
+        Lifeline.make(order.lifeline),
+        lambda application: make_ready(planned, application),
+        Path(order.board),
+        order.generation,
+    )
+    values = hooks.added_to(values) | {"bind": [f"fd://{descriptor}" for descriptor in order.listeners]}
+    project = Told(planned.project, order.reports, planned.settings.reload)
+    return master.serve(project, values, with_traceback=arguments.traceback)
+
+
+def make_ready(planned: Planned, application: Callable[..., Any]) -> None:
+    """Obtain a connection for every pooled alias, and let the application answer the warm-up path.
+
+    Raises ApplicationError.
+    """
+    from django.db import connections
+
+    for alias in (alias for server in planned.plan.servers for alias in server.limit.pooled):
+        try:
+            with connections[alias].cursor() as cursor:
+                cursor.execute("SELECT 1")
+                cursor.fetchall()
+            connections[alias].close()
+        except Exception as error:
+            raise ApplicationError(f"A worker gets no connection to {alias!r}: {error}") from error
+    if planned.settings.warm_up is not None:
+        _warm_up(application, planned.settings.warm_up)
+
+
+def _warm_up(application: Callable[..., Any], path: str) -> None:
+    from django.conf import settings
+
+    hosts = [host.removeprefix(".") for host in settings.ALLOWED_HOSTS if host != "*"]
+    environ: dict[str, Any] = {"PATH_INFO": path, "HTTP_HOST": hosts[0] if hosts else "localhost"}
+    setup_testing_defaults(environ)
+    answers: list[str] = []
+    try:
+        body = application(environ, lambda status, *_: answers.append(status))
+        try:
+            for _ in body:
+                pass
+        finally:
+            body.close()
+    except Exception as error:
+        raise ApplicationError(f"The warm-up path {path} fails: {type(error).__name__}: {error}") from error
+    if answers[-1][0] not in "23":
+        raise ApplicationError(f"The warm-up path {path} is answered with {answers[-1]}; a 2xx or 3xx means ready.")
+
+
+if __name__ == "__main__":
+    sys.exit(main(Order(**json.loads(sys.argv[1]))))

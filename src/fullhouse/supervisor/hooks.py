@@ -1,0 +1,120 @@
+"""gunicorn's hooks in a supervised generation: they tell the supervisor what happens, and keep crash loops slow.
+
+The hooks of the user's own gunicorn settings are called after ours. The hooks of the master run in its main thread; a
+worker finds the streak of crashes as it was at its fork.
+"""
+
+import functools
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fullhouse.errors import ApplicationError, FullhouseError
+from fullhouse.supervisor.lifeline import Lifeline
+from fullhouse.supervisor.reports import send
+from fullhouse.telemetry.board import Writer
+
+# A worker that ends sooner after its start has crashed, whatever the reason.
+SHORT_LIFE_S = 5.0
+# Seconds that the next worker waits after so many short lives in a row.
+PAUSES_S = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0)
+_BEAT_S = 0.5
+
+MakeReady = Callable[[Callable[..., Any]], None]
+
+
+class Hooks:
+    """pipe: of the reports. make_ready: makes the loaded application ready to serve; raises ApplicationError.
+
+    board: the stats board, in which each worker has a row.
+    """
+
+    def __init__(self, pipe: int, lifeline: Lifeline, make_ready: MakeReady, board: Path, generation: int) -> None:
+        self._board = board
+        self._generation = generation
+        self._request = threading.local()
+        self._pipe = pipe
+        self._lifeline = lifeline
+        self._make_ready = make_ready
+        self._streak = 0
+        self._born: dict[int, float] = {}
+
+    def added_to(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """gunicorn's settings `values` with these hooks before the user's own."""
+        ours: dict[str, Callable[..., None]] = {
+            "on_starting": self._on_starting,
+            "pre_fork": self._pre_fork,
+            "post_fork": self._post_fork,
+            "post_worker_init": self._post_worker_init,
+            "child_exit": self._child_exit,
+            "pre_request": self._pre_request,
+            "post_request": self._post_request,
+        }
+        return {**values, **{name: _both(hook, values.get(name)) for name, hook in ours.items()}}
+
+    def _on_starting(self, server: Any) -> None:
+        # As under systemd: the sockets are another's, and gunicorn leaves the files of Unix sockets alone.
+        server.systemd = True
+
+    def _pre_fork(self, _server: Any, worker: Any) -> None:
+        self._born[worker.age] = time.monotonic()
+
+    def _post_fork(self, _server: Any, worker: Any) -> None:
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(
+                signum, signal.SIG_DFL
+            )  # the master's handlers would lose it until gunicorn sets the worker's
+        self._lifeline.hold_worker()
+        self._row = Writer(self._board, worker.pid, self._generation, worker.cfg.threads)
+        end = time.monotonic() + PAUSES_S[min(self._streak, len(PAUSES_S) - 1)]
+        while (left := end - time.monotonic()) > 0:
+            worker.notify()
+            time.sleep(min(left, _BEAT_S))
+
+    def _post_worker_init(self, worker: Any) -> None:
+        self._lifeline.hold_again()
+        try:
+            self._make_ready(worker.wsgi)
+        except ApplicationError as error:
+            report_failure(self._pipe, error)
+        else:
+            send(self._pipe, "ready", pid=worker.pid)
+
+    def _pre_request(self, _worker: Any, _request: Any) -> None:
+        self._request.began = time.monotonic()
+        self._row.began()
+
+    def _post_request(self, _worker: Any, _request: Any, _environ: Any, response: Any) -> None:
+        duration_s = time.monotonic() - self._request.began
+        self._row.finished(duration_s, failed=response.status.startswith("5"))
+
+    def _child_exit(self, _server: Any, worker: Any) -> None:
+        life = time.monotonic() - self._born.pop(worker.age)
+        self._streak = self._streak + 1 if life < SHORT_LIFE_S else 0
+        send(self._pipe, "exit", pid=worker.pid, life=round(life, 3), streak=self._streak)
+
+
+def report_failure(pipe: int, error: FullhouseError, *, in_log: bool = False) -> None:
+    """Tell the supervisor why this generation is not fit to serve, with the traceback of the cause.
+
+    in_log: whether this process writes it into the log itself.
+    """
+    cause = error.__cause__
+    trace = "".join(traceback.format_exception(cause)) if cause is not None else ""
+    send(pipe, "failed", text=str(error), traceback=trace, code=error.exit_code, in_log=in_log)
+
+
+def _both(ours: Callable[..., None], theirs: Callable[..., None] | None) -> Callable[..., None]:
+    if theirs is None:
+        return ours
+
+    @functools.wraps(ours)  # gunicorn counts the arguments
+    def both(*arguments: Any) -> None:
+        ours(*arguments)
+        theirs(*arguments)
+
+    return both

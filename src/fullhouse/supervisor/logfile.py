@@ -1,0 +1,50 @@
+"""A log file that rotates itself: NAME, NAME.1 and so on. A disk that is full costs lines, never the site."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+ROTATE_AT = 20 << 20
+KEPT = 20
+
+
+class LogFile:
+    """Appends bytes. With `takes_output`, the standard output and error of this process go into it too."""
+
+    def __init__(self, path: Path, *, rotate_at: int = ROTATE_AT, kept: int = KEPT, takes_output: bool = False) -> None:
+        self._path = path
+        self._rotate_at = rotate_at
+        self._kept = kept
+        self.takes_output = False
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._descriptor = self._open()
+
+    def write(self, data: bytes) -> None:
+        with suppress(OSError):
+            if os.fstat(self._descriptor).st_size + len(data) > self._rotate_at:
+                self._rotate()
+            os.write(self._descriptor, data)
+
+    def take_output(self) -> None:
+        self.takes_output = True
+        os.dup2(self._descriptor, 1)
+        os.dup2(self._descriptor, 2)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def _rotate(self) -> None:
+        for number in range(self._kept - 1, 0, -1):
+            with suppress(FileNotFoundError):
+                os.replace(self._numbered(number), self._numbered(number + 1))
+        os.replace(self._path, self._numbered(1))
+        old, self._descriptor = self._descriptor, self._open()
+        os.close(old)
+        if self.takes_output:
+            self.take_output()
+
+    def _numbered(self, number: int) -> str:
+        return f"{self._path}.{number}"

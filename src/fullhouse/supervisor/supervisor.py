@@ -1,0 +1,269 @@
+"""The front process: carries out what `House` decides, and tells it what the processes, signals and callers do.
+
+One thread. It owns the listening sockets, the write end of the death pipe, and one report pipe for each generation.
+Whatever ends it ends all its processes: the kernel sees to that where it cannot do so itself.
+"""
+
+import json
+import os
+import selectors
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from fullhouse.supervisor import processes, systemd
+from fullhouse.supervisor.generations import (
+    NOT_UP,
+    Action,
+    Answer,
+    Caller,
+    Drain,
+    Finish,
+    House,
+    Kill,
+    Opened,
+    Report,
+    Spawn,
+)
+from fullhouse.supervisor.logfile import LogFile
+from fullhouse.supervisor.reports import Reports
+from fullhouse.telemetry import board
+
+# A second later the kernel has ended all that was told to.
+_LAST_WORD_S = 2.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a generation is started. command: the words before its order. words: of `fullhouse serve`.
+
+    board: path of the stats board, made by the supervisor.
+    """
+
+    command: Sequence[str]
+    words: Sequence[str]
+    listeners: Sequence[int]
+    board: Path
+
+
+@dataclass(frozen=True)
+class Member:
+    """The processes of one generation, as the supervisor holds them."""
+
+    master: int
+    reports: Reports
+
+
+class Supervisor:
+    """Serves until a signal or a caller ends it. `run` returns the exit code."""
+
+    def __init__(self, launch: Launch, boot_timeout_s: float, graceful_timeout_s: float) -> None:
+        self._launch = launch
+        self._house = House(boot_timeout_s, graceful_timeout_s)
+        self._members: dict[int, Member] = {}
+        self._started = time.monotonic()
+        self._exit_code: int | None = None
+        self.selector = selectors.DefaultSelector()
+        board.create(launch.board)
+        self._board = board.Reader(launch.board)
+        self._lifeline, self._lifeline_held = os.pipe()
+        self._log: LogFile | None = None
+        self._log_pipe = -1
+        self._output: int | None = None  # what replaces the standard output and error of the generations
+        self._systemd = systemd.Notifier(os.environ)
+
+    def run(self) -> int:
+        processes.adopt_orphans()
+        self._listen_to_signals()
+        try:
+            self._do(self._house.start(time.monotonic()))
+            while self._exit_code is None:
+                self._step()
+            return self._exit_code
+        finally:
+            for member in self._members.values():
+                processes.kill_group(member.master, signal.SIGKILL)
+            processes.kill_descendants(_LAST_WORD_S)
+            self._copy_output()
+
+    def reload(self, caller: Caller | None = None) -> None:
+        """Replace the generation by one with the code of now; `caller` hears how it went."""
+        self._do(self._house.reload(time.monotonic(), caller))
+
+    def handle(self, request: Mapping[str, Any], client: Caller) -> None:
+        """Do what a client of the control socket wants."""
+        match request.get("verb"):
+            case "reload":
+                self.reload(client)
+            case "stop":
+                client.answer({"ok": True})
+                self.stop()
+            case "status":
+                client.answer({"ok": True, "status": self.status()})
+            case verb:
+                client.answer({"ok": False, "message": f"There is no verb {verb!r}."})
+
+    def log_to(self, log: LogFile) -> None:
+        """Copy all that the generations write into `log`, and until the first one serves to where we write, too."""
+        self._log = log
+        self._log_pipe, self._output = os.pipe()
+        os.set_blocking(self._log_pipe, False)
+        self.selector.register(self._log_pipe, selectors.EVENT_READ, self._copy_output)
+
+    def _copy_output(self) -> None:
+        if self._log is None:
+            return
+        with suppress(BlockingIOError):
+            data = os.read(self._log_pipe, 1 << 16)
+            self._log.write(data)
+            if not self._log.takes_output:
+                os.write(2, data)
+
+    def stop(self) -> None:
+        """Drain and leave. A second call ends everything at once."""
+        self._systemd.stopping()
+        self._do(self._house.stop(time.monotonic()))
+
+    def status(self) -> dict[str, Any]:
+        """What runs, for `fullhouse status`; times in seconds."""
+        now = time.monotonic()
+        rows = {row.counters.pid: row.counters for row in self._board.rows()}
+        return {
+            "pid": os.getpid(),
+            "uptime_s": round(now - self._started, 1),
+            "stopping": self._house.stopping,
+            "crashes": self._house.crashes,
+            "last_failure": self._house.last_failure,
+            "generations": [
+                {
+                    "number": one.number,
+                    "state": one.state,
+                    "since_s": round(now - one.since, 1),
+                    "master": self._members[one.number].master,
+                    "workers": [asdict(rows[pid]) for pid in sorted(one.ready) if pid in rows],
+                    "planned": one.planned,
+                }
+                for one in self._house.generations
+            ],
+        }
+
+    def _step(self) -> None:
+        wait = min(self._house.next_time - time.monotonic(), self._systemd.watchdog_s or inf)
+        for key, _ in self.selector.select(None if wait == inf else max(0.0, wait)):
+            if key.fd in self.selector.get_map():  # nobody before it in this round has closed it
+                key.data()
+        now = time.monotonic()
+        self._systemd.alive(now)
+        self._do(self._house.tick(now))
+
+    def _listen_to_signals(self) -> None:
+        woken, wake = os.pipe()
+        os.set_blocking(woken, False)
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake)
+        for signum in _SIGNALS:
+            signal.signal(signum, lambda *_: None)
+        self.selector.register(woken, selectors.EVENT_READ, lambda: self._on_signals(os.read(woken, 4096)))
+
+    def _on_signals(self, signals: bytes) -> None:
+        for signum in dict.fromkeys(signals):
+            if signum == signal.SIGCHLD:
+                self._reap()
+            elif signum == signal.SIGHUP:
+                self.reload()
+            elif signum == signal.SIGUSR1:
+                for member in self._members.values():
+                    self._signal(member, signal.SIGUSR1)
+            else:
+                self.stop()
+                if signum == signal.SIGQUIT:
+                    self.stop()
+
+    def _reap(self) -> None:
+        ended = dict(processes.reap_nowait())
+        for number, member in list(self._members.items()):
+            if member.master not in ended:
+                continue
+            processes.kill_group(member.master, signal.SIGKILL)
+            self._read(number)
+            self._forget_pipe(member)
+            member.reports.close()
+            del self._members[number]
+            status = ended[member.master]
+            code = os.waitstatus_to_exitcode(status)
+            self._do(self._house.gone(number, processes.ending(status), time.monotonic(), code if code > 0 else NOT_UP))
+
+    def _read(self, number: int) -> None:
+        """Pass on what the generation's processes have told. After the pipe's end only its master's is awaited."""
+        member = self._members[number]
+        reports = member.reports.read()
+        if reports is None:
+            self._forget_pipe(member)
+            return
+        for report in reports:
+            now = time.monotonic()
+            match report["event"]:
+                case "planned":
+                    self._house.planned(number, report["workers"])
+                case "ready":
+                    self._do(self._house.worker_ready(number, report["pid"], now))
+                case "failed":
+                    text = "\n".join(filter(None, [report["text"], report["traceback"].rstrip()]))
+                    self._do(self._house.failed(number, text, report["code"], now, in_log=report["in_log"]))
+                case "exit":
+                    self._do(self._house.worker_ended(number, report["pid"], report["life"], report["streak"], now))
+
+    def _forget_pipe(self, member: Member) -> None:
+        if member.reports.pipe in self.selector.get_map():
+            self.selector.unregister(member.reports.pipe)
+
+    def _do(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            match action:
+                case Spawn(number):
+                    self._spawn(number)
+                case Drain(number):
+                    self._signal(self._members[number], signal.SIGTERM)
+                case Kill(number):
+                    processes.kill_group(self._members[number].master, signal.SIGKILL)
+                case Answer(callers, failure):
+                    for caller in callers:
+                        caller.answer({"ok": failure is None, "message": failure or "The new generation serves."})
+                case Opened():
+                    if self._log is not None and not self._log.takes_output:
+                        self._log.take_output()
+                    self._systemd.ready()
+                case Report(text):
+                    print(f"fullhouse: {text}", file=sys.stderr, flush=True)  # noqa: T201 - the log of the supervisor
+                case Finish(code):
+                    self._exit_code = code
+
+    def _spawn(self, number: int) -> None:
+        read, write = os.pipe()
+        order = {
+            "words": list(self._launch.words),
+            "listeners": list(self._launch.listeners),
+            "reports": write,
+            "lifeline": self._lifeline,
+            "supervisor": os.getpid(),
+            "board": str(self._launch.board),
+            "generation": number,
+        }
+        environ = {name: value for name, value in os.environ.items() if name not in systemd.VARIABLES}
+        words = [*self._launch.command, json.dumps(order)]
+        master = processes.spawn(words, environ, [*self._launch.listeners, write, self._lifeline], self._output)
+        os.close(write)
+        self._members[number] = Member(master, Reports(read))
+        self.selector.register(read, selectors.EVENT_READ, lambda: self._read(number))
+
+    @staticmethod
+    def _signal(member: Member, signum: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(member.master, signum)

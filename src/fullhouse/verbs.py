@@ -1,0 +1,136 @@
+"""The commands that address a running supervisor by project and port, and `start`, which makes one run."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fullhouse.budget.folder import runtime_folder
+from fullhouse.errors import AlreadyRunningError, ApplicationError, ConfigurationError, FullhouseError
+from fullhouse.supervisor import instances
+from fullhouse.supervisor.control import ask
+
+_POLL_S = 0.05
+
+
+def log_path(project: str, port: str | None) -> Path:
+    """Where `start` lets the processes write: /var/log/fullhouse for root, else the user's state folder (XDG)."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    folder = Path("/var/log/fullhouse") if os.geteuid() == 0 else Path(state) / "fullhouse"
+    return folder / (f"{project}-{port}.log" if port else f"{project}.log")
+
+
+def start(project: str, port: str | None, options: Sequence[str]) -> str:
+    """Serve the project in the background with these options; return once it serves, with a line to print.
+
+    Raises AlreadyRunningError, or the error of one that did not come up, which has told why.
+    """
+    running = [one for one in instances.running(runtime_folder()) if one.facts["project"] == project]
+    for one in running:
+        if port in (None, one.facts["port"]):
+            raise AlreadyRunningError(f"{project} runs already on {one.facts['port']}: pid {one.facts['pid']}.")
+    bind = [f"--bind=127.0.0.1:{port}"] if port and not any(word.startswith("--bind=") for word in options) else []
+    return _launch(project, ["serve", project, *options, *bind, f"--log-file={log_path(project, port)}"])
+
+
+def _launch(project: str, words: Sequence[str]) -> str:
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        address = str(Path(folder) / "notify")
+        notified.bind(address)
+        notified.settimeout(_POLL_S)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fullhouse", *words],
+            env={**os.environ, "NOTIFY_SOCKET": address},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        while True:
+            with suppress(TimeoutError):
+                if b"READY=1" in notified.recv(4096):
+                    process.returncode = 0  # it is nobody's child from now on
+                    return f"{project} serves in the background (pid {process.pid})."
+            if process.poll() is not None:
+                raise _did_not_start(project, process.returncode)
+
+
+def _did_not_start(project: str, code: int) -> FullhouseError:
+    for kind in FullhouseError.__subclasses__():
+        if kind.exit_code == code:
+            return kind(f"{project} did not start.")
+    return FullhouseError(f"{project} did not start: exit code {code}.")
+
+
+def stop(project: str, port: str | None) -> str:
+    """Drain and end it; return once it is gone. Raises NotRunningError."""
+    instance = instances.find(runtime_folder(), project, port)
+    ask(instance.control, {"verb": "stop"})
+    while instance.runs():
+        time.sleep(_POLL_S)
+    return f"{project} has stopped."
+
+
+def restart(project: str, port: str | None) -> str:
+    """Stop it and start it anew, with the words and in the folder of before."""
+    facts = instances.find(runtime_folder(), project, port).facts
+    stop(project, port)
+    os.chdir(facts["folder"])
+    return _launch(project, facts["words"])
+
+
+def reload(project: str, port: str | None) -> str:
+    """Replace the code; return once the new one serves. Raises ApplicationError where it does not come up."""
+    reply = ask(instances.find(runtime_folder(), project, port).control, {"verb": "reload"})
+    if not reply["ok"]:
+        raise ApplicationError(f"The reload has failed, and the old code goes on serving.\n{reply['message']}")
+    return f"{project} serves the new code."
+
+
+def status(project: str | None, port: str | None, output_format: str) -> str:
+    """What runs. Raises NotRunningError where a project is named that does not."""
+    folder = runtime_folder()
+    found = [instances.find(folder, project, port)] if project else instances.running(folder)
+    reports = [{**one.facts, **ask(one.control, {"verb": "status"})["status"]} for one in found]
+    if output_format == "json":
+        return json.dumps(reports, indent=2)
+    return "\n".join(_as_text(report) for report in reports) or "Nothing runs."
+
+
+def _as_text(report: Mapping[str, Any]) -> str:
+    state = "stopping" if report["stopping"] else f"up {_duration(report['uptime_s'])}"
+    lines = [f"{report['project']} on {report['port']}: {state}, pid {report['pid']}"]
+    for one in report["generations"]:
+        workers = f"{len(one['workers'])} of {one['planned'] or '?'} workers ready"
+        lines.append(f"  generation {one['number']}  {one['state']} for {_duration(one['since_s'])}, {workers}")
+        lines += [
+            f"    worker {row['pid']}  {row['busy']} of {row['threads']} threads busy, {row['requests']} requests, "
+            f"{row['errors']} errors"
+            for row in one["workers"]
+        ]
+    if report["crashes"]:
+        lines.append(f"  crashes       {report['crashes']} in a row")
+    if report["last_failure"]:
+        lines.append("  last failure  " + report["last_failure"].replace("\n", "\n                "))
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    whole = int(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s"
+    return f"{whole // 86400} d {whole // 3600 % 24:02}:{whole // 60 % 60:02}:{whole % 60:02}"
+
+
+def logs(project: str, port: str | None, lines: int, *, follow: bool) -> None:
+    """Print the end of the log, and with `follow` all that comes. Raises ConfigurationError where there is none."""
+    facts = instances.find(runtime_folder(), project, port).facts
+    if facts["log"] is None:
+        raise ConfigurationError(f"{project} was not started with a log file: it writes to where it was started.")
+    words = ["tail", f"--lines={lines}", *(["--follow=name", "--retry"] if follow else []), facts["log"]]
+    subprocess.run(words, check=False)

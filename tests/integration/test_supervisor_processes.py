@@ -1,0 +1,165 @@
+"""No orphan, whoever dies and when; a good end; a crash loop; the first start."""
+
+import random
+import signal
+import time
+from contextlib import suppress
+from http.client import HTTPException
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from supervised import DEADLINE_S, Site, alive, children, kill, wait_until
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path / "site")
+
+
+def test_nothing_outlives_a_killed_supervisor(site: Site) -> None:
+    with site.served() as running:
+        tree = running.tree()
+        assert len(tree) == 4
+        running.signal(signal.SIGKILL)
+        running.process.wait(DEADLINE_S)
+        wait_until(lambda: not alive(tree), "master and workers were gone")
+
+
+def test_a_busy_worker_dies_with_the_supervisor_too(site: Site) -> None:
+    with site.served() as running:
+        tree = running.tree()
+
+        def ask() -> None:
+            with suppress(OSError, HTTPException):
+                running.get("/slow")
+
+        clients = [Thread(target=ask) for _ in range(4)]
+        for client in clients:
+            client.start()
+        running.signal(signal.SIGKILL)
+        for client in clients:
+            client.join(DEADLINE_S)
+        wait_until(lambda: not alive(tree), "master and workers were gone")
+
+
+def test_a_killed_master_takes_its_workers_and_is_replaced(site: Site) -> None:
+    with site.served() as running:
+        (master,) = running.masters()
+        old = {pid: born for pid, born in running.tree().items() if pid != running.process.pid}
+        kill(master)
+        wait_until(lambda: not alive(old), "the old master and its workers were gone")
+        running.wait_whole()
+        assert "ended unexpectedly: killed by SIGKILL. It is replaced now." in running.output
+
+
+def test_a_killed_worker_is_replaced(site: Site) -> None:
+    with site.served() as running:
+        victim = running.workers()[0]
+        kill(victim)
+        wait_until(lambda: victim not in running.workers(), "the worker was gone")
+        running.wait_whole()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_at_any_moment_of_start_reload_and_stop_nothing_is_left(site: Site, seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311 - which moment is tried
+    with site.started() as running:
+        assert running.port
+        if seed % 2:
+            running.wait_serving()
+            running.signal(chance.choice([signal.SIGHUP, signal.SIGTERM]))
+        time.sleep(chance.random())  # any moment is right
+        tree = running.tree()
+        running.signal(signal.SIGKILL)
+        running.process.wait(DEADLINE_S)
+        wait_until(lambda: not alive(tree), "master and workers were gone")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_a_stop_by_signal_leaves_nothing_and_says_zero(site: Site, signum: int) -> None:
+    with site.served() as running:
+        tree = running.tree()
+        running.signal(signum)
+        assert running.process.wait(DEADLINE_S) == 0
+        assert alive(tree) == []
+
+
+def test_a_stop_lets_requests_finish(site: Site) -> None:
+    with site.served() as running:
+        answers: list[str] = []
+        client = Thread(target=lambda: answers.append(running.get("/slow")))
+        client.start()
+        time.sleep(0.3)  # it is being answered, or it waits in the queue: both must be served
+        running.signal(signal.SIGTERM)
+        client.join(DEADLINE_S)
+        assert answers == ["finished"]
+        assert running.process.wait(DEADLINE_S) == 0
+
+
+def test_an_orphan_of_a_worker_is_adopted_and_ends_with_the_supervisor(site: Site) -> None:
+    site.write(
+        "urls",
+        """
+import subprocess
+from django.http import HttpResponse
+from django.urls import path
+
+def home(request):
+    # A shell that leaves its child behind.
+    return HttpResponse(subprocess.check_output(["sh", "-c", "sleep 600 >/dev/null & echo $!"]))
+
+urlpatterns = [path("", home)]
+""",
+    )
+    with site.started() as running:
+        wait_until(lambda: len(running.workers()) == 2, "the workers were there")
+        orphan = int(running.get())
+        wait_until(lambda: orphan in children(running.process.pid), "the orphan was adopted")
+        running.signal(signal.SIGTERM)
+        assert running.process.wait(DEADLINE_S) == 0
+        assert not Path(f"/proc/{orphan}").exists()
+
+
+def test_workers_that_crash_again_and_again_are_told(site: Site) -> None:
+    with site.served(workers=1) as running:
+
+        def crash_again() -> bool:
+            with suppress(OSError, HTTPException):
+                running.get("/crash", timeout=5)
+            return "this is a crash loop: 3 workers in a row" in running.output
+
+        wait_until(crash_again, "the crash loop was told")
+        running.wait_whole(workers=1)
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "told"),
+    [
+        ("wsgi", "import nothing_of_that_name", "No module named 'nothing_of_that_name'"),
+        ("wsgi", "import os; os.abort()", "before all were ready"),
+    ],
+)
+def test_a_first_start_that_fails_tells_why(site: Site, module: str, text: str, told: str) -> None:
+    site.write(module, text)
+    answer = site.command("serve", "mysite", "--bind", "127.0.0.1:0")
+    assert answer.returncode == 5
+    assert told in answer.stderr
+
+
+def test_a_first_start_that_hangs_ends_at_the_boot_timeout(site: Site) -> None:
+    site.write("wsgi", "import time; time.sleep(600)")
+    answer = site.command("serve", "mysite", "--bind", "127.0.0.1:0", "--boot-timeout", "1")
+    assert answer.returncode == 5
+    assert "not ready after 1 s" in answer.stderr
+
+
+def test_stop_while_the_first_generation_starts(site: Site) -> None:
+    site.write("wsgi", "import time; time.sleep(600)")
+    with site.started() as running:
+        wait_until(running.workers, "a worker was there")
+        tree = running.tree()
+        running.signal(signal.SIGTERM)
+        assert running.process.wait(DEADLINE_S) == 0
+        assert alive(tree) == []
