@@ -23,6 +23,7 @@ from fullhouse.planning import Planned, plan_for
 from fullhouse.settings import OPTIONS, nearest
 from fullhouse.supervisor import instances
 from fullhouse.supervisor.control import ControlServer
+from fullhouse.supervisor.generations import House
 from fullhouse.supervisor.gunicorn_settings import gunicorn_settings
 from fullhouse.supervisor.listen import check_tls, listening
 from fullhouse.supervisor.logfile import LogFile
@@ -209,7 +210,8 @@ def _supervise(planned: Planned, words: Sequence[str], sockets: Sequence[socket.
     try:
         listeners = [one.fileno() for one in sockets]
         launch = Launch(["-m", "fullhouse.generation"], words, listeners, instance.board)
-        supervisor = Supervisor(launch, settings.boot_timeout, settings.graceful_timeout)
+        house = House(settings.boot_timeout, settings.graceful_timeout, settings.stop_delay)
+        supervisor = Supervisor(launch, house)
         if log is not None:
             supervisor.log_to(LogFile(Path(log)))
         with closing(ControlServer(instance.control, supervisor.selector, supervisor.handle)):

@@ -4,14 +4,16 @@ Works on Django's settings alone: the project's apps are never loaded in the pro
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import Error
 
+from fullhouse.budget.slots import SlotFile
 from fullhouse.db import slots
 from fullhouse.db.pooled import Pooled
 from fullhouse.errors import ConfigurationError, DatabaseError, described
@@ -66,15 +68,29 @@ def _user(alias: str) -> str:
 
 
 def publish(planned: Plan) -> None:
-    """Put the plan into force for the pools of this host's processes: in the master, before it forks the workers.
+    """Put the plan into force for the pools of this host's processes: in the master, before it forks the workers."""
+    put_into_force(allot(planned))
+
+
+def put_into_force(budgets: Mapping[Path, int]) -> None:
+    """Set the number of slots that the processes of this host share, by slot file."""
+    for path, budget in budgets.items():
+        SlotFile.open(path, budget)
+
+
+def allot(planned: Plan) -> dict[Path, int]:
+    """Put into force what the plan gives the workers of this master, and return the host's budget of each slot file.
 
     From then on the master itself opens no pooled connection, even if it preloads the application.
     """
     guard.forbid_opening("it forks the workers, and each of them opens its own")
+    budgets: dict[Path, int] = {}
     for server in planned.servers:
         for alias in server.limit.pooled:
             connection = connections[alias]
-            slots.publish(alias, connection.vendor, connection.settings_dict, server.slots, server.fair_share)
+            slots.allot(alias, server.fair_share)
+            budgets[slots.path_of(connection.vendor, connection.settings_dict)] = server.slots
+    return budgets
 
 
 def _connections() -> list["BaseDatabaseWrapper"]:

@@ -13,7 +13,8 @@ from typing import Any
 from wsgiref.util import setup_testing_defaults
 
 from fullhouse.cli import make_parser
-from fullhouse.databases import publish
+from fullhouse.databases import allot, put_into_force
+from fullhouse.db import pools
 from fullhouse.errors import ApplicationError, FullhouseError
 from fullhouse.planning import Planned, plan_for
 from fullhouse.project import Project
@@ -23,6 +24,7 @@ from fullhouse.supervisor.hooks import Hooks, report_failure
 from fullhouse.supervisor.lifeline import Lifeline
 from fullhouse.supervisor.processes import die_with_parent
 from fullhouse.supervisor.reports import send
+from fullhouse.telemetry.board import Database
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Order:
     """What the supervisor wants. words: of `fullhouse serve`. listeners, reports, lifeline: descriptors.
 
     supervisor: its pid. board: path of the stats board. generation: the number of this one.
+    alone: whether no other runs, under another plan.
     """
 
     words: list[str]
@@ -39,6 +42,7 @@ class Order:
     supervisor: int
     board: str
     generation: int
+    alone: bool
 
 
 @dataclass(frozen=True)
@@ -70,22 +74,42 @@ def main(order: Order) -> int:
     try:
         planned = plan_for(arguments.project, arguments)
         values = gunicorn_settings(planned.settings, planned.plan, planned.project.name)
-        publish(planned.plan)
+        budgets = allot(planned.plan)
+        if order.alone:
+            put_into_force(budgets)
     except FullhouseError as error:
         print(f"fullhouse: {error}", file=sys.stderr, flush=True)
         report_failure(order.reports, error, in_log=True)
         return error.exit_code
-    send(order.reports, "planned", workers=planned.plan.workers)
+    told = {str(path): budget for path, budget in budgets.items()}
+    send(order.reports, "planned", workers=planned.plan.workers, budgets=told)
     hooks = Hooks(
         order.reports,
         Lifeline.make(order.lifeline),
         lambda application: make_ready(planned, application),
         Path(order.board),
         order.generation,
+        look_at_pools,
     )
     values = hooks.added_to(values) | {"bind": [f"fd://{descriptor}" for descriptor in order.listeners]}
     project = Told(planned.project, order.reports, planned.settings.reload)
     return master.serve(project, values, with_traceback=arguments.traceback)
+
+
+def look_at_pools() -> list[Database]:
+    """Of this worker, for the stats board."""
+    return [
+        Database(
+            alias=pool.name,
+            connections=pool.total,
+            in_use=pool.in_use,
+            idle=pool.idle,
+            waiting=pool.waiting,
+            slots=pool.slots_held,
+            budget=pool.slots_budget,
+        )
+        for pool in pools.statistics()
+    ]
 
 
 def make_ready(planned: Planned, application: Callable[..., Any]) -> None:

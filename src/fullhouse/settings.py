@@ -144,8 +144,13 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return MappingProxyType(dict(value))
 
 
+def _url_path(value: object) -> str:
+    return value if isinstance(value, str) and value.startswith("/") else _reject(value)
+
+
 TEXT = Kind("a text that is not empty", _text, _text, "TEXT")
 PATH = Kind("the path of a file", _text, _text, "FILE")
+URL_PATH = Kind("a path that begins with /", _url_path, _url_path, "/PATH")
 SWITCH = Kind("True or False", _truth, _bool, "", is_flag=True)
 MEMORY = Kind("a size in bytes, or with a unit such as 512M or 8G", _memory_size, _whole_size, "SIZE")
 ADDRESSES = Kind(
@@ -265,7 +270,7 @@ class Settings:
         "Seconds that a new generation gets until all its workers are ready; then it is discarded.",
     )
     warm_up: str | None = _option(
-        TEXT,
+        URL_PATH,
         None,
         SERVING,
         "Path that every worker must answer (2xx or 3xx) before it counts as ready. Default: none is asked.",
@@ -301,6 +306,21 @@ class Settings:
     )
     freeze_gc: bool = _option(
         SWITCH, True, SERVING, "Keep the loaded application out of garbage collection, and collect less often."
+    )
+    probes: bool = _option(
+        SWITCH, True, SERVING, "Let the server itself answer the two paths below; off: they go to Django."
+    )
+    live_path: str = _option(
+        URL_PATH, "/-/live", SERVING, "Path that is answered 200 as long as the worker's loop turns."
+    )
+    ready_path: str = _option(
+        URL_PATH, "/-/ready", SERVING, "Path that is answered 200 while requests are welcome, 503 once the site stops."
+    )
+    stop_delay: int = _option(
+        whole_number(0),
+        0,
+        SERVING,
+        "Seconds that a stopping site still takes requests, so that a load balancer sees the 503 of ready_path first.",
     )
     max_requests: int = _option(
         whole_number(0),

@@ -104,20 +104,31 @@ def status(project: str | None, port: str | None, output_format: str) -> str:
 
 def _as_text(report: Mapping[str, Any]) -> str:
     state = "stopping" if report["stopping"] else f"up {_duration(report['uptime_s'])}"
-    lines = [f"{report['project']} on {report['port']}: {state}, pid {report['pid']}"]
+    rate = sum(row["requests_per_s"] for one in report["generations"] for row in one["workers"])
+    lines = [f"{report['project']} on {report['port']}: {state}, pid {report['pid']}, {rate:,.1f} requests/s"]
     for one in report["generations"]:
         workers = f"{len(one['workers'])} of {one['planned'] or '?'} workers ready"
         lines.append(f"  generation {one['number']}  {one['state']} for {_duration(one['since_s'])}, {workers}")
-        lines += [
-            f"    worker {row['pid']}  {row['busy']} of {row['threads']} threads busy, {row['requests']} requests, "
-            f"{row['errors']} errors"
-            for row in one["workers"]
-        ]
+        for row in one["workers"]:
+            lines += _worker_lines(row)
     if report["crashes"]:
         lines.append(f"  crashes       {report['crashes']} in a row")
     if report["last_failure"]:
         lines.append("  last failure  " + report["last_failure"].replace("\n", "\n                "))
     return "\n".join(lines)
+
+
+def _worker_lines(row: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"    worker {row['pid']}  {row['busy']} of {row['threads']} threads busy, {row['queued']} queued, "
+        f"{row['requests']:,} requests, {row['errors']:,} errors, {row['shed']:,} shed"
+    ]
+    for one in row["databases"]:
+        lines.append(
+            f"      {one['alias']}: {one['in_use']} of {one['connections']} connections in use, "
+            f"{one['waiting']} waiting, {one['slots']} of the host's {one['budget']} slots"
+        )
+    return lines
 
 
 def _duration(seconds: float) -> str:

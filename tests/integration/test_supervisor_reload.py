@@ -26,7 +26,7 @@ def site(tmp_path: Path) -> Site:
 # gthread may close a kept connection just as its client sends (docs/reload.md): only one-shot clients are promised all.
 @pytest.mark.parametrize(("worker", "keep_alive"), [("fullhouse.worker.Worker", True), ("gthread", False)])
 def test_twenty_reloads_under_load_fail_no_request(site: Site, worker: str, keep_alive: bool) -> None:
-    site.append("settings", f"FULLHOUSE = {{'gunicorn': {{'worker_class': {worker!r}}}}}\n")
+    site.append("settings", f"FULLHOUSE = {{'worker_class': {worker!r}}}\n")
     with site.served() as running, Load(running.port, keep_alive=keep_alive) as load:
         for version in range(2, 22):
             site.deploy(version)

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from fullhouse.errors import ConfigurationError
-from fullhouse.telemetry.board import BUCKETS, ROWS, Reader, Writer, create
+from fullhouse.telemetry.board import DATABASES, ROWS, Board, Counters, Database, Row, Writer, create
+from fullhouse.telemetry.recorder import Recorder
+from fullhouse.telemetry.tally import BUCKETS, Tally
+
+NOTHING = (0,) * BUCKETS
 
 
 @pytest.fixture
@@ -19,30 +23,46 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_is_written_is_read(path: Path) -> None:
-    writer, reader = Writer(path, pid=7, generation=2, threads=4), Reader(path)
-    writer.began()
-    writer.began()
-    writer.finished(0.0004, failed=False)
-    writer.finished(0.003, failed=True)
-    writer.began()
-    writer.finished(10_000, failed=False)
-    writer.began()
-    writer.set(queued=3, slots=5)
-    (row,) = reader.rows()
-    counters = row.counters
-    assert (counters.pid, counters.generation, counters.threads) == (7, 2, 4)
-    assert (counters.busy, counters.requests, counters.errors) == (1, 3, 1)
-    assert (counters.queued, counters.slots) == (3, 5)
+    writer, board = Writer(path), Board(path)
+    assert list(board.rows()) == []
+    databases = tuple(Database(f"alias {number}", number, 2, 3, 4, 5, 6) for number in range(DATABASES))
+    row = Row(Counters(7, 2, 4, 1, 3, 20, 10, 1, 2, 1.5), tuple(range(BUCKETS)), databases)
+    writer.write(row)
+    assert list(board.rows()) == [row]
+    writer.write(Row(Counters(7), NOTHING, (*databases, databases[0])))
+    assert list(board.rows()) == [Row(Counters(7), NOTHING, databases)]
+    board.close()
+
+
+def test_a_recorder_writes_what_a_tally_counts(path: Path) -> None:
+    board, tally = Board(path), Tally()
+    database = Database("default", 1, 1, 0, 0, 1, 20)
+    recorder = Recorder(Writer(path), (7, 2, 4), tally, lambda: [database])
+    recorder.record(100.0)
+    for duration_s, failed in [(0.0004, False), (0.003, True), (10_000, False)]:
+        tally.count(duration_s, failed=failed)
+    tally.busy, tally.queued, tally.oldest_wait_s = 4, 3, 0.25
+    recorder.record(102.0)
+    (row,) = board.rows()
+    assert row.counters == Counters(7, 2, 4, 4, 3, 250, 3, 1, 0, requests_per_s=1.5)
     assert {bucket: count for bucket, count in enumerate(row.latency) if count} == {0: 1, 2: 1, BUCKETS - 1: 1}
-    writer.close()
-    assert list(reader.rows()) == []
-    reader.close()
+    assert row.databases == (database,)
+    recorder.record(112.0)
+    assert next(board.rows()).counters.requests_per_s == pytest.approx(0.25)
+
+
+def test_the_supervisor_tells_all_workers_that_the_site_stops(path: Path) -> None:
+    writers, board = [Writer(path)], Board(path)
+    assert not writers[0].site_is_stopping
+    board.tell_stopping()
+    assert writers[0].site_is_stopping
 
 
 def write_for_ever(path: Path, pid: int) -> None:
-    writer = Writer(path, pid, generation=pid, threads=pid)
+    writer = Writer(path)
+    row = Row(Counters(pid, pid, pid, requests=pid), (pid,) * BUCKETS, ())
     while True:
-        writer.set(requests=pid, errors=pid, shed=pid)
+        writer.write(row)
 
 
 def test_readers_see_whole_rows_and_outlive_killed_writers(path: Path) -> None:
@@ -50,39 +70,38 @@ def test_readers_see_whole_rows_and_outlive_killed_writers(path: Path) -> None:
     writers = [context.Process(target=write_for_ever, args=(path, pid)) for pid in (1, 2)]
     for writer in writers:
         writer.start()
-    reader = Reader(path)
-    while {row.counters.pid for row in reader.rows()} != {1, 2}:
+    board = Board(path)
+    while {row.counters.pid for row in board.rows()} != {1, 2}:
         pass
     for _ in range(200):
-        for row in reader.rows():
+        for row in board.rows():
             counters = row.counters
-            assert {counters.generation, counters.threads} == {counters.pid}
-            assert {counters.requests, counters.errors, counters.shed} <= {0, counters.pid}
+            assert {counters.generation, counters.threads, counters.requests, *row.latency} == {counters.pid}
     for writer in writers:
-        os.kill(writer.pid or 0, signal.SIGKILL)
+        assert writer.pid is not None
+        os.kill(writer.pid, signal.SIGKILL)
         writer.join()
-    assert {row.counters.pid for row in reader.rows()} == {1, 2}
-    # The rows of the dead are free again.
-    heir = Writer(path, pid=3, generation=1, threads=1)
-    assert 3 in {row.counters.pid for row in reader.rows()}
-    assert len(list(reader.rows())) == 2
-    heir.close()
-    reader.close()
+    assert {row.counters.pid for row in board.rows()} == {1, 2}
+    after = context.Process(target=write_for_ever, args=(path, 3))  # whose row takes the place of a dead writer's
+    after.start()
+    while 3 not in {row.counters.pid for row in board.rows()}:
+        pass
+    assert len(list(board.rows())) == 2
+    after.kill()
+    after.join()
 
 
 def test_a_row_left_half_written_is_read_and_inherited(path: Path) -> None:
-    writer = Writer(path, pid=7, generation=1, threads=1)
+    writer, board = Writer(path), Board(path)
+    writer.write(Row(Counters(7), NOTHING, ()))
     struct.pack_into("=Q", writer._memory, writer._start, 5)
-    reader = Reader(path)
-    assert [row.counters.pid for row in reader.rows()] == [7]
-    writer.began()
-    assert [row.counters.busy for row in reader.rows()] == [1]
+    assert [row.counters.pid for row in board.rows()] == [7]
+    writer.write(Row(Counters(7, busy=1), NOTHING, ()))
+    assert [row.counters.busy for row in board.rows()] == [1]
     assert struct.unpack_from("=Q", writer._memory, writer._start) == (6,)
-    writer.close()
-    reader.close()
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "board").write_bytes(bytes(32 + 512 * ROWS))
+    (tmp_path / "board").write_bytes(bytes(32 + 1024 * ROWS))
     with pytest.raises(ConfigurationError, match="no stats board of this version"):
-        Reader(tmp_path / "board")
+        Board(tmp_path / "board")

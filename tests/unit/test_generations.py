@@ -9,6 +9,7 @@ from fullhouse.supervisor.generations import (
     BACKOFF_S,
     CRASH_LOOP,
     STABLE_S,
+    STOPPING,
     Action,
     Answer,
     Caller,
@@ -20,6 +21,7 @@ from fullhouse.supervisor.generations import (
     Report,
     Spawn,
     State,
+    Unready,
 )
 
 
@@ -159,8 +161,28 @@ def test_a_first_generation_that_hangs_ends_the_supervisor() -> None:
 
 
 def test_stop_drains_and_finishes_when_all_are_gone(house: House) -> None:
-    assert house.stop(5)[0] == Drain(1)
+    assert house.stop(5) == [Unready(), Answer([], STOPPING), Drain(1)]
     assert house.gone(1, "exit code 0", 6) == [Finish(0)]
+
+
+def test_a_stop_with_a_delay_serves_on_while_it_is_seen_to_be_unready() -> None:
+    house = House(boot_timeout_s=60, graceful_timeout_s=30, stop_delay_s=4)
+    house.start(0)
+    bring_up(house, 1)
+    assert house.stop(5) == [Unready(), Answer([], STOPPING)]
+    assert states(house) == {1: State.READY}
+    assert house.next_time == 9
+    assert house.tick(8) == []
+    assert house.tick(9) == [Drain(1)]
+    assert house.gone(1, "exit code 0", 10) == [Finish(0)]
+
+
+def test_a_second_stop_does_not_wait_for_the_delay() -> None:
+    house = House(boot_timeout_s=60, graceful_timeout_s=30, stop_delay_s=4)
+    house.start(0)
+    bring_up(house, 1)
+    house.stop(5)
+    assert house.stop(6) == [Kill(1)]
 
 
 def test_stop_twice_ends_everything_at_once(house: House) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fullhouse.db.driver import DjangoDriver
 from fullhouse.db.slots import HostSlots
 from fullhouse.pool.core import Pool
+from fullhouse.pool.statistics import PoolStatistics
 
 if TYPE_CHECKING:
     from fullhouse.db.pooled import Pooled
@@ -39,6 +40,11 @@ def close_pool_of(wrapper: "Pooled") -> None:
         pool.close()
         if not slots.held:
             slots.leave()
+
+
+def statistics() -> list[PoolStatistics]:
+    """A snapshot of each pool of this process."""
+    return [pool.statistics() for pool, _slots in list(_pools.values())]
 
 
 @atexit.register

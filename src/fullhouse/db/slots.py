@@ -7,6 +7,7 @@ host that serves nothing) begins with one slot, and the first connection on it a
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fullhouse.budget.folder import runtime_folder, slot_path
@@ -27,14 +28,19 @@ _fair_shares: dict[str, int] = {}
 
 def publish(alias: str, vendor: str, database: Mapping[str, Any], slots: int, fair_share: int) -> None:
     """Put the plan of one alias into force: `slots` for all processes of this host, `fair_share` for each worker."""
+    allot(alias, fair_share)
+    SlotFile.open(path_of(vendor, database), slots)
+
+
+def allot(alias: str, fair_share: int) -> None:
+    """Put into force what the plan gives the workers that this process forks."""
     _fair_shares[alias] = fair_share
-    _slot_file(vendor, database, slots)
 
 
-def _slot_file(vendor: str, database: Mapping[str, Any], slots: int | None = None) -> SlotFile:
+def path_of(vendor: str, database: Mapping[str, Any]) -> Path:
+    """The slot file of a database's server and user. Raises ConfigurationError for a runtime folder that is not ours."""
     host, port = limits.server_address(vendor, database)
-    path = slot_path(runtime_folder(), f"{vendor}-{host}-{port}", str(database["USER"]))
-    return SlotFile.open(path, slots)
+    return slot_path(runtime_folder(), f"{vendor}-{host}-{port}", str(database["USER"]))
 
 
 def _options_in_force() -> Settings:
@@ -49,9 +55,10 @@ class HostSlots:
 
     def __init__(self, alias: str, vendor: str, database: Mapping[str, Any]) -> None:
         self._alias = alias
-        self._file = _slot_file(vendor, database)
+        path = path_of(vendor, database)
+        self._file = SlotFile.open(path)
         if self._file.budget is None:
-            self._file = _slot_file(vendor, database, UNPLANNED)
+            SlotFile.open(path, UNPLANNED)
         self._options = _options_in_force() if self.unplanned else Settings()
         self._share = self._file.share(alias, _fair_shares.get(alias, 1))
         self.acquire_nowait = self._share.acquire_nowait

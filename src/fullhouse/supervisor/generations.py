@@ -86,6 +86,11 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Unready:
+    """Let the workers tell whoever probes them that the site stops."""
+
+
+@dataclass(frozen=True)
 class Opened:
     """The generation serves: new requests are its own from now on."""
 
@@ -106,14 +111,16 @@ class Finish:
     code: int
 
 
-Action = Spawn | Drain | Kill | Answer | Opened | Report | Finish
+Action = Spawn | Drain | Kill | Answer | Unready | Opened | Report | Finish
 
 
 class House:
     """Decides. Every method takes the time (monotonic seconds) and returns what is to be done."""
 
-    def __init__(self, boot_timeout_s: float, graceful_timeout_s: float) -> None:
+    def __init__(self, boot_timeout_s: float, graceful_timeout_s: float, stop_delay_s: float = 0) -> None:
         self._boot_timeout_s = boot_timeout_s
+        self._stop_delay_s = stop_delay_s
+        self._stop_at = inf  # when a stopping site drains
         self._drain_s = graceful_timeout_s + DRAIN_MARGIN_S
         self._numbers = 0
         self._generations: dict[int, Generation] = {}
@@ -138,7 +145,7 @@ class House:
     @property
     def next_time(self) -> float:
         """When `tick` is due; infinity where nothing is awaited."""
-        return min([self._spawn_at, *(generation.deadline for generation in self._generations.values())])
+        return min([self._spawn_at, self._stop_at, *(generation.deadline for generation in self._generations.values())])
 
     def start(self, now: float) -> list[Action]:
         """Start the first generation."""
@@ -156,20 +163,29 @@ class House:
         return self._spawn(now, callers)
 
     def stop(self, now: float) -> list[Action]:
-        """Drain what serves, end what starts, and finish once all is gone. Again: end everything at once."""
+        """Be unready, end what starts, drain what serves after the delay, and finish once all is gone.
+
+        Again: end everything at once.
+        """
         if self._stopping:
             return [Kill(number) for number in self._generations]
         self._stopping, self._exit_code = True, 0
         self._spawn_at = inf
-        actions: list[Action] = []
+        actions: list[Action] = [Unready()]
         for generation in self._generations.values():
             if generation.state is State.STARTING:
                 generation.deadline = inf
                 actions += [Kill(generation.number), *self._answer(generation, STOPPING)]
-            elif generation.state is State.READY:
-                actions += self._drain(generation, now)
         waiting, self._waiting = self._waiting, []
-        return [*actions, Answer(waiting, STOPPING), *self._finish_if_empty()]
+        self._stop_at = now + self._stop_delay_s
+        return [*actions, Answer(waiting, STOPPING), *self._drain_if_due(now), *self._finish_if_empty()]
+
+    def _drain_if_due(self, now: float) -> list[Action]:
+        if self._stop_at > now:
+            return []
+        self._stop_at = inf
+        ready = [one for one in self.generations if one.state is State.READY]
+        return [action for one in ready for action in self._drain(one, now)]
 
     def planned(self, number: int, workers: int) -> None:
         """The generation has told how many workers it will have."""
@@ -249,7 +265,7 @@ class House:
                 actions += [Report(text), Kill(generation.number)]
         if self._spawn_at <= now:
             actions += self._spawn(now, [])
-        return actions
+        return actions + self._drain_if_due(now)
 
     def _too_late(self, generation: Generation) -> str:
         return (

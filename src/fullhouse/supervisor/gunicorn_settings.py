@@ -53,6 +53,8 @@ def _worker_class(settings: Settings) -> str | type[Worker]:
             minimum_rate_bytes_s=settings.minimum_rate,
             body_memory_bytes=settings.body_memory,
             freeze_gc=settings.freeze_gc,
+            live_path=settings.live_path if settings.probes else None,
+            ready_path=settings.ready_path if settings.probes else None,
         )
     )
 

@@ -9,14 +9,17 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fullhouse.errors import ApplicationError, FullhouseError
 from fullhouse.supervisor.lifeline import Lifeline
 from fullhouse.supervisor.reports import send
-from fullhouse.telemetry.board import Writer
+from fullhouse.telemetry.board import Database, Writer
+from fullhouse.telemetry.recorder import Recorder
+from fullhouse.telemetry.tally import Tally
+from fullhouse.worker import Worker
 
 # A worker that ends sooner after its start has crashed, whatever the reason.
 SHORT_LIFE_S = 5.0
@@ -30,18 +33,27 @@ MakeReady = Callable[[Callable[..., Any]], None]
 class Hooks:
     """pipe: of the reports. make_ready: makes the loaded application ready to serve; raises ApplicationError.
 
-    board: the stats board, in which each worker has a row.
+    board: the stats board, in which each worker has a row. databases: looks at the pools of a worker.
     """
 
-    def __init__(self, pipe: int, lifeline: Lifeline, make_ready: MakeReady, board: Path, generation: int) -> None:
-        self._board = board
-        self._generation = generation
-        self._request = threading.local()
+    def __init__(
+        self,
+        pipe: int,
+        lifeline: Lifeline,
+        make_ready: MakeReady,
+        board: Path,
+        generation: int,
+        databases: Callable[[], Sequence[Database]],
+    ) -> None:
         self._pipe = pipe
         self._lifeline = lifeline
         self._make_ready = make_ready
+        self._board = board
+        self._generation = generation
+        self._databases = databases
         self._streak = 0
         self._born: dict[int, float] = {}
+        self._foreign = ForeignTally()
 
     def added_to(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """gunicorn's settings `values` with these hooks before the user's own."""
@@ -51,9 +63,9 @@ class Hooks:
             "post_fork": self._post_fork,
             "post_worker_init": self._post_worker_init,
             "child_exit": self._child_exit,
-            "pre_request": self._pre_request,
-            "post_request": self._post_request,
         }
+        if not _is_ours(values["worker_class"]):
+            ours |= {"pre_request": self._foreign.pre_request, "post_request": self._foreign.post_request}
         return {**values, **{name: _both(hook, values.get(name)) for name, hook in ours.items()}}
 
     def _on_starting(self, server: Any) -> None:
@@ -69,7 +81,7 @@ class Hooks:
                 signum, signal.SIG_DFL
             )  # the master's handlers would lose it until gunicorn sets the worker's
         self._lifeline.hold_worker()
-        self._row = Writer(self._board, worker.pid, self._generation, worker.cfg.threads)
+        self._tell_board(worker)
         end = time.monotonic() + PAUSES_S[min(self._streak, len(PAUSES_S) - 1)]
         while (left := end - time.monotonic()) > 0:
             worker.notify()
@@ -84,18 +96,42 @@ class Hooks:
         else:
             send(self._pipe, "ready", pid=worker.pid)
 
-    def _pre_request(self, _worker: Any, _request: Any) -> None:
-        self._request.began = time.monotonic()
-        self._row.began()
-
-    def _post_request(self, _worker: Any, _request: Any, _environ: Any, response: Any) -> None:
-        duration_s = time.monotonic() - self._request.began
-        self._row.finished(duration_s, failed=response.status.startswith("5"))
+    def _tell_board(self, worker: Any) -> None:
+        row = Writer(self._board)
+        tally = self._foreign.tally
+        if isinstance(worker, Worker):
+            tally = worker.tally
+            worker.site_is_stopping = lambda: row.site_is_stopping
+        Recorder(row, (worker.pid, self._generation, worker.cfg.threads), tally, self._databases).start()
 
     def _child_exit(self, _server: Any, worker: Any) -> None:
         life = time.monotonic() - self._born.pop(worker.age)
         self._streak = self._streak + 1 if life < SHORT_LIFE_S else 0
         send(self._pipe, "exit", pid=worker.pid, life=round(life, 3), streak=self._streak)
+
+
+class ForeignTally:
+    """Counts the requests of a worker of gunicorn's own, by its hooks. `_lock` guards the tally: threads call them."""
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self._lock = threading.Lock()
+        self._request = threading.local()
+
+    def pre_request(self, _worker: Any, _request: Any) -> None:
+        self._request.began_s = time.monotonic()
+        with self._lock:
+            self.tally.busy += 1
+
+    def post_request(self, _worker: Any, _request: Any, _environ: Any, response: Any) -> None:
+        duration_s = time.monotonic() - self._request.began_s
+        with self._lock:
+            self.tally.busy -= 1
+            self.tally.count(duration_s, failed=response.status.startswith("5"))
+
+
+def _is_ours(worker_class: Any) -> bool:
+    return isinstance(worker_class, type) and issubclass(worker_class, Worker)
 
 
 def report_failure(pipe: int, error: FullhouseError, *, in_log: bool = False) -> None:

@@ -9,9 +9,9 @@ KEPT = 20
 
 
 class LogFile:
-    """Appends bytes. With `takes_output`, the standard output and error of this process go into it too."""
+    """Appends bytes. Once it `takes_output`, the standard output and error of this process go into it too."""
 
-    def __init__(self, path: Path, *, rotate_at: int = ROTATE_AT, kept: int = KEPT, takes_output: bool = False) -> None:
+    def __init__(self, path: Path, *, rotate_at: int = ROTATE_AT, kept: int = KEPT) -> None:
         self._path = path
         self._rotate_at = rotate_at
         self._kept = kept

@@ -17,6 +17,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from fullhouse.budget.slots import SlotFile
 from fullhouse.supervisor import processes, systemd
 from fullhouse.supervisor.generations import (
     NOT_UP,
@@ -30,6 +31,7 @@ from fullhouse.supervisor.generations import (
     Opened,
     Report,
     Spawn,
+    Unready,
 )
 from fullhouse.supervisor.logfile import LogFile
 from fullhouse.supervisor.reports import Reports
@@ -64,15 +66,16 @@ class Member:
 class Supervisor:
     """Serves until a signal or a caller ends it. `run` returns the exit code."""
 
-    def __init__(self, launch: Launch, boot_timeout_s: float, graceful_timeout_s: float) -> None:
+    def __init__(self, launch: Launch, house: House) -> None:
         self._launch = launch
-        self._house = House(boot_timeout_s, graceful_timeout_s)
+        self._house = house
         self._members: dict[int, Member] = {}
+        self._budgets: dict[int, dict[str, int]] = {}  # slots by slot file, of plans that are not in force
         self._started = time.monotonic()
         self._exit_code: int | None = None
         self.selector = selectors.DefaultSelector()
         board.create(launch.board)
-        self._board = board.Reader(launch.board)
+        self._board = board.Board(launch.board)
         self._lifeline, self._lifeline_held = os.pipe()
         self._log: LogFile | None = None
         self._log_pipe = -1
@@ -134,7 +137,7 @@ class Supervisor:
     def status(self) -> dict[str, Any]:
         """What runs, for `fullhouse status`; times in seconds."""
         now = time.monotonic()
-        rows = {row.counters.pid: row.counters for row in self._board.rows()}
+        rows = {row.counters.pid: row for row in self._board.rows()}
         return {
             "pid": os.getpid(),
             "uptime_s": round(now - self._started, 1),
@@ -147,7 +150,7 @@ class Supervisor:
                     "state": one.state,
                     "since_s": round(now - one.since, 1),
                     "master": self._members[one.number].master,
-                    "workers": [asdict(rows[pid]) for pid in sorted(one.ready) if pid in rows],
+                    "workers": [_as_dict(rows[pid]) for pid in sorted(one.ready) if pid in rows],
                     "planned": one.planned,
                 }
                 for one in self._house.generations
@@ -196,6 +199,7 @@ class Supervisor:
             self._forget_pipe(member)
             member.reports.close()
             del self._members[number]
+            self._budgets.pop(number, None)
             status = ended[member.master]
             code = os.waitstatus_to_exitcode(status)
             self._do(self._house.gone(number, processes.ending(status), time.monotonic(), code if code > 0 else NOT_UP))
@@ -212,6 +216,7 @@ class Supervisor:
             match report["event"]:
                 case "planned":
                     self._house.planned(number, report["workers"])
+                    self._budgets[number] = report["budgets"]
                 case "ready":
                     self._do(self._house.worker_ready(number, report["pid"], now))
                 case "failed":
@@ -236,7 +241,10 @@ class Supervisor:
                 case Answer(callers, failure):
                     for caller in callers:
                         caller.answer({"ok": failure is None, "message": failure or "The new generation serves."})
-                case Opened():
+                case Unready():
+                    self._board.tell_stopping()
+                case Opened(number):
+                    self._publish(number)
                     if self._log is not None and not self._log.takes_output:
                         self._log.take_output()
                     self._systemd.ready()
@@ -255,6 +263,7 @@ class Supervisor:
             "supervisor": os.getpid(),
             "board": str(self._launch.board),
             "generation": number,
+            "alone": len(self._house.generations) == 1,
         }
         environ = {name: value for name, value in os.environ.items() if name not in systemd.VARIABLES}
         words = [*self._launch.command, json.dumps(order)]
@@ -263,7 +272,17 @@ class Supervisor:
         self._members[number] = Member(master, Reports(read))
         self.selector.register(read, selectors.EVENT_READ, lambda: self._read(number))
 
+    def _publish(self, number: int) -> None:
+        """Put the generation's plan into force on this host, once: from now on it is the one that counts."""
+        for path, budget in self._budgets.pop(number, {}).items():
+            SlotFile.open(Path(path), budget)
+
     @staticmethod
     def _signal(member: Member, signum: int) -> None:
         with suppress(ProcessLookupError):
             os.kill(member.master, signum)
+
+
+def _as_dict(row: board.Row) -> dict[str, Any]:
+    databases = [asdict(database) for database in row.databases]
+    return {**asdict(row.counters), "latency": row.latency, "databases": databases}

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -35,9 +34,6 @@ class Notifier:
 
     def ready(self) -> None:
         self._tell(f"READY=1\nMAINPID={os.getpid()}")
-
-    def reloading(self) -> None:
-        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
         self._tell("STOPPING=1")

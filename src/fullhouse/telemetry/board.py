@@ -12,30 +12,32 @@ import fcntl
 import mmap
 import os
 import struct
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from fullhouse.errors import ConfigurationError
+from fullhouse.telemetry.tally import BUCKETS
 
-VERSION = 1
+VERSION = 2
 ROWS = 256
-# Bucket k counts the requests of less than 2**k milliseconds, and not less than half of it; the last, all others.
-BUCKETS = 16
+DATABASES = 8
 _MAGIC = b"fullhouse board\0"
 _HEADER = struct.Struct("=16sIIII")
+_STOPPING = _HEADER.size  # one byte, written by the supervisor alone
+_TABLE = _HEADER.size + 8
 _SEQUENCE = struct.Struct("=Q")
-_ROW_SIZE = 512
+_ROW_SIZE = 1024
 _READ_TRIES = 100
 
 
-@dataclass
+@dataclass(frozen=True)
 class Counters:
-    """What a worker tells. Numbers only go up, except those that say how many there are now.
+    """What a worker tells of itself.
 
-    pid, generation: who writes. threads, busy, queued: of the worker now. errors: answers of 500 and above. shed:
-    requests refused early. connections, idle, waiting, slots: of its pools, now.
+    pid, generation: who writes. threads: it has; busy: of them now; queued: requests that wait for one, the oldest
+    for oldest_wait_ms. requests, errors (answers of 500 and above), shed (refused early): since its start.
+    requests_per_s: of late.
     """
 
     pid: int = 0
@@ -43,25 +45,38 @@ class Counters:
     threads: int = 0
     busy: int = 0
     queued: int = 0
+    oldest_wait_ms: int = 0
     requests: int = 0
     errors: int = 0
     shed: int = 0
-    connections: int = 0
-    idle: int = 0
-    waiting: int = 0
-    slots: int = 0
+    requests_per_s: float = 0.0
 
 
-_NAMES = [field.name for field in fields(Counters)]
-_ROW = struct.Struct(f"={len(_NAMES)}Q{BUCKETS}Q")
+@dataclass(frozen=True)
+class Database:
+    """The pool of one alias in one worker. waiting: for a connection. budget: slots of the host, `slots` held here."""
+
+    alias: str
+    connections: int
+    in_use: int
+    idle: int
+    waiting: int
+    slots: int
+    budget: int
+
+
+_COUNTERS = struct.Struct(f"={len(fields(Counters)) - 1}Qd")
+_LATENCY = struct.Struct(f"={BUCKETS}Q")
+_DATABASE = struct.Struct("=32s6Q")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One worker as it was at one moment. latency: requests by bucket."""
+    """One worker as it was at one moment. latency: requests by bucket, as in `tally`."""
 
     counters: Counters
     latency: tuple[int, ...]
+    databases: tuple[Database, ...]
 
 
 def create(path: Path) -> None:
@@ -69,7 +84,7 @@ def create(path: Path) -> None:
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.ftruncate(descriptor, _HEADER.size + ROWS * _ROW_SIZE)
+        os.ftruncate(descriptor, _TABLE + ROWS * _ROW_SIZE)
         os.write(descriptor, _HEADER.pack(_MAGIC, VERSION, ROWS, _ROW_SIZE, BUCKETS))
     finally:
         os.close(descriptor)
@@ -89,49 +104,30 @@ def _open(path: Path, flags: int) -> tuple[int, mmap.mmap]:
 
 
 class Writer:
-    """A worker's own row. Threads of the worker may call it at once: `_lock` guards the counters and the row."""
+    """A worker's own row. One thread of it calls `write`; any may ask `site_is_stopping`."""
 
-    def __init__(self, path: Path, pid: int, generation: int, threads: int) -> None:
+    def __init__(self, path: Path) -> None:
         self._descriptor, self._memory = _open(path, os.O_RDWR)
         self._start = self._claim()
-        self._lock = threading.Lock()
-        self._counters = Counters(pid=pid, generation=generation, threads=threads)
-        self._latency = [0] * BUCKETS
-        self._write_locked()
 
-    def began(self) -> None:
-        """A thread has begun a request."""
-        with self._lock:
-            self._counters.busy += 1
-            self._write_locked()
+    @property
+    def site_is_stopping(self) -> bool:
+        """Whether the supervisor has begun to stop the whole site."""
+        return self._memory[_STOPPING] != 0
 
-    def finished(self, duration_s: float, *, failed: bool) -> None:
-        """The thread has finished it; `failed` says whether the server is to blame."""
-        with self._lock:
-            self._counters.busy -= 1
-            self._counters.requests += 1
-            self._counters.errors += failed
-            self._latency[min(int(duration_s * 1000).bit_length(), BUCKETS - 1)] += 1
-            self._write_locked()
-
-    def set(self, **values: int) -> None:
-        """Overwrite counters by name, such as those of the pools."""
-        with self._lock:
-            for name, value in values.items():
-                setattr(self._counters, name, value)
-            self._write_locked()
-
-    def close(self) -> None:
-        """Clear the row and leave it to another worker."""
-        with self._lock:
-            self._counters, self._latency = Counters(), [0] * BUCKETS
-            self._write_locked()
-            self._memory.close()
-            os.close(self._descriptor)
+    def write(self, row: Row) -> None:
+        """Replace the row. Databases beyond the number that a row holds are left out."""
+        data = _COUNTERS.pack(*astuple(row.counters)) + _LATENCY.pack(*row.latency) + _packed(row.databases)
+        (sequence,) = _SEQUENCE.unpack_from(self._memory, self._start)
+        sequence |= 1  # a writer before us may have died while writing
+        _SEQUENCE.pack_into(self._memory, self._start, sequence)
+        begin = self._start + _SEQUENCE.size
+        self._memory[begin : begin + len(data)] = data
+        _SEQUENCE.pack_into(self._memory, self._start, sequence + 1)
 
     def _claim(self) -> int:
         for row in range(ROWS):
-            start = _HEADER.size + row * _ROW_SIZE
+            start = _TABLE + row * _ROW_SIZE
             try:
                 fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, start)
             except OSError:
@@ -139,25 +135,25 @@ class Writer:
             return start
         raise ConfigurationError(f"The stats board has {ROWS} rows, and each is taken: run fewer workers.")
 
-    def _write_locked(self) -> None:
-        (sequence,) = _SEQUENCE.unpack_from(self._memory, self._start)
-        sequence |= 1  # a writer before us may have died while writing
-        _SEQUENCE.pack_into(self._memory, self._start, sequence)
-        values = [getattr(self._counters, name) for name in _NAMES]
-        _ROW.pack_into(self._memory, self._start + _SEQUENCE.size, *values, *self._latency)
-        _SEQUENCE.pack_into(self._memory, self._start, sequence + 1)
+
+def _packed(databases: Sequence[Database]) -> bytes:
+    rows = [_DATABASE.pack(one.alias.encode()[:32], *astuple(one)[1:]) for one in databases[:DATABASES]]
+    return b"".join(rows).ljust(DATABASES * _DATABASE.size, b"\0")
 
 
-class Reader:
-    """Reads the board; takes part in nothing."""
+class Board:
+    """The supervisor's end: reads every row, and tells the workers that the site stops."""
 
     def __init__(self, path: Path) -> None:
-        self._descriptor, self._memory = _open(path, os.O_RDONLY)
+        self._descriptor, self._memory = _open(path, os.O_RDWR)
+
+    def tell_stopping(self) -> None:
+        self._memory[_STOPPING] = 1
 
     def rows(self) -> Iterator[Row]:
-        """Every row that was ever written and not cleared; whether its process lives is for the caller to know."""
+        """Every row that was ever written; whether its process lives is for the caller to know."""
         for row in range(ROWS):
-            found = self._read(_HEADER.size + row * _ROW_SIZE)
+            found = self._read(_TABLE + row * _ROW_SIZE)
             if found.counters.pid:
                 yield found
 
@@ -166,10 +162,24 @@ class Reader:
         os.close(self._descriptor)
 
     def _read(self, start: int) -> Row:
+        size = _COUNTERS.size + _LATENCY.size + DATABASES * _DATABASE.size
         for _ in range(_READ_TRIES):
             (before,) = _SEQUENCE.unpack_from(self._memory, start)
-            values = _ROW.unpack_from(self._memory, start + _SEQUENCE.size)
+            data = self._memory[start + _SEQUENCE.size : start + _SEQUENCE.size + size]
             (after,) = _SEQUENCE.unpack_from(self._memory, start)
             if before == after and not before & 1:
                 break
-        return Row(Counters(*values[: len(_NAMES)]), values[len(_NAMES) :])
+        return _unpacked(data)
+
+
+def _unpacked(data: bytes) -> Row:
+    databases = _DATABASE.iter_unpack(data[_COUNTERS.size + _LATENCY.size :])
+    return Row(
+        Counters(*_COUNTERS.unpack_from(data)),
+        _LATENCY.unpack_from(data, _COUNTERS.size),
+        tuple(
+            Database(alias.rstrip(b"\0").decode(errors="replace"), *numbers)
+            for alias, *numbers in databases
+            if alias[0]
+        ),
+    )

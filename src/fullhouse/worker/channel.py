@@ -26,8 +26,10 @@ class Channel:
     """A client's connection, as the loop and the thread that runs its request see it."""
 
     __slots__ = (
+        "began_s",
         "busy",
         "deadline",
+        "failed",
         "fd",
         "head_begun",
         "http",
@@ -51,6 +53,8 @@ class Channel:
         self.server = server
         self.options = options
         self.busy = False
+        self.began_s = 0.0  # when its request was complete, as long as that is not counted
+        self.failed = False  # whether the last request was answered with a status of 500 or above
         self.head_begun = False  # some bytes of a request have come, not all of its headers
         self.small_response = b""  # complete, for the loop to send
         self.unsent: Unsent | None = None  # what the socket did not take

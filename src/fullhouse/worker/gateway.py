@@ -71,6 +71,7 @@ class Gateway:
             self._log.exception("Error handling request %s %s", request.method, request.uri)
             self._answer_error(channel, response)
         channel.must_close = response.must_close
+        channel.failed = response.status.startswith("5")
         self._give_back(channel)
         self._finish(request, environ, response)
 

@@ -18,12 +18,14 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Protocol
 
+from fullhouse.telemetry.tally import Tally
 from fullhouse.worker.accept_delay import accept_delay_s
 from fullhouse.worker.body import Data
 from fullhouse.worker.channel import Channel
 from fullhouse.worker.connection import HttpConnection
 from fullhouse.worker.head import HeadParser
 from fullhouse.worker.options import HttpRules, Options
+from fullhouse.worker.probes import Probes
 from fullhouse.worker.refusal import RefusedError, refusal_bytes
 from fullhouse.worker.request import Request
 from fullhouse.worker.unsent import Unsent
@@ -82,6 +84,8 @@ class Loop:
         sink: RequestSink,
         rules: HttpRules,
         options: Options,
+        probes: Probes,
+        tally: Tally,
         log: Any,
         flush_log: Callable[[], None],
         tick: Callable[[], None],
@@ -93,6 +97,8 @@ class Loop:
         self._sink = sink
         self._rules = rules
         self._options = options
+        self._probes = probes
+        self._tally = tally
         self._log = log
         self._flush_log = flush_log
         self._tick = tick
@@ -254,6 +260,9 @@ class Loop:
     def _end_request(self, channel: Channel) -> None:
         """Take a channel back from its thread, send its response, and go on with its next request."""
         channel.busy = False
+        if channel.began_s:
+            self._tally.count(self._now - channel.began_s, failed=channel.failed)
+            channel.began_s = 0.0
         if channel.must_close:
             channel.lingering = True
             channel.http.discard()
@@ -318,7 +327,13 @@ class Loop:
             channel.head_begun = False
             channel.pace = None
             channel.busy = True
-            self._batch.append((channel, request))
+            probed = self._probes.answer(request)
+            if probed is None:
+                channel.began_s = self._now
+                self._batch.append((channel, request))
+            else:
+                channel.must_close, channel.small_response = request.must_close, probed
+                self._returned.append(channel)  # not at once: a client may have sent many
         elif http.body_bytes is not None:
             if channel.pace is None:
                 channel.pace = self._options.pace(self._now)

@@ -85,6 +85,8 @@ class Options:
     freeze_gc: bool = True  # gc.freeze() and rarer collections once the application is loaded
     gc_threshold: tuple[int, int, int] = (10_000, 20, 20)
     switch_interval_s: float = 0.001  # how long the loop waits for a thread that computes (Python's is 0.005)
+    live_path: str | None = "/-/live"  # answered by the loop: it turns
+    ready_path: str | None = "/-/ready"  # answered by the loop: send requests, or not
     # from gunicorn's settings
     worker_connections: int = 1000
     keepalive_s: float = 2.0

@@ -8,17 +8,20 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from gunicorn.config import PostRequest, PreRequest
 from gunicorn.workers import base
 
+from fullhouse.telemetry.tally import Tally
 from fullhouse.worker.access_log import AccessLog
 from fullhouse.worker.channel import Channel
 from fullhouse.worker.environ import Environ, EnvironFactory
 from fullhouse.worker.gateway import Gateway
 from fullhouse.worker.loop import Loop
 from fullhouse.worker.options import Options, http_rules, refuse_unsupported, with_gunicorn_settings
+from fullhouse.worker.probes import Probes
 from fullhouse.worker.request import Request
 from fullhouse.worker.response import Response
 from fullhouse.worker.threads import Threads
@@ -31,6 +34,11 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
     alive: bool
 
     options: ClassVar[Options] = Options()
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.tally = Tally()
+        self.site_is_stopping: Callable[[], bool] = lambda: False  # replaced by who knows
 
     @classmethod
     def configured(cls, options: Options) -> "type[Worker]":
@@ -62,6 +70,8 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             self,
             http_rules(self.cfg, options),
             options,
+            Probes(options.live_path, options.ready_path, self._is_ready),
+            self.tally,
             self.log,
             access_log.flush,
             self._tick,
@@ -73,6 +83,9 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             self._loop.run_once()
         self._stop()
         access_log.flush()
+
+    def _is_ready(self) -> bool:
+        return self.alive and not self.site_is_stopping()
 
     def _wake_loop(self) -> None:
         self._loop.wake()
@@ -136,6 +149,8 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
 
     def _tick(self) -> None:
         """Now and then: give the heartbeat unless nothing moves any more, and end if the master has gone."""
+        self.tally.queued = self.waiting
+        self.tally.busy = self.in_flight() - self.tally.queued
         if not self._threads.is_stuck():
             self.notify()
         if self.ppid != os.getppid() and self.alive:

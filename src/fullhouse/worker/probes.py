@@ -1,0 +1,39 @@
+"""Probes of a load balancer or an orchestrator: answered by the loop, with no thread and no database."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+
+from fullhouse.worker.request import Request
+
+
+class Probes:
+    """live: path of the probe that tells that the loop turns. ready: of the one that tells whether to send requests.
+
+    is_ready: asked for each. No path, no probe.
+    """
+
+    def __init__(self, live: str | None, ready: str | None, is_ready: Callable[[], bool]) -> None:
+        self._checks: dict[str, Callable[[], bool]] = {}
+        if live:
+            self._checks[live] = lambda: True
+        if ready:
+            self._checks[ready] = is_ready
+
+    def answer(self, request: Request) -> bytes | None:
+        """The whole answer, 200 or 503; None where the request is no probe."""
+        check = self._checks.get(request.path)
+        if check is None:
+            return None
+        return _answer(request, HTTPStatus.OK if check() else HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+def _answer(request: Request, status: HTTPStatus) -> bytes:
+    body = f"{status.phrase}\n".encode()
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+        f"Connection: {'close' if request.must_close else 'keep-alive'}\r\n"
+        "Cache-Control: no-store\r\n"
+        "Content-Type: text/plain\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + (b"" if request.method == "HEAD" else body)
