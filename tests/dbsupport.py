@@ -46,6 +46,7 @@ ENGINES = {"mariadb": "fullhouse.db.mysql", "postgresql": "fullhouse.db.postgres
 STOCK_ENGINES = {"mariadb": "django.db.backends.mysql", "postgresql": "django.db.backends.postgresql"}
 VENDORS = {"mariadb": "mysql", "postgresql": "postgresql"}
 SLOTS = 20
+ESTABLISHED = "01"  # /proc/net/tcp
 PATIENCE_S = 30.0  # for what takes milliseconds: only a broken machine or a real fault reaches it
 
 
@@ -217,6 +218,47 @@ class Observer:
 
     def close(self) -> None:
         self._connection.close()
+
+
+class Watch:
+    """Counts the server's sessions, apart from those whose client has gone, which the server has yet to notice.
+
+    First the server tells its sessions, then the kernel which of their clients still hold their end. So whatever is
+    counted as held existed all at once.
+    """
+
+    def __init__(self, server: PrivateServer) -> None:
+        self._observer = Observer(server)
+        self._port = server.port
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+        self.samples = self.most_held = self.most_gone = 0
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._observer.close()
+
+    def _work(self) -> None:
+        while not self._stop.wait(0.01):
+            sessions = self._observer.sessions().values()
+            held = len(self._clients() & set(sessions))
+            self.samples += 1
+            self.most_held = max(self.most_held, held)
+            self.most_gone = max(self.most_gone, len(sessions) - held)
+
+    def _clients(self) -> set[int]:
+        """The ports of established client sockets of the server."""
+        ports = set()
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, local, remote, state, *_ = line.split()
+            if state == ESTABLISHED and int(remote.rpartition(":")[2], 16) == self._port:
+                ports.add(int(local.rpartition(":")[2], 16))
+        return ports
 
 
 def begin_request() -> None:

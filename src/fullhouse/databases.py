@@ -105,9 +105,14 @@ def _connections() -> list["BaseDatabaseWrapper"]:
 
 
 def _ask(connection: "BaseDatabaseWrapper", address: str) -> Limit:
+    if not isinstance(connection, Pooled):
+        return _ask_over(connection, address)
+    with slots.slot_held(connection.vendor, connection.settings_dict):
+        return _ask_over(connection.unpooled(), address)
+
+
+def _ask_over(connection: "BaseDatabaseWrapper", address: str) -> Limit:
     database = connection.settings_dict
-    if isinstance(connection, Pooled):
-        connection = connection.unpooled()
     try:
         with warnings.catch_warnings():
             # Django discourages queries before the apps are loaded, which this process never does.

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fullhouse.deploy.files import Deployment, write
 from fullhouse.errors import ConfigurationError
@@ -30,9 +31,14 @@ def deployment(planned: Planned, options: Sequence[str]) -> Deployment:
         timeout_s=settings.timeout,
         keepalive_s=settings.keepalive,
         log=settings.log_file or str(log_path(planned.project.name, None)),
-        static_url=django.STATIC_URL,
-        static_root=None if django.STATIC_ROOT is None else str(django.STATIC_ROOT),
+        files=_files(django),
     )
+
+
+def _files(django: Any) -> dict[str, str]:
+    """Folders by URL, of the static and media files that Django's settings keep on this host."""
+    pairs = [(django.STATIC_URL, django.STATIC_ROOT), (django.MEDIA_URL, django.MEDIA_ROOT)]
+    return {url: str(folder) for url, folder in pairs if folder and url and url.startswith("/") and url != "/"}
 
 
 def deploy(kind: str, planned: Planned, options: Sequence[str], folder: str | None) -> str:

@@ -7,8 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import TracebackType
@@ -63,6 +63,7 @@ class Site:
     def __init__(self, folder: Path, name: str = "mysite") -> None:
         self.folder = folder
         self.name = name
+        self._urls = URLS
         (folder / name).mkdir(parents=True)
         self.write("__init__", "")
         for module in MODULES:
@@ -83,7 +84,12 @@ class Site:
         self.write(module, path.read_text() + text)
 
     def deploy(self, version: int) -> None:
-        self.write("urls", URLS.replace("version 1", f"version {version}") + "#" * version + "\n")
+        self.write("urls", self._urls.replace("version 1", f"version {version}") + "#" * version + "\n")
+
+    def make_pages_ask_the_database(self) -> None:
+        asked = "from django.db import connection\n    connection.cursor().execute('SELECT 1')\n    return"
+        self._urls = URLS.replace("return", asked, 1)
+        self.deploy(1)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -110,24 +116,18 @@ class Site:
             yield running
 
     @contextmanager
-    def started(self, *words: str, workers: int = 2, **variables: str) -> Iterator["Supervised"]:
-        """The same, as soon as its address is known."""
+    def started(
+        self, *words: str, workers: int = 2, before: Sequence[str] = (), **variables: str
+    ) -> Iterator["Supervised"]:
+        """The same, as soon as its address is known. before: words of a program that starts it."""
         log = (self.folder / "log").open("w+")
         notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         (self.folder / "notified").unlink(missing_ok=True)
         notified.bind(str(self.folder / "notified"))
         notified.setblocking(False)
+        command = [sys.executable, "-m", "fullhouse", "serve", "mysite", "--bind=127.0.0.1:0", f"--workers={workers}"]
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "fullhouse",
-                "serve",
-                "mysite",
-                "--bind=127.0.0.1:0",
-                f"--workers={workers}",
-                *words,
-            ],
+            [*before, *command, *words],
             cwd=self.folder,
             env={**self.environment, "NOTIFY_SOCKET": str(self.folder / "notified"), **variables},
             stdout=log,
@@ -197,15 +197,18 @@ class Supervised:
         wait_until(serves, "the site answered")
 
     def get(self, path: str = "/", timeout: float = DEADLINE_S) -> str:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        try:
+        status, text = self._ask(path, timeout)
+        assert status == 200, text
+        return text
+
+    def status(self, path: str) -> int:
+        return self._ask(path, DEADLINE_S)[0]
+
+    def _ask(self, path: str, timeout: float) -> tuple[int, str]:
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=timeout)) as connection:
             connection.request("GET", path)
             response = connection.getresponse()
-            text = response.read().decode()
-            assert response.status == 200, text
-            return text
-        finally:
-            connection.close()
+            return response.status, response.read().decode()
 
     def signal(self, signum: int) -> None:
         os.kill(self.process.pid, signum)

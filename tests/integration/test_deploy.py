@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from supervised import Site, alive, birth, children, wait_until
+from supervised import Load, Site, alive, birth, children, wait_until
 
 
 @pytest.fixture
@@ -137,22 +137,39 @@ def is_open(port: int) -> bool:
     return False
 
 
-def test_socket_activation_hands_the_socket_over(site: Site) -> None:
-    """As systemd does it: descriptor 3, LISTEN_FDS, and LISTEN_PID of the process itself."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        starter = (
-            "import os, sys; os.dup2(int(sys.argv[1]), 3);"
-            "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()));"
-            "os.execv(sys.executable, [sys.executable, '-m', 'fullhouse', 'serve', 'mysite', '--workers=1'])"
-        )
-        with subprocess.Popen(
-            [sys.executable, "-c", starter, str(listener.fileno())],
-            cwd=site.folder,
-            env=site.environment,
-            pass_fds=[listener.fileno()],
-            stdout=subprocess.DEVNULL,
-        ) as process:
-            assert get(port) == "version 1"  # the kernel's queue waits until it serves
+@contextmanager
+def activated(site: Site, listener: socket.socket) -> Iterator[subprocess.Popen[bytes]]:
+    """The server as systemd starts it: descriptor 3, LISTEN_FDS, and LISTEN_PID of the process itself."""
+    starter = (
+        "import os, sys; os.dup2(int(sys.argv[1]), 3);"
+        "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()));"
+        "os.execv(sys.executable, [sys.executable, '-m', 'fullhouse', 'serve', 'mysite', '--workers=1'])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", starter, str(listener.fileno())],
+        cwd=site.folder,
+        env=site.environment,
+        pass_fds=[listener.fileno()],
+        stdout=subprocess.DEVNULL,
+    ) as process:
+        try:
+            yield process
+        finally:
             process.terminate()
             assert process.wait(60) == 0
+
+
+def test_with_an_activated_socket_a_restart_of_the_server_itself_drops_nothing(site: Site) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+        port = listener.getsockname()[1]
+        with activated(site, listener):
+            assert get(port) == "version 1"  # the kernel's queue waits until it serves
+            load = Load(port, keep_alive=False)
+            load.__enter__()
+            load.wait_more()
+        site.deploy(2)
+        with activated(site, listener):
+            wait_until(lambda: "version 2" in load.answers[-1:], "the new server answered")
+            load.wait_more()
+            load.__exit__(None, None, None)
+    assert load.failures == []

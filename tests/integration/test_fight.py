@@ -6,16 +6,14 @@ TEST_FIGHT_SECONDS sets how long each fight lasts; the full one takes 20.
 import multiprocessing
 import os
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
-import fight_process
 import pytest
 
+import fight_process
 from conftest import forget_plan
-from dbsupport import Observer, slot_file, wait_until
+from dbsupport import Observer, Watch, slot_file, wait_until
 from fullhouse.budget.slots import SlotFile
 from private_servers import PrivateServer, mariadb, postgresql
 
@@ -25,7 +23,6 @@ KILLED = 4
 SLOTS = 25
 FAIR_SHARE = SLOTS // PROCESSES
 SERVERS = {"mariadb": mariadb, "postgresql": postgresql}
-ESTABLISHED = "01"  # /proc/net/tcp
 
 PROCESS = multiprocessing.get_context("forkserver")  # forks them like workers: from a process that has loaded the code
 PROCESS.set_forkserver_preload([fight_process.__name__])
@@ -64,47 +61,6 @@ class Fighter:
         self.process.kill()
         self.process.join()
         self._orders.close()
-
-
-class Watch:
-    """Counts the server's sessions, apart from those whose client has gone, which the server has yet to notice.
-
-    First the server tells its sessions, then the kernel which of their clients still hold their end. So whatever is
-    counted as held existed all at once.
-    """
-
-    def __init__(self, server: PrivateServer) -> None:
-        self._observer = Observer(server)
-        self._port = server.port
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work)
-        self.samples = self.most_held = self.most_gone = 0
-
-    def __enter__(self) -> "Watch":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._observer.close()
-
-    def _work(self) -> None:
-        while not self._stop.wait(0.01):
-            sessions = self._observer.sessions().values()
-            held = len(self._clients() & set(sessions))
-            self.samples += 1
-            self.most_held = max(self.most_held, held)
-            self.most_gone = max(self.most_gone, len(sessions) - held)
-
-    def _clients(self) -> set[int]:
-        """The ports of established client sockets of the server."""
-        ports = set()
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            _, local, remote, state, *_ = line.split()
-            if state == ESTABLISHED and int(remote.rpartition(":")[2], 16) == self._port:
-                ports.add(int(local.rpartition(":")[2], 16))
-        return ports
 
 
 def test_fight(server: PrivateServer, monkeypatch: pytest.MonkeyPatch) -> None:

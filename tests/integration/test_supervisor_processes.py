@@ -1,5 +1,6 @@
 """No orphan, whoever dies and when; a good end; a crash loop; the first start."""
 
+import os
 import random
 import signal
 import time
@@ -163,3 +164,33 @@ def test_stop_while_the_first_generation_starts(site: Site) -> None:
         running.signal(signal.SIGTERM)
         assert running.process.wait(DEADLINE_S) == 0
         assert alive(tree) == []
+
+
+def test_a_stop_is_seen_by_the_ready_probe_before_requests_are_refused(site: Site) -> None:
+    with site.served("--stop-delay", "600") as running:
+        assert (running.status("/-/live"), running.status("/-/ready")) == (200, 200)
+        running.signal(signal.SIGTERM)
+        wait_until(lambda: running.status("/-/ready") == 503, "the probe told that the site stops")
+        assert running.status("/-/live") == 200
+        assert running.get() == "version 1"
+        running.signal(signal.SIGTERM)  # again: at once
+        assert running.process.wait(DEADLINE_S) == 0
+
+
+def test_probes_that_are_off_go_to_django(site: Site) -> None:
+    with site.served("--no-probes", workers=1) as running:
+        assert running.status("/-/live") == 404
+
+
+def test_as_the_first_process_of_a_container_it_reaps_and_obeys(site: Site) -> None:
+    """In a namespace of its own, process 1: the kernel sends it no signal that it does not handle, and every orphan."""
+    with site.started(before=("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")) as running:
+        running.wait_serving()
+        (first,) = children(running.process.pid)
+        (master,) = children(first)
+        assert Path(f"/proc/{first}/status").read_text().split("NSpid:")[1].split("\n")[0].split()[-1] == "1"
+        kill(master)
+        wait_until(lambda: children(first) not in ([], [master]), "the master was reaped and replaced")
+        running.wait_serving()
+        os.kill(first, signal.SIGTERM)
+        assert running.process.wait(DEADLINE_S) == 0

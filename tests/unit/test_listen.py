@@ -55,10 +55,9 @@ def test_a_busy_port_is_refused_and_the_first_address_given_back(tmp_path: Path)
     path = tmp_path / "site.sock"
     with listening(["127.0.0.1:0"], backlog=8) as (busy,):
         port = busy.getsockname()[1]
-        assert refusal(f"unix:{path}", f"127.0.0.1:{port}") == (
-            f"Cannot listen on 127.0.0.1:{port}: Address already in use.\n"
-            "Another program listens there: end it, or choose another address with --bind."
-        )
+        said = refusal(f"unix:{path}", f"127.0.0.1:{port}")
+        assert said.startswith(f"Cannot listen on 127.0.0.1:{port}: pid {os.getpid()} (")
+        assert said.endswith("listens there.\nEnd it, or choose another address with --bind.")
     assert not path.exists()
 
 
@@ -85,7 +84,7 @@ def test_a_socket_of_a_living_server_is_left_to_it(tmp_path: Path, queued: int) 
         clients = [socket.socket(socket.AF_UNIX) for _ in range(queued)]
         for client in clients:
             client.connect(living.getsockname())  # a full queue must not block the probe
-        assert "Another program listens there" in refusal(address)
+        assert "another program listens there" in refusal(address)
         for client in clients:
             client.close()
         assert (tmp_path / "site.sock").exists()

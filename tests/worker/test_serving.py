@@ -291,3 +291,23 @@ def test_curl(tmp_path):
         )
     assert run.stdout.count(b"x" * 2_000_000) == 2
     assert run.stdout.endswith(b"one two")
+
+
+def test_probes_are_answered_while_every_thread_is_busy(tmp_path):
+    with gunicorn(tmp_path, "apps:gated", threads=1, keepalive=20) as server:
+        running, probe = server.connect(), server.connect()
+        running.sendall(get("/wait"))
+        for path in ("/-/live", "/-/ready?from=a-load-balancer"):
+            probe.sendall(get(path))
+            head, body = read_response(probe)
+            assert head.startswith(b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\n")
+            assert body == b"OK\n"
+        probe.sendall(get("/-/ready") * 2000 + b"HEAD /-/ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        received = read_to_end(probe)
+        assert received.count(b"HTTP/1.1 200 OK") == 2001
+        assert received.endswith(
+            b"Connection: close\r\nCache-Control: no-store\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\n"
+        )
+        server.signal(signal.SIGQUIT)
+        for client in (running, probe):
+            client.close()

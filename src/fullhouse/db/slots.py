@@ -6,13 +6,15 @@ host that serves nothing) begins with one slot, and the first connection on it a
 """
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fullhouse.budget.folder import runtime_folder, slot_path
-from fullhouse.budget.slots import SlotFile
-from fullhouse.errors import ConfigurationError
+from fullhouse.budget.slots import Share, SlotFile
+from fullhouse.errors import ConfigurationError, DatabaseError
 from fullhouse.plan import limits, planner
 from fullhouse.settings import Settings, from_environment, layered
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 # Enough to open the connection that asks the server for its limit.
 UNPLANNED = 1
+# What a plan waits for a slot of a busy host: twice the default deadline of a request.
+PLAN_PATIENCE_S = 10.0
+_POLL_S = 0.01
 
 # Slots that a worker's pool can always get, by alias. Set before the workers are forked, and never after.
 _fair_shares: dict[str, int] = {}
@@ -38,9 +43,44 @@ def allot(alias: str, fair_share: int) -> None:
 
 
 def path_of(vendor: str, database: Mapping[str, Any]) -> Path:
-    """The slot file of a database's server and user. Raises ConfigurationError for a runtime folder that is not ours."""
+    """The slot file of a database's server and user. Raises ConfigurationError for a folder that is not ours alone."""
     host, port = limits.server_address(vendor, database)
     return slot_path(runtime_folder(), f"{vendor}-{host}-{port}", str(database["USER"]))
+
+
+@contextmanager
+def slot_held(vendor: str, database: Mapping[str, Any]) -> Iterator[None]:
+    """Stand a session that belongs to no pool on a slot. Where nobody has made a plan, there is nothing to hold.
+
+    Raises DatabaseError: the others did not give one back in time.
+    """
+    file = SlotFile.open(path_of(vendor, database))
+    if file.budget is None:
+        yield
+        return
+    share = file.share("the plan", 1)
+    slot = _wait_slot(share)
+    try:
+        yield
+    finally:
+        share.release(slot)
+        share.leave()
+
+
+def _wait_slot(share: Share) -> int:
+    share.announce_waiting()
+    deadline = time.monotonic() + PLAN_PATIENCE_S
+    while (slot := share.acquire_nowait()) is None:
+        if time.monotonic() > deadline:
+            share.leave()
+            raise DatabaseError(
+                f"All {share.budget} slots of this host were in use for {PLAN_PATIENCE_S:g} s, so that the database "
+                "could not be asked for its limits.\nTry again, shorten what holds connections so long, or give "
+                "--max-connections."
+            )
+        time.sleep(_POLL_S)
+    share.withdraw_waiting()
+    return slot
 
 
 def _options_in_force() -> Settings:

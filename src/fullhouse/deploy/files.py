@@ -14,7 +14,7 @@ PROXY_MARGIN_S = 5
 class Deployment:
     """command: the words of `fullhouse serve`. address: HOST:PORT or unix:PATH. *_s: as in the settings.
 
-    static_url, static_root: of Django's settings, None where it serves none.
+    files: folders by URL that nginx serves itself: Django's static and media files.
     """
 
     project: str
@@ -27,8 +27,7 @@ class Deployment:
     timeout_s: int
     keepalive_s: int
     log: str
-    static_url: str | None
-    static_root: str | None
+    files: Mapping[str, str]
 
 
 def supervisord(site: Deployment) -> str:
@@ -111,7 +110,7 @@ WantedBy=sockets.target
 
 
 def nginx(site: Deployment) -> str:
-    """A site: TLS in front, static files, everything else to the server."""
+    """A site: TLS in front, static and media files, everything else to the server."""
     upstream = f"unix:{site.address.removeprefix('unix:')}" if site.address.startswith("unix:") else site.address
     wait = site.timeout_s + PROXY_MARGIN_S
     return f"""# fullhouse deploy nginx {site.project}
@@ -128,7 +127,7 @@ server {{
     ssl_certificate /etc/ssl/certs/{site.project}.pem;
     ssl_certificate_key /etc/ssl/private/{site.project}.key;
     client_max_body_size 20m;
-{_static(site)}
+{_files(site)}
     location / {{
         proxy_pass http://{site.project};
         proxy_http_version 1.1;
@@ -149,15 +148,16 @@ server {{
 """
 
 
-def _static(site: Deployment) -> str:
-    if site.static_root is None or not site.static_url or not site.static_url.startswith("/"):
-        return ""
-    return f"""
-    location {site.static_url} {{
-        alias {site.static_root.rstrip("/")}/;
+def _files(site: Deployment) -> str:
+    return "".join(
+        f"""
+    location {url} {{
+        alias {folder.rstrip("/")}/;
         expires 1h;
     }}
 """
+        for url, folder in site.files.items()
+    )
 
 
 def logrotate(site: Deployment) -> str:

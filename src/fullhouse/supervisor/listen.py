@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from fullhouse.errors import ConfigurationError, ListenError
+from fullhouse.supervisor.port_owner import owner_of_port
 
 
 @contextmanager
@@ -96,8 +97,13 @@ def _explained(address: str, error: OSError) -> ListenError:
             f"Cannot listen on {address}: {error.strerror}.\n"
             "Correct the name of the host, or write its address: 127.0.0.1, or 0.0.0.0 for all interfaces."
         )
+    if error.errno == errno.EADDRINUSE:
+        owner = "" if path != address else owner_of_port(_split(address)[1])
+        return ListenError(
+            f"Cannot listen on {address}: {owner or 'another program'} listens there.\n"
+            "End it, or choose another address with --bind."
+        )
     remedy = {
-        errno.EADDRINUSE: "Another program listens there: end it, or choose another address with --bind.",
         errno.EADDRNOTAVAIL: "No interface of this machine has that address: choose another with --bind.",
         errno.ENOENT: "Its folder does not exist: make it, or choose another path with --bind.",
         errno.EACCES: "This user may not use it: choose a port above 1023, or another path, with --bind.",
