@@ -27,7 +27,10 @@ def banner(planned: Planned, addresses: Sequence[str], *, colour: bool) -> str:
     overrides = [f"{name} from {source}" for name, source in settings.sources.items() if source.isupper()]
     if overrides:
         rows.append(("environment", ", ".join(overrides)))
-    rows.append(("stop", f"Ctrl-C (pid {os.getpid()})"))
+    if settings.log_file is None:
+        rows.append(("stop", f"Ctrl-C (pid {os.getpid()})"))
+    else:
+        rows += [("log", settings.log_file), ("stop", f"fullhouse stop {planned.project.name} (pid {os.getpid()})")]
     width = max(len(label) for label, _ in rows)
     title = f"fullhouse {__version__} serves {planned.project.name}"
     if not colour:

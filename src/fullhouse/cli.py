@@ -41,10 +41,12 @@ PROJECT_HELP = (
 OVERVIEW = """start here, in the folder that holds manage.py:
   fullhouse plan mysite                  what fits this machine and the live database, and why
   fullhouse serve mysite                 serve under that plan on 127.0.0.1:8000
+  fullhouse start mysite 8000            the same in the background; then status, logs, reload, restart, stop
+  fullhouse deploy nginx mysite          files for nginx, supervisord, systemd and logrotate
   fullhouse serve --help                 every option; FULLHOUSE in settings takes the same
 
 exit codes: 0 done, 2 configuration or plan refused, 3 database cannot be asked, 4 address cannot be
-listened on, 5 application does not load, 130 interrupted before serving"""
+listened on, 5 application does not load, 6 not running, 7 running already, 130 interrupted"""
 FLAGS = [option.flag for option in OPTIONS.values()]
 PLANNED = ("plan", "serve", "deploy")
 VERBS = {
