@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
+from typing import Any
 
 from fullhouse import __version__, verbs
 from fullhouse.banner import banner, wants_colour
@@ -41,14 +42,18 @@ PROJECT_HELP = (
 OVERVIEW = """start here, in the folder that holds manage.py:
   fullhouse plan mysite                  what fits this machine and the live database, and why
   fullhouse serve mysite                 serve under that plan on 127.0.0.1:8000
-  fullhouse start mysite 8000            the same in the background; then status, logs, reload, restart, stop
+  fullhouse start mysite 8000            the same in the background; see also reload and status
   fullhouse deploy nginx mysite          files for nginx, supervisord, systemd and logrotate
   fullhouse serve --help                 every option; FULLHOUSE in settings takes the same
 
 exit codes: 0 done, 2 configuration or plan refused, 3 database cannot be asked, 4 address cannot be
 listened on, 5 application does not load, 6 not running, 7 running already, 130 interrupted"""
 FLAGS = [option.flag for option in OPTIONS.values()]
-PLANNED = ("plan", "serve", "deploy")
+PLANNED = {
+    "plan": "Print how many workers, threads and connections fit, and how each number came about.",
+    "serve": "Serve the project in the foreground under its plan.",
+    "deploy": "Write the file of another program, from the plan: supervisord, systemd, nginx or logrotate.",
+}
 VERBS = {
     "start": "Serve the project in the background, with a log file that rotates.",
     "stop": "Let the requests finish, and end the server.",
@@ -87,42 +92,54 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fullhouse {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, summary in (
-        ("plan", "Print how many workers, threads and connections fit, and how each number came about."),
-        ("serve", "Serve the project in the foreground under its plan."),
-        ("deploy", "Write the file of another program, from the plan: supervisord, systemd, nginx or logrotate."),
-    ):
-        command = commands.add_parser(
-            name,
-            help=summary,
-            description=summary,
-            epilog=EXAMPLES[name],
-            usage=f"fullhouse {name} [PROJECT] [OPTION ...]",
-            formatter_class=HelpFormatter,
-            allow_abbrev=False,
-        )
-        if name == "deploy":
-            command.add_argument("kind", choices=FILES, metavar="PROGRAM", help="One of " + ", ".join(FILES) + ".")
-            command.add_argument("--into", metavar="FOLDER", help="Write the files there, instead of printing them.")
-        command.add_argument("project", nargs="?", metavar="PROJECT", help=PROJECT_HELP)
-        command.add_argument("--traceback", action="store_true", help="Show the whole traceback of an error.")
-        if name == "plan":
-            add_format(command)
-        add_options(command)
+    for name, summary in PLANNED.items():
+        _add_planned(commands, name, summary)
     for name, summary in VERBS.items():
-        command = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
-        optional = "?" if name == "status" else None
-        command.add_argument("project", nargs=optional, metavar="PROJECT", help="Name of the project.")
-        command.add_argument("port", nargs="?", metavar="PORT", help="Its port, where it runs on several.")
-        command.add_argument("--traceback", action="store_true", help="Show the whole traceback of an error.")
-        if name == "start":
-            add_options(command)
-        elif name == "status":
-            add_format(command)
-        elif name == "logs":
-            command.add_argument("--lines", type=int, default=100, help="How many lines; 100 by default.")
-            command.add_argument("--follow", action="store_true", help="Go on with what comes, until Ctrl-C.")
+        _add_verb(commands, name, summary)
     return parser
+
+
+def _add_planned(commands: Any, name: str, summary: str) -> None:
+    words = "PROGRAM [PROJECT]" if name == "deploy" else "[PROJECT]"
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=EXAMPLES[name],
+        usage=f"fullhouse {name} {words} [OPTION ...]",
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
+    if name == "deploy":
+        command.add_argument("kind", choices=FILES, metavar="PROGRAM", help="One of " + ", ".join(FILES) + ".")
+        command.add_argument("--into", metavar="FOLDER", help="Write the files there, instead of printing them.")
+    command.add_argument("project", nargs="?", metavar="PROJECT", help=PROJECT_HELP)
+    command.add_argument("--traceback", action="store_true", help="Show the whole traceback of an error.")
+    if name == "plan":
+        add_format(command)
+    add_options(command)
+
+
+def _add_verb(commands: Any, name: str, summary: str) -> None:
+    words, more = ("[PROJECT [PORT]]", "?") if name == "status" else ("PROJECT [PORT]", None)
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        usage=f"fullhouse {name} {words} [OPTION ...]",
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_argument("project", nargs=more, metavar="PROJECT", help="Name of the project.")
+    command.add_argument("port", nargs="?", metavar="PORT", help="Its port, where it runs on several.")
+    command.add_argument("--traceback", action="store_true", help="Show the whole traceback of an error.")
+    if name == "start":
+        add_options(command)
+    elif name == "status":
+        add_format(command)
+    elif name == "logs":
+        command.add_argument("--lines", type=int, default=100, help="How many lines; 100 by default.")
+        command.add_argument("--follow", action="store_true", help="Go on with what comes, until Ctrl-C.")
 
 
 def add_format(parser: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ DEADLINE_S = 60
 FOREIGN = ("FULLHOUSE_", "DJANGO_", "GUNICORN_", "PORT", "WEB_CONCURRENCY", "NOTIFY_SOCKET", "LISTEN_")
 SETTINGS = """
 SECRET_KEY = "for a test"
+INSTALLED_APPS = ["fullhouse"]
 ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "mysite.urls"
 WSGI_APPLICATION = "mysite.wsgi.application"
@@ -106,6 +107,25 @@ class Site:
             timeout=DEADLINE_S,
             check=False,
         )
+
+    def manage(self, *words: str) -> str:
+        """What a command of the project's manage.py prints; it must succeed."""
+        code = "import sys; from django.core.management import execute_from_command_line as run; run(sys.argv)"
+        django = {
+            "DJANGO_SETTINGS_MODULE": f"{self.name}.settings",
+            "PYTHONPATH": f"{self.folder}:{os.environ.get('PYTHONPATH', '')}",
+        }
+        answer = subprocess.run(
+            [sys.executable, "-c", code, *words],
+            cwd=self.folder,
+            env={**self.environment, **django},
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+            check=False,
+        )
+        assert answer.returncode == 0, answer.stderr
+        return answer.stdout
 
     @contextmanager
     def served(self, *words: str, workers: int = 2, **variables: str) -> Iterator["Supervised"]:

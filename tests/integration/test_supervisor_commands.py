@@ -93,6 +93,16 @@ def test_the_life_of_a_server_in_the_background(site: Site) -> None:
         assert (answer.returncode, "does not run" in answer.stderr) == (6, True)
 
 
+def test_manage_py_has_the_same_verbs_for_its_own_project(site: Site) -> None:
+    port = free_port()
+    shown = site.manage("fullhouse", "start", port, "--workers=1", f"--log-file={site.folder / 'log'}")
+    assert shown.endswith(").\n")
+    (report,) = json.loads(site.manage("fullhouse", "status", "--format", "json"))
+    assert (report["project"], report["port"]) == (site.name, port)
+    assert site.manage("fullhouse", "reload") == f"{site.name} serves the new code.\n"
+    assert site.manage("fullhouse", "stop", port) == f"{site.name} has stopped.\n"
+
+
 def test_two_ports_of_one_project_are_told_apart(site: Site) -> None:
     first, second = free_port(), free_port()
     start(site, first)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from argparse import REMAINDER
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
@@ -19,7 +20,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("verb", choices=VERBS, help="; ".join(f"{name}: {what}" for name, what in VERBS.items()))
         parser.add_argument(
-            "words", nargs="*", metavar="WORD", help="As for `fullhouse VERB PROJECT`, such as the port."
+            "words", nargs=REMAINDER, metavar="WORD", help="As for `fullhouse VERB PROJECT`, such as the port."
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
