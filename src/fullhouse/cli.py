@@ -15,6 +15,7 @@ from typing import Any
 from fullhouse import __version__, verbs
 from fullhouse.banner import banner, wants_colour
 from fullhouse.budget.folder import runtime_folder
+from fullhouse.databases import Equipment
 from fullhouse.deploy.files import FILES
 from fullhouse.deploying import deploy
 from fullhouse.errors import ConfigurationError, FullhouseError
@@ -209,7 +210,7 @@ def plan_text(planned: Planned, output_format: str) -> str:
 
 def _serve(planned: Planned, words: Sequence[str]) -> int:
     settings = planned.settings
-    values = gunicorn_settings(settings, planned.plan, planned.project.name)
+    values = gunicorn_settings(settings, planned.plan, planned.project.name, Equipment())
     check_tls(settings.certfile, settings.keyfile)
     activated = activated_sockets(os.environ)
     with nullcontext(activated) if activated else listening(settings.bind, settings.backlog) as sockets:

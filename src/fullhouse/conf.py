@@ -11,7 +11,7 @@ from argparse import Namespace
 
 from gunicorn.config import Config
 
-from fullhouse.databases import publish
+from fullhouse.databases import Equipment, publish
 from fullhouse.errors import FullhouseError
 from fullhouse.planning import plan_for
 from fullhouse.project import module_named_by
@@ -30,4 +30,4 @@ try:
 except FullhouseError as error:
     print(f"fullhouse: {error}", file=sys.stderr)
     sys.exit(error.exit_code)
-globals().update(gunicorn_settings(_planned.settings, _planned.plan, _planned.project.name))
+globals().update(gunicorn_settings(_planned.settings, _planned.plan, _planned.project.name, Equipment()))

@@ -4,9 +4,10 @@ Works on Django's settings alone: the project's apps are never loaded in the pro
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -14,7 +15,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import Error
 
 from fullhouse.budget.slots import SlotFile
-from fullhouse.db import slots
+from fullhouse.db import pools, running, slots
+from fullhouse.db.exhausted import AnsweringExhausted
 from fullhouse.db.pooled import Pooled
 from fullhouse.errors import ConfigurationError, DatabaseError, described
 from fullhouse.plan import limits
@@ -91,6 +93,15 @@ def allot(planned: Plan) -> dict[Path, int]:
             slots.allot(alias, server.fair_share)
             budgets[slots.path_of(connection.vendor, connection.settings_dict)] = server.slots
     return budgets
+
+
+@dataclass(frozen=True)
+class Equipment:
+    """What a worker gets to know of the databases: see `supervisor.gunicorn_settings.Equipment`."""
+
+    around: Callable[[Any], Any] = AnsweringExhausted
+    is_held_up: Callable[[], bool] = pools.anybody_waits
+    queries: Any = running
 
 
 def _connections() -> list["BaseDatabaseWrapper"]:

@@ -13,7 +13,7 @@ from typing import Any
 from wsgiref.util import setup_testing_defaults
 
 from fullhouse.cli import make_parser
-from fullhouse.databases import allot, put_into_force
+from fullhouse.databases import Equipment, allot, put_into_force
 from fullhouse.db import pools
 from fullhouse.errors import ApplicationError, FullhouseError
 from fullhouse.planning import Planned, plan_for
@@ -73,7 +73,7 @@ def main(order: Order) -> int:
     arguments = make_parser().parse_args(order.words)
     try:
         planned = plan_for(arguments.project, arguments)
-        values = gunicorn_settings(planned.settings, planned.plan, planned.project.name)
+        values = gunicorn_settings(planned.settings, planned.plan, planned.project.name, Equipment())
         budgets = allot(planned.plan)
         if order.alone:
             put_into_force(budgets)

@@ -7,30 +7,34 @@ the command line and the reference page (`docs/settings.md`). A later layer wins
     defaults < FULLHOUSE dict < environment < command line
 """
 
-import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
 from fullhouse.errors import ConfigurationError
+from fullhouse.kinds import (
+    ADDRESSES,
+    FOLDERS,
+    MEMORY,
+    PAIRS,
+    PATH,
+    SWITCH,
+    TEXT,
+    TIMES_BY_PATH,
+    URL_PATH,
+    URL_PATHS,
+    Kind,
+    one_of,
+    positive_number,
+    share,
+    whole_number,
+)
 
 ENVIRONMENT_PREFIX = "FULLHOUSE_"
 # Variables of the demo site share the prefix and are none of the server's options.
 FOREIGN_PREFIXES = ("FULLHOUSE_DEMO_",)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """How values of one type are read from text, checked, and named in an error and in a help text."""
-
-    description: str
-    from_text: Callable[[str], Any]
-    check: Callable[[Any], Any]
-    metavar: str
-    repeatable: bool = False
-    is_flag: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,123 +57,12 @@ class Option:
         return ENVIRONMENT_PREFIX + self.name.upper()
 
 
-def _reject(value: object) -> Any:
-    raise ValueError(value)
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) and value else _reject(value)
-
-
-def whole_number(minimum: int) -> Kind:
-    def check(value: object) -> int:
-        ok = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-        return value if ok and isinstance(value, int) else _reject(value)
-
-    return Kind(f"a whole number of at least {minimum}", lambda text: check(int(text)), check, "N")
-
-
-def positive_number() -> Kind:
-    def check(value: object) -> float:
-        ok = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
-        return float(value) if ok and isinstance(value, int | float) else _reject(value)
-
-    return Kind("a number above 0", lambda text: check(float(text)), check, "N")
-
-
-def one_of(*choices: str) -> Kind:
-    def check(value: object) -> str:
-        return value if isinstance(value, str) and value in choices else _reject(value)
-
-    return Kind("one of " + ", ".join(choices), check, check, "|".join(choices))
-
-
-def _memory_size(text: str) -> int:
-    units = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-    number, unit = text.strip().lower().removesuffix("ib").removesuffix("b"), 1
-    if number and number[-1] in units:
-        number, unit = number[:-1], units[number[-1]]
-    return _whole_size(int(float(number) * unit))
-
-
-def _whole_size(value: object) -> int:
-    if isinstance(value, str):
-        return _memory_size(value)
-    ok = isinstance(value, int) and not isinstance(value, bool) and value > 0
-    return value if ok and isinstance(value, int) else _reject(value)
-
-
-def _truth(text: str) -> bool:
-    word = text.strip().lower()
-    if word in ("1", "true", "yes", "on"):
-        return True
-    return False if word in ("0", "false", "no", "off") else _reject(text)
-
-
-def _bool(value: object) -> bool:
-    return value if isinstance(value, bool) else _reject(value)
-
-
-def _text_list(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        value = [part.strip() for part in value.split(",")]
-    if not isinstance(value, list | tuple) or not value:
-        _reject(value)
-    return tuple(_text(part) for part in value)
-
-
-def _addresses(value: Any) -> tuple[str, ...]:
-    return tuple(_address(text) for text in _text_list(value))
-
-
-def _address(text: str) -> str:
-    if text.startswith("unix:"):
-        return text if text != "unix:" else _reject(text)
-    _, colon, port = text.rpartition(":")
-    return text if colon and port.isascii() and port.isdecimal() and int(port) < 1 << 16 else _reject(text)
-
-
-def _pairs_from_text(text: str) -> Mapping[str, str]:
-    return dict(_pair(word) for word in shlex.split(text))
-
-
-def _pair(word: str) -> tuple[str, str]:
-    name, equals, value = word.partition("=")
-    return (name, value) if name and equals else _reject(word)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-        _reject(value)
-    return MappingProxyType(dict(value))
-
-
-def _url_path(value: object) -> str:
-    return value if isinstance(value, str) and value.startswith("/") else _reject(value)
-
-
-TEXT = Kind("a text that is not empty", _text, _text, "TEXT")
-PATH = Kind("the path of a file", _text, _text, "FILE")
-URL_PATH = Kind("a path that begins with /", _url_path, _url_path, "/PATH")
-SWITCH = Kind("True or False", _truth, _bool, "", is_flag=True)
-MEMORY = Kind("a size in bytes, or with a unit such as 512M or 8G", _memory_size, _whole_size, "SIZE")
-ADDRESSES = Kind(
-    "HOST:PORT (port 0 to 65535) or unix:PATH, or several of them in a list or with commas",
-    _addresses,
-    _addresses,
-    "ADDRESS",
-    repeatable=True,
-)
-FOLDERS = Kind("a list of folders, or one text with commas", _text_list, _text_list, "FOLDER", repeatable=True)
-PAIRS = Kind("NAME=VALUE pairs (a dict in settings)", _pairs_from_text, _mapping, "NAME=VALUE", repeatable=True)
-
-
 def _option(kind: Kind, default: Any, group: str, help_text: str, gunicorn: str | None = None) -> Any:
     metadata = {"kind": kind, "group": group, "help": help_text, "gunicorn": gunicorn}
     return field(default_factory=lambda: default, metadata=metadata)
 
 
-PLAN, SERVING, LOGS, PROCESS = "The plan", "Serving", "Logs", "The processes"
+PLAN, SERVING, OVERLOAD, LOGS, PROCESS = "The plan", "Serving", "Overload", "Logs", "The processes"
 NO_PAIRS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -331,6 +224,55 @@ class Settings:
     )
     reload: bool = _option(
         SWITCH, False, SERVING, "Reload when code changes, except that of the settings. For development.", "reload"
+    )
+
+    queue_limit: int = _option(
+        whole_number(1), 1000, OVERLOAD, "Requests that may wait for a thread in each worker; more are answered 503."
+    )
+    queue_target: float = _option(
+        positive_number(),
+        0.05,
+        OVERLOAD,
+        "Seconds of waiting that are no overload yet. A queue that stands longer is one: then the newest request runs "
+        "first, and what has waited for twice as long is answered 503.",
+    )
+    wait_timeout: float = _option(
+        positive_number(),
+        30.0,
+        OVERLOAD,
+        "Seconds after which a request that waits is answered 503, counted from X-Request-Start where a proxy sets it.",
+    )
+    client_share: float = _option(
+        share(), 1.0, OVERLOAD, "Share of the queue that one client address may hold; 1: there is no bound."
+    )
+    critical_paths: tuple[str, ...] = _option(
+        URL_PATHS, (), OVERLOAD, "Beginnings of paths whose requests run first and are shed last."
+    )
+    sheddable_paths: tuple[str, ...] = _option(
+        URL_PATHS, (), OVERLOAD, "Beginnings of paths whose requests run last and are shed first."
+    )
+    priority: str | None = _option(
+        TEXT,
+        None,
+        OVERLOAD,
+        "module.function that is given a request (method, path, headers) and returns critical, normal or sheddable, "
+        "where no path decides.",
+    )
+    overload_page: str | None = _option(
+        PATH, None, OVERLOAD, "HTML file that is sent with the 503. Default: one line of text."
+    )
+    request_timeout: float | None = _option(
+        positive_number(),
+        None,
+        OVERLOAD,
+        "Seconds after which a request that runs is told with its stack, its query cancelled on the server, and its "
+        "client answered 503. Default: never.",
+    )
+    request_timeouts: Mapping[str, float] = _option(
+        TIMES_BY_PATH, NO_PAIRS, OVERLOAD, "The same for requests whose path begins so; the longest beginning counts."
+    )
+    max_worker_memory: int | None = _option(
+        MEMORY, None, OVERLOAD, "Replace a worker that uses more, once its requests are answered. Default: never."
     )
 
     access_log: str | None = _option(

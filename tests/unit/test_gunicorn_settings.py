@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from fullhouse.databases import Equipment
 from fullhouse.errors import ConfigurationError
 from fullhouse.plan.machine import Machine
 from fullhouse.plan.planner import make_plan
@@ -16,7 +17,7 @@ MACHINE = Machine(cores=2, memory=1 << 34, open_files=4096)
 
 def made(**options: Any) -> dict[str, Any]:
     settings = layered(Settings(), options, "test")
-    return gunicorn_settings(settings, make_plan(settings, MACHINE, []), "mysite")
+    return gunicorn_settings(settings, make_plan(settings, MACHINE, []), "mysite", Equipment())
 
 
 def test_the_defaults_are_those_of_the_recipe() -> None:

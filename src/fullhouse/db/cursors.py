@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.backends.utils import CursorDebugWrapper, CursorWrapper
 
+from fullhouse.db import running
+
 if TYPE_CHECKING:
     from fullhouse.db.pooled import Pooled
 
@@ -43,11 +45,14 @@ class _Tracked:
 
     def _run(self, sql: Any, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self.db.statement_begins(sql)
+        running.begins(self.db, sql)
         try:
             return run(*args, **kwargs)
         except BaseException as error:
             self.db.statement_failed(error)
             raise
+        finally:
+            running.ends()
 
     def close(self) -> None:
         if self.is_open:

@@ -47,6 +47,11 @@ def statistics() -> list[PoolStatistics]:
     return [pool.statistics() for pool, _slots in list(_pools.values())]
 
 
+def anybody_waits() -> bool:
+    """Whether requests of this process wait for a connection."""
+    return any(pool.waiting for pool, _slots in list(_pools.values()))
+
+
 @atexit.register
 def _close_all() -> None:
     """Say goodbye to the servers when the process ends."""

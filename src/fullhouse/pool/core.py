@@ -106,6 +106,11 @@ class Pool(Generic[C]):
             errands = self._books.shut_down()
         self._run(errands)
 
+    @property
+    def waiting(self) -> int:
+        """How many checkouts wait; a look without the lock."""
+        return len(self._books.line)
+
     def statistics(self) -> PoolStatistics:
         """A snapshot."""
         with self._lock:

@@ -3,17 +3,24 @@
 import argparse
 import shlex
 import signal
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from math import inf
+from pathlib import Path
+from typing import Any, Protocol
 
 from gunicorn.config import Config
 from gunicorn.workers import base
 
-from fullhouse.errors import ConfigurationError
+from fullhouse.errors import ConfigurationError, described
 from fullhouse.plan.planner import Plan
 from fullhouse.settings import OPTIONS, Settings, from_text, layered, nearest
 from fullhouse.worker import Worker
+from fullhouse.worker.admission import AdmissionRules
 from fullhouse.worker.options import Options
+from fullhouse.worker.refusal import OverloadAnswer
+from fullhouse.worker.stuck import Queries
+from fullhouse.worker.time_limits import TimeLimits
 
 MAX_REQUESTS_JITTER = 0.05
 # Clients that a worker keeps at once: idle and slow ones cost a descriptor and a few KB each. Half of the descriptors
@@ -23,8 +30,32 @@ MAX_CONNECTIONS = 10_000
 OURS = {option.gunicorn: option.name for option in OPTIONS.values() if option.gunicorn}
 
 
-def gunicorn_settings(settings: Settings, plan: Plan, project: str) -> dict[str, Any]:
-    """gunicorn's settings by name, every one accepted by gunicorn. Raises ConfigurationError."""
+class Equipment(Protocol):
+    """What the database rooms give a worker.
+
+    around: wraps the application. is_held_up: whether requests wait for connections. queries: those that run.
+    """
+
+    @property
+    def around(self) -> Callable[[Any], Any]: ...
+    @property
+    def is_held_up(self) -> Callable[[], bool]: ...
+    @property
+    def queries(self) -> Queries: ...
+
+
+def gunicorn_settings(settings: Settings, plan: Plan, project: str, equipment: Equipment) -> dict[str, Any]:
+    """gunicorn's settings by name, every one accepted by gunicorn. Raises ConfigurationError.
+
+    equipment: what each worker gets once its application is loaded.
+    """
+
+    def post_worker_init(worker: base.Worker) -> None:
+        _quit_without_lock(worker)
+        worker.wsgi = equipment.around(worker.wsgi)
+        if isinstance(worker, Worker):
+            worker.is_held_up, worker.queries = equipment.is_held_up, equipment.queries
+
     values: dict[str, Any] = {gunicorn: getattr(settings, ours) for gunicorn, ours in OURS.items()}
     values |= {
         "bind": list(settings.bind),
@@ -38,7 +69,7 @@ def gunicorn_settings(settings: Settings, plan: Plan, project: str) -> dict[str,
         "raw_env": [f"{name}={value}" for name, value in settings.env.items()],
         # The default is one path for all of a user's servers, which the last one started takes over.
         "control_socket_disable": True,
-        "post_worker_init": _quit_without_lock,
+        "post_worker_init": post_worker_init,
     }
     return checked({**values, **_passed_through(settings)})
 
@@ -55,12 +86,36 @@ def _worker_class(settings: Settings) -> str | type[Worker]:
             freeze_gc=settings.freeze_gc,
             live_path=settings.live_path if settings.probes else None,
             ready_path=settings.ready_path if settings.probes else None,
+            admission=AdmissionRules(settings.queue_limit, settings.queue_target, settings.client_share),
+            wait_timeout_s=settings.wait_timeout,
+            critical_paths=settings.critical_paths,
+            sheddable_paths=settings.sheddable_paths,
+            priority_of=None if settings.priority is None else _function(settings.priority),
+            overload_answer=OverloadAnswer() if settings.overload_page is None else _page(settings.overload_page),
+            time_limits=TimeLimits(settings.request_timeout or inf, settings.request_timeouts),
+            max_memory_bytes=settings.max_worker_memory,
         )
     )
 
 
+def _function(name: str) -> Callable[[Any], str | None]:
+    module, _, function = name.rpartition(".")
+    try:
+        found: Callable[[Any], str | None] = getattr(import_module(module), function)
+    except Exception as error:  # importing runs code of others
+        raise ConfigurationError(f"priority: {name} cannot be imported: {described(error)}") from error
+    return found
+
+
+def _page(path: str) -> OverloadAnswer:
+    try:
+        return OverloadAnswer(Path(path).read_bytes(), "text/html; charset=utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"overload_page: {path} cannot be read: {error.strerror}.") from error
+
+
 def _quit_without_lock(worker: base.Worker) -> None:
-    """A hook of gunicorn: Ctrl-C ends a worker as SIGTERM does, once its running requests are answered.
+    """Ctrl-C ends a worker as SIGTERM does, once its running requests are answered.
 
     gthread's own handler of SIGQUIT takes the lock of its thread pool, which the interrupted main thread may hold:
     the worker would hang until the graceful timeout. SIGINT from the terminal is ignored, for the master sends

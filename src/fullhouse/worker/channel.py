@@ -18,6 +18,9 @@ from fullhouse.worker.unsent import FileRange, Unsent
 SMALL_BYTES = 64 * 1024  # up to here, the loop sends the whole response, head and body in one
 
 
+_GONE = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
+
+
 class ClientGoneError(Exception):
     """The client closed its connection, or reads too slowly, while a thread was sending to it."""
 
@@ -26,11 +29,13 @@ class Channel:
     """A client's connection, as the loop and the thread that runs its request see it."""
 
     __slots__ = (
+        "_turn",
         "began_s",
         "busy",
         "deadline",
         "failed",
         "fd",
+        "given_up",
         "head_begun",
         "http",
         "lingering",
@@ -53,6 +58,8 @@ class Channel:
         self.server = server
         self.options = options
         self.busy = False
+        self.given_up = False  # the loop has answered its request, whose thread has not come back yet
+        self._turn: list[bool] = []  # one item as long as nobody answers its request
         self.began_s = 0.0  # when its request was complete, as long as that is not counted
         self.failed = False  # whether the last request was answered with a status of 500 or above
         self.head_begun = False  # some bytes of a request have come, not all of its headers
@@ -63,6 +70,24 @@ class Channel:
         self.deadline = inf  # on the monotonic clock, for whatever is waited for; not while busy
         self.pace: Pace | None = None  # of the body or response that is on its way
         self.watched = 0  # the events that the loop polls it for
+
+    def begin_request(self) -> None:
+        """The loop hands its request to a thread, or to the queue in front of them."""
+        self.busy = True
+        self._turn = [True]
+
+    def take_turn(self) -> bool:
+        """Whether the caller, of all that might, is the one to answer the request. Taking an item is atomic."""
+        try:
+            return self._turn.pop()
+        except IndexError:
+            return False
+
+    def client_has_gone(self) -> bool:
+        """Whether the client has closed its end."""
+        poller = select.poll()
+        poller.register(self.fd, _GONE)
+        return bool(poller.poll(0))
 
     # for the thread that runs its request
 

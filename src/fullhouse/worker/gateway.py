@@ -127,6 +127,10 @@ class Gateway:
         response.force_close()
         if response.headers_sent:
             return
+        try:
+            response.take_turn()
+        except ClientGoneError:
+            return
         status = HTTPStatus.INTERNAL_SERVER_ERROR
         response.status = f"{status.value} {status.phrase}"
         channel.small_response = refusal_bytes(status, "the application failed")

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from fullhouse.telemetry.tally import Tally
 from fullhouse.worker.accept_delay import accept_delay_s
+from fullhouse.worker.admission import Waiting
 from fullhouse.worker.body import Data
 from fullhouse.worker.channel import Channel
 from fullhouse.worker.connection import HttpConnection
@@ -27,7 +28,7 @@ from fullhouse.worker.head import HeadParser
 from fullhouse.worker.options import HttpRules, Options
 from fullhouse.worker.probes import Probes
 from fullhouse.worker.refusal import RefusedError, refusal_bytes
-from fullhouse.worker.request import Request
+from fullhouse.worker.triage import Job, Triage
 from fullhouse.worker.unsent import Unsent
 
 READ = select.POLLIN
@@ -69,7 +70,7 @@ class RequestSink(Protocol):
 
     @property
     def waiting(self) -> int: ...
-    def put(self, batch: list[tuple[Channel, Request]]) -> None: ...
+    def put(self, batch: list[Waiting[Job]]) -> None: ...
     def wake_for_waiting(self) -> None: ...
     def in_flight(self) -> int: ...
 
@@ -85,6 +86,7 @@ class Loop:
         rules: HttpRules,
         options: Options,
         probes: Probes,
+        triage: Triage,
         tally: Tally,
         log: Any,
         flush_log: Callable[[], None],
@@ -98,6 +100,7 @@ class Loop:
         self._rules = rules
         self._options = options
         self._probes = probes
+        self._triage = triage
         self._tally = tally
         self._log = log
         self._flush_log = flush_log
@@ -108,7 +111,7 @@ class Loop:
         self._body_buffer = memoryview(bytearray(_RECV_BODY_BYTES))  # used by one _read at a time
         self._channels: dict[int, Channel] = {}
         self._returned: deque[Channel] = deque()
-        self._batch: list[tuple[Channel, Request]] = []
+        self._batch: list[Waiting[Job]] = []
         self._accepting = False
         self._accept_at = 0.0
         self._next_sweep = 0.0
@@ -121,6 +124,13 @@ class Loop:
     def take_back(self, channel: Channel) -> None:
         """Return a channel whose request has been run. The thread wakes the loop before it sleeps."""
         self._returned.append(channel)
+
+    def give_up(self, channel: Channel, answer: bytes) -> None:
+        """Answer a request for its thread, unless that has begun to; the connection ends with it. Main thread only."""
+        if channel.take_turn():
+            channel.must_close, channel.small_response, channel.failed = True, answer, True
+            self._end_request(channel)
+            channel.given_up = True
 
     def wake(self) -> None:
         with suppress(BlockingIOError):  # the pipe is full: the loop will wake all the same
@@ -259,6 +269,9 @@ class Loop:
 
     def _end_request(self, channel: Channel) -> None:
         """Take a channel back from its thread, send its response, and go on with its next request."""
+        if channel.given_up:  # its client was answered while the thread was still at it
+            channel.given_up = False
+            return
         channel.busy = False
         if channel.began_s:
             self._tally.count(self._now - channel.began_s, failed=channel.failed)
@@ -326,11 +339,11 @@ class Loop:
             request.received_s = self._now
             channel.head_begun = False
             channel.pace = None
-            channel.busy = True
+            channel.begin_request()
             probed = self._probes.answer(request)
             if probed is None:
                 channel.began_s = self._now
-                self._batch.append((channel, request))
+                self._batch.append(self._triage.entry(channel, request, self._now))
             else:
                 channel.must_close, channel.small_response = request.must_close, probed
                 self._returned.append(channel)  # not at once: a client may have sent many

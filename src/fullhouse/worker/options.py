@@ -1,13 +1,17 @@
 """What the worker was told: gunicorn's settings that it honours, and its own numbers, checked and frozen."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any
 
 from fullhouse.errors import ConfigurationError
+from fullhouse.worker.admission import AdmissionRules
 from fullhouse.worker.pace import Pace
+from fullhouse.worker.refusal import OverloadAnswer
+from fullhouse.worker.request import Request
+from fullhouse.worker.time_limits import TimeLimits
 
 Network = IPv4Network | IPv6Network
 
@@ -87,6 +91,14 @@ class Options:
     switch_interval_s: float = 0.001  # how long the loop waits for a thread that computes (Python's is 0.005)
     live_path: str | None = "/-/live"  # answered by the loop: it turns
     ready_path: str | None = "/-/ready"  # answered by the loop: send requests, or not
+    admission: AdmissionRules = AdmissionRules()  # noqa: RUF009 - frozen
+    wait_timeout_s: float = 30.0  # for a thread
+    critical_paths: tuple[str, ...] = ()
+    sheddable_paths: tuple[str, ...] = ()
+    priority_of: Callable[[Request], str | None] | None = None
+    overload_answer: OverloadAnswer = OverloadAnswer()  # noqa: RUF009 - frozen
+    time_limits: TimeLimits = TimeLimits()  # noqa: RUF009 - frozen
+    max_memory_bytes: int | None = None
     # from gunicorn's settings
     worker_connections: int = 1000
     keepalive_s: float = 2.0

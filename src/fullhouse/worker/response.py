@@ -11,7 +11,7 @@ from typing import Any
 from gunicorn import SERVER
 from gunicorn.util import hop_headers
 
-from fullhouse.worker.channel import Channel
+from fullhouse.worker.channel import Channel, ClientGoneError
 from fullhouse.worker.request import Request
 from fullhouse.worker.unsent import FileRange
 
@@ -62,6 +62,7 @@ class Response:
     status = ""
     status_code = 0
     headers_sent = False
+    _has_turn = False
     response_length: int | None = None
     chunked = False
     upgrade = False
@@ -182,9 +183,16 @@ class Response:
             self.force_close()
         self._channel.send_whole(self._head(), b"", file)
 
+    def take_turn(self) -> None:
+        """Become the one who answers. Raises ClientGoneError where the loop has answered 503 for us."""
+        if not (self._has_turn or self._channel.take_turn()):
+            raise ClientGoneError("its request was over its time, and was answered 503")
+        self._has_turn = True
+
     def _head(self) -> bytes:
         if not self.status:
             raise AssertionError("the application did not call start_response")
+        self.take_turn()
         self.headers_sent = True
         if self._is_stopping():
             self.force_close()
@@ -202,6 +210,7 @@ class Response:
         """wsgi.early_hints: a 103 response, to HTTP/1.1 and before the real one has begun."""
         if self.headers_sent or self.request.version < (1, 1):
             return
+        self.take_turn()
         lines = ["HTTP/1.1 103 Early Hints\r\n"]
         for raw_name, raw_value in headers:
             name = raw_name.decode("latin-1") if isinstance(raw_name, bytes) else raw_name

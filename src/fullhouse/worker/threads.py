@@ -1,99 +1,161 @@
-"""The threads that run requests, and the queue in front of them.
+"""The threads that run requests, and what passes between them and the loop.
 
-The loop puts requests and wakes threads; threads take requests and go to sleep when there are none. The queue
-is bounded by the number of connections, since each has one request in it at most.
+The loop puts requests and wakes threads; threads take requests and sleep when there are none. `_lock` guards the
+queue (`admission`) and the numbers of threads. A seat belongs to its thread, which alone writes it; the loop reads it.
 
-**As few threads as possible run.** Python runs one of them at a time, so more only get in each other's way,
-unless those that run are waiting for something. The loop can see that: it only gets to run itself while no
-thread computes. So it wakes one thread for a batch of requests, and if it comes to run again while requests
-still wait, that thread is waiting for something, and it wakes one for each.
+**As few threads as possible run.** Python runs one of them at a time, so more only get in each other's way, unless
+those that run are waiting for something. The loop can see that: it only gets to run itself while no thread computes.
+So it wakes one thread for a batch of requests, and while requests wait it looks every few milliseconds how long the
+interpreter lets it wait (`concurrency`).
+
+Threads are started when they are needed, and end when they have slept for long.
 """
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
+from fullhouse.worker.admission import Admission, Waiting
 from fullhouse.worker.channel import Channel
+from fullhouse.worker.concurrency import Concurrency
 from fullhouse.worker.request import Request
 
 Job = tuple[Channel, Request]
 Handler = Callable[[Channel, Request], None]
 _LONGEST_BATCH_S = 0.001  # how long a response may wait for those that are made after it
+_LONGEST_SLEEP_S = 30.0  # of a thread that nobody needs
+_GONE_AFTER_S = 0.1  # a client may have gone while its request waited so long
+_PROBE_EVERY_S = 0.005
+_PROBE_S = 0.0001  # the loop gives up the interpreter so long ...
+_BUSY_S = 0.0006  # ... and gets it back later than this only where another thread computes
 
 
-class _Counter:
-    __slots__ = ("finished",)
+class Seat:
+    """What one thread runs now. told: whether the request has been told to be stuck."""
+
+    __slots__ = ("began_s", "channel", "finished", "ident", "request", "told")
 
     def __init__(self) -> None:
-        self.finished = 0  # written by one thread only, so that no lock is needed
+        self.ident = 0
+        self.channel: Channel | None = None
+        self.request: Request | None = None
+        self.began_s = 0.0
+        self.told = False
+        self.finished = 0
 
 
 class Threads:
-    """`threads` threads that call `handle` with every request put. `handle` must not raise.
+    """At most `threads` threads that call `handle` with every request that `admission` lets through.
 
-    `wake_loop` is called before a thread goes to sleep, since the loop has to send what it has made.
+    handle: must not raise. shed: is given a channel whose request will not run, from any thread. wake_loop: is called
+    before a thread goes to sleep, since the loop has to send what it has made. is_held_up: whether requests that run
+    wait for database connections, so that more of them would only wait, too.
     """
 
-    def __init__(self, threads: int, handle: Handler, wake_loop: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        threads: int,
+        admission: Admission[Job],
+        handle: Handler,
+        shed: Callable[[Channel, Request], None],
+        wake_loop: Callable[[], None],
+        is_held_up: Callable[[], bool],
+    ) -> None:
         self.threads = threads
+        self.admission = admission
         self._handle = handle
+        self._shed = shed
         self._wake_loop = wake_loop
-        self._jobs: deque[Job] = deque()
+        self._is_held_up = is_held_up
+        self._concurrency = Concurrency(threads)
+        self._lock = threading.Lock()
         self._wakes: SimpleQueue[bool] = SimpleQueue()  # one thread goes on for each; False ends it
-        self._looker: _Counter | None = None  # of a thread that will look for requests before it sleeps
-        self._put = 0
+        self.seats: list[Seat] = []
+        self._started: list[threading.Thread] = []
+        self._sleeping = 0  # threads that no wake is on its way to
+        self._surplus = 0  # threads that are to sleep after their request
+        self._looker: Seat | None = None  # of a thread that will look for requests before it sleeps
+        self._probe_at = 0.0
         self._beats = 0
         self._seen_progress = -1
-        self._counters = [_Counter() for _ in range(threads)]
-        self._running = [
-            threading.Thread(target=self._run, args=(counter,), name=f"request-{number}", daemon=True)
-            for number, counter in enumerate(self._counters)
-        ]
-
-    def start(self) -> None:
-        for thread in self._running:
-            thread.start()
+        self._left = 0  # requests finished by threads that have ended
 
     # the loop
 
-    def put(self, batch: Sequence[Job]) -> None:
+    def put(self, batch: Sequence[Waiting[Job]]) -> None:
         """Hand requests over."""
-        self._put += len(batch)
-        self._jobs.extend(batch)
-        if self._wakes.empty() and self._looker is None:
-            self._wakes.put(True)
+        now = time.monotonic()
+        shed: list[Job] = []
+        with self._lock:
+            for entry in batch:
+                shed += self.admission.offer(entry, now)
+            if self._wakes.empty() and self._looker is None:
+                self._wake_locked(1)
+        for job in shed:
+            self._shed(*job)
+        if shed:
+            self._wake_loop()
 
     @property
     def waiting(self) -> int:
         """How many requests no thread has taken yet."""
-        return len(self._jobs)
+        return self.admission.waiting
 
     def wake_for_waiting(self) -> None:
-        """Wake a thread for each request that still waits, because those that run do not get to it."""
-        if self._jobs and self._wakes.empty():  # else one was woken, and has not had its turn yet
-            for _ in range(min(len(self._jobs), self.threads)):
-                self._wakes.put(True)
+        """Have as many threads run as help, now and then while requests wait."""
+        now = time.monotonic()
+        if not self.admission.waiting or now < self._probe_at:
+            return
+        time.sleep(_PROBE_S)
+        back = time.monotonic()
+        self._probe_at = back + _PROBE_EVERY_S
+        held_up = self._is_held_up()
+        with self._lock:
+            running = len(self.seats) - self._sleeping
+            change = self._concurrency.change(
+                running, self.admission.waiting, busy=back - now > _BUSY_S, held_up=held_up
+            )
+            self._surplus = max(0, -change)
+            if self._wakes.empty():  # else some were woken, and have not had their turn yet
+                self._wake_locked(max(change, 1 if not running else 0))
 
     def in_flight(self) -> int:
         """How many requests wait or run."""
-        return self._put - self._finished()
+        return self.admission.waiting + sum(seat.request is not None for seat in self.seats)
 
     def is_stuck(self) -> bool:
         """Whether all threads have been at the same requests since the last call, without any progress."""
-        progress = self._finished() + self._beats
+        progress = self._left + sum(seat.finished for seat in self.seats) + self._beats
         stuck = self.in_flight() >= self.threads and progress == self._seen_progress
         self._seen_progress = progress
         return stuck
 
     def stop(self, timeout_s: float) -> None:
         """Let the threads end once nothing waits; wait for them at most `timeout_s` in all."""
-        for _ in self._running:
+        with self._lock:
+            started = list(self._started)
+        for _ in started:
             self._wakes.put(False)
         deadline = time.monotonic() + timeout_s
-        for thread in self._running:
+        for thread in started:
             thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _wake_locked(self, count: int) -> None:
+        for _ in range(count):
+            if self._sleeping:
+                self._sleeping -= 1
+                self._wakes.put(True)
+            elif len(self.seats) < self.threads:
+                self._start_locked()
+
+    def _start_locked(self) -> None:
+        seat = Seat()
+        self.seats.append(seat)
+        thread = threading.Thread(target=self._run, args=(seat,), name=f"request-{len(self.seats)}", daemon=True)
+        self._started.append(thread)
+        self._wakes.put(True)
+        thread.start()
 
     # any thread
 
@@ -101,27 +163,63 @@ class Threads:
         """Tell that a long request makes progress. Lost updates do no harm."""
         self._beats += 1
 
-    def _finished(self) -> int:
-        return sum(counter.finished for counter in self._counters)
-
-    def _run(self, counter: _Counter) -> None:
-        while self._wakes.get():
-            while self._jobs:
-                self._run_jobs(counter)
+    def _run(self, seat: Seat) -> None:
+        seat.ident = threading.get_ident()
+        while self._is_woken(seat):
+            while self.admission.waiting:
+                surplus = self._run_jobs(seat)
                 self._wake_loop()  # which may put more meanwhile, and relies on this thread to look again
                 self._looker = None
+                if surplus:
+                    break
+            with self._lock:
+                self._sleeping += 1
 
-    def _run_jobs(self, counter: _Counter) -> None:
-        told_loop = time.monotonic()
-        while self._jobs:
+    def _is_woken(self, seat: Seat) -> bool:
+        """Sleep until woken; False where this thread ends."""
+        while True:
             try:
-                channel, request = self._jobs.popleft()
-            except IndexError:  # another thread was faster
-                return
+                return self._wakes.get(timeout=_LONGEST_SLEEP_S)
+            except Empty:
+                with self._lock:
+                    if self._wakes.empty():  # nobody counts on this thread
+                        self._sleeping -= 1
+                        self._left += seat.finished
+                        self.seats.remove(seat)
+                        self._started.remove(threading.current_thread())
+                        return False
+
+    def _run_jobs(self, seat: Seat) -> bool:
+        """Run requests until none waits, or until this thread is one too many: then True."""
+        told_loop = now = time.monotonic()
+        while True:
+            with self._lock:
+                job, shed = self.admission.take(now)
+            for dropped in shed:
+                self._shed(*dropped)
+            if job is None:
+                return False
+            if now - job[1].received_s > _GONE_AFTER_S and job[0].client_has_gone():
+                self._shed(*job)
+                continue
+            seat.channel, seat.request = job
+            seat.began_s, seat.told = now, False
             self._looker = None
-            self._handle(channel, request)
-            self._looker = counter
-            counter.finished += 1
-            if time.monotonic() - told_loop > _LONGEST_BATCH_S:
+            self._handle(*job)
+            self._looker = seat
+            seat.request = seat.channel = None
+            seat.finished += 1
+            now = time.monotonic()
+            self.admission.served(now - seat.began_s)
+            if self._surplus and self._is_surplus():
+                return True
+            if now - told_loop > _LONGEST_BATCH_S:
                 self._wake_loop()
-                told_loop = time.monotonic()
+                told_loop = now
+
+    def _is_surplus(self) -> bool:
+        with self._lock:
+            if self._surplus and len(self.seats) - self._sleeping > 1:
+                self._surplus -= 1
+                return True
+        return False

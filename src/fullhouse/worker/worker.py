@@ -3,6 +3,7 @@
 The main thread runs the loop; signal handlers run in it too, and wake it through gunicorn's pipe.
 """
 
+import faulthandler
 import gc
 import os
 import socket
@@ -16,16 +17,22 @@ from gunicorn.workers import base
 
 from fullhouse.telemetry.tally import Tally
 from fullhouse.worker.access_log import AccessLog
+from fullhouse.worker.admission import Admission, Waiting
 from fullhouse.worker.channel import Channel
 from fullhouse.worker.environ import Environ, EnvironFactory
 from fullhouse.worker.gateway import Gateway
 from fullhouse.worker.loop import Loop
+from fullhouse.worker.memory import resident_bytes
 from fullhouse.worker.options import Options, http_rules, refuse_unsupported, with_gunicorn_settings
 from fullhouse.worker.probes import Probes
 from fullhouse.worker.request import Request
 from fullhouse.worker.response import Response
+from fullhouse.worker.stuck import NoQueries, Queries, StuckRequests, describe
 from fullhouse.worker.threads import Threads
 from fullhouse.worker.tls import TlsSocket, server_context
+from fullhouse.worker.triage import Job, Triage
+
+_LAST_WORD_S = 0.5  # what is left to tell which requests are cut, before the master ends this process
 
 
 class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
@@ -38,7 +45,10 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.tally = Tally()
-        self.site_is_stopping: Callable[[], bool] = lambda: False  # replaced by who knows
+        # What others know, and put in place before it runs.
+        self.site_is_stopping: Callable[[], bool] = lambda: False
+        self.is_held_up: Callable[[], bool] = lambda: False  # requests wait for database connections
+        self.queries: Queries = NoQueries()
 
     @classmethod
     def configured(cls, options: Options) -> "type[Worker]":
@@ -63,7 +73,16 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         """Serve until told to stop, then until what was begun is finished, at most graceful_timeout."""
         options = with_gunicorn_settings(self.options, self.cfg)
         access_log = AccessLog(self.log, self.cfg.access_log_format)
-        self._threads = Threads(self.cfg.threads, self._gateway(options, access_log).handle, self._wake_loop)
+        self._options = options
+        self._threads = Threads(
+            self.cfg.threads,
+            Admission(options.admission),
+            self._gateway(options, access_log).handle,
+            self._shed,
+            self._wake_loop,
+            self.is_held_up,
+        )
+        self._stuck = StuckRequests(options.time_limits, self.queries, self.log, self._give_up, self._replace)
         self._loop = Loop(
             [listener.sock for listener in self.sockets],
             self.PIPE,
@@ -71,13 +90,13 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             http_rules(self.cfg, options),
             options,
             Probes(options.live_path, options.ready_path, self._is_ready),
+            self._triage(options),
             self.tally,
             self.log,
             access_log.flush,
             self._tick,
             self._tls_wrapper(),
         )
-        self._threads.start()
         self.notify()
         while self.alive:
             self._loop.run_once()
@@ -87,8 +106,37 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
     def _is_ready(self) -> bool:
         return self.alive and not self.site_is_stopping()
 
+    def _triage(self, options: Options) -> Triage:
+        return Triage(
+            options.critical_paths,
+            options.sheddable_paths,
+            options.priority_of,
+            options.wait_timeout_s,
+            http_rules(self.cfg, options).forwarded_from,
+            counts_clients=options.admission.client_share < 1,
+        )
+
     def _wake_loop(self) -> None:
         self._loop.wake()
+
+    def _overloaded(self, request: Request) -> bytes:
+        return self._options.overload_answer.bytes_for(request, self._threads.admission.retry_after_s())
+
+    def _shed(self, channel: Channel, request: Request) -> None:
+        """Answer a request that will not run: the loop sends it."""
+        if not self.alive:
+            request.force_close()
+        channel.began_s = 0.0  # counted as shed, not as served
+        channel.must_close, channel.small_response = request.must_close, self._overloaded(request)
+        request.body.close()
+        self._loop.take_back(channel)
+
+    def _give_up(self, channel: Channel, request: Request) -> None:
+        request.force_close()
+        self._loop.give_up(channel, self._overloaded(request))
+
+    def _replace(self) -> None:
+        self.alive = False
 
     def _gateway(self, options: Options, access_log: AccessLog) -> Gateway:
         logs_requests = self.log.loglevel <= self.log.LOG_LEVELS["debug"]  # all that gunicorn's own hook does
@@ -139,7 +187,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
     def wake_for_waiting(self) -> None:
         self._threads.wake_for_waiting()
 
-    def put(self, batch: list[tuple[Channel, Request]]) -> None:
+    def put(self, batch: list[Waiting[Job]]) -> None:
         """Count requests and hand them over. The last one that this worker may serve makes it stop."""
         self.nr += len(batch)
         if self.nr >= self.max_requests and self.alive:
@@ -149,7 +197,12 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
 
     def _tick(self) -> None:
         """Now and then: give the heartbeat unless nothing moves any more, and end if the master has gone."""
-        self.tally.queued = self.waiting
+        now = time.monotonic()
+        self._stuck.look(self._threads.seats, now)
+        self._recycle_if_large()
+        admission = self._threads.admission
+        self.tally.queued, self.tally.shed = admission.waiting, admission.shed
+        self.tally.oldest_wait_s = admission.oldest_wait_s(now)
         self.tally.busy = self.in_flight() - self.tally.queued
         if not self._threads.is_stuck():
             self.notify()
@@ -157,10 +210,29 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             self.log.info("Parent changed, shutting down: %s", self)
             self.alive = False
 
+    def _recycle_if_large(self) -> None:
+        limit = self._options.max_memory_bytes
+        if limit is not None and self.alive and resident_bytes() > limit:
+            self.log.warning("This worker uses more than %d bytes of memory: it is replaced.", limit)
+            self.alive = False
+
     def _stop(self) -> None:
         self._loop.stop()
-        deadline = time.monotonic() + self.cfg.graceful_timeout
+        deadline = time.monotonic() + max(0.0, self.cfg.graceful_timeout - _LAST_WORD_S)
         while self._loop.connections and time.monotonic() < deadline:
             self._loop.run_once()
+        self._tell_cut()
         self._loop.close()
         self._threads.stop(max(0.0, min(1.0, deadline - time.monotonic())))
+
+    def _tell_cut(self) -> None:
+        """A line for each request that has not ended in time, and what it is at."""
+        now = time.monotonic()
+        for seat in self._threads.seats:
+            if seat.request is not None:
+                self.log.warning("A request is cut: %s", describe(seat, now, self.queries))
+
+    def handle_abort(self, sig: int, frame: Any) -> None:
+        """The master ends a worker whose loop is stuck: tell where each thread is, and end."""
+        faulthandler.dump_traceback(all_threads=True)
+        super().handle_abort(sig, frame)

@@ -1,0 +1,89 @@
+"""Which statement each thread runs, and how to cancel it on the server.
+
+A thread writes its own entry only; others read. Whoever cancels marks the entry first, and the thread does not leave
+its statement before the cancelling is over: so it can never hit the statement after it.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from fullhouse.errors import described
+
+if TYPE_CHECKING:
+    from fullhouse.db.pooled import Pooled
+
+# How long a statement that has ended waits for its canceller; connecting takes longer only if the server is in trouble.
+_PATIENCE_S = 5.0
+
+# What ends the running statement of another session, and how the driver names that session.
+_CANCEL: Mapping[str, tuple[str, Callable[[Any], int]]] = MappingProxyType(
+    {
+        "mysql": ("KILL QUERY %s", lambda connection: int(connection.thread_id())),
+        "postgresql": ("SELECT pg_cancel_backend(%s)", lambda connection: int(connection.info.backend_pid)),
+    }
+)
+
+
+class Statement:
+    """One that runs now. `sql` is None where its text cannot be had."""
+
+    __slots__ = ("cancelled", "sql", "wrapper")
+
+    def __init__(self, wrapper: "Pooled", sql: Any) -> None:
+        self.wrapper = wrapper
+        self.sql = sql
+        self.cancelled: threading.Event | None = None
+
+
+_running: dict[int, Statement] = {}
+
+
+def begins(wrapper: "Pooled", sql: Any) -> None:
+    """The calling thread runs a statement from now on."""
+    _running[threading.get_ident()] = Statement(wrapper, sql)
+
+
+def ends() -> None:
+    """The calling thread's statement has ended, well or not."""
+    statement = _running.pop(threading.get_ident(), None)
+    if statement is not None and statement.cancelled is not None:
+        statement.cancelled.wait(_PATIENCE_S)
+
+
+def statement_of(thread: int) -> str | None:
+    """The SQL that the thread with this identifier runs; None where it runs none."""
+    statement = _running.get(thread)
+    return None if statement is None else str(statement.sql or "a statement whose text is not known")
+
+
+def cancel(thread: int) -> str | None:
+    """Cancel the thread's statement on the server, over a connection of its own that stands on no slot.
+
+    Blocks for a connect and one statement. Returns why it could not be done; None where it was, or nothing ran.
+    """
+    statement = _running.get(thread)
+    if statement is None:
+        return None
+    statement.cancelled = done = threading.Event()
+    try:
+        if _running.get(thread) is statement:  # it had not ended before it was marked
+            _cancel_on_server(statement.wrapper)
+    except Exception as error:
+        return described(error)
+    finally:
+        done.set()
+    return None
+
+
+def _cancel_on_server(wrapper: "Pooled") -> None:
+    if wrapper.vendor == "sqlite":
+        wrapper.connection.interrupt()
+        return
+    sql, session_of = _CANCEL[wrapper.vendor]
+    session = session_of(wrapper.connection)
+    other = wrapper.unpooled()
+    with closing(other), other.cursor() as cursor:
+        cursor.execute(sql, [session])

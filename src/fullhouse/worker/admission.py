@@ -1,0 +1,167 @@
+"""Which request runs next, and which does not run at all: the bounded queue between the loop and the threads.
+
+Pure: the caller brings the time (monotonic seconds) and, where threads share it, the lock.
+
+**Overloaded** means CoDel's rule (Nichols and Jacobson, "Controlling Queue Delay", 2012; for servers: folly's Codel):
+for a whole interval the oldest request has always waited longer than the target, so that the queue stands instead of
+absorbing a burst. Then the newest runs first, since it is the one whose client still waits (Facebook's adaptive LIFO),
+and what has waited for more than twice the target is shed.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from math import ceil, inf
+from typing import Generic, TypeVar
+
+from fullhouse.worker.sliding_minimum import SlidingMinimum
+
+J = TypeVar("J")
+
+# The interval is this many targets: CoDel's own proportion, 100 ms to 5 ms.
+_TARGETS_IN_INTERVAL = 20
+_LONGEST_INTERVAL_S = 1.0
+# How fast the mean of the time in service follows.
+_SERVICE_WEIGHT = 0.05
+_DRAIN_PERIOD_S = 1.0
+# Looking at every request would cost more than the rest of the queue.
+_OBSERVE_EVERY_S = 0.001
+_LONGEST_RETRY_S = 60
+
+
+class Priority(IntEnum):
+    """Critical requests run first and are shed last."""
+
+    CRITICAL = 0
+    NORMAL = 1
+    SHEDDABLE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionRules:
+    """limit: requests that may wait. target_s: a wait that is no overload yet; where requests take longer, so long.
+
+    client_share: of the limit that one client may hold, 0 to 1.
+    """
+
+    limit: int = 1000
+    target_s: float = 0.05
+    client_share: float = 1.0
+
+
+@dataclass(slots=True)
+class Waiting(Generic[J]):
+    """A request in the queue. deadline: when nobody waits for its answer any more."""
+
+    job: J
+    since: float
+    deadline: float = inf
+    priority: Priority = Priority.NORMAL
+    client: str = ""
+
+
+class Admission(Generic[J]):
+    """The queue. What it sheds is returned, for the caller to answer."""
+
+    def __init__(self, rules: AdmissionRules) -> None:
+        self._rules = rules
+        self._queues: tuple[deque[Waiting[J]], ...] = tuple(deque() for _ in Priority)
+        self._clients: Counter[str] = Counter()
+        self._oldest = SlidingMinimum(_LONGEST_INTERVAL_S)
+        self._observe_at = -inf
+        self._was_empty = True  # at some moment since it was looked at
+        self._service_s = 0.0
+        self._taken = 0
+        self._drain_since = -inf
+        self._drain_rate = 0.0
+        self.waiting = 0
+        self.shed = 0
+        self.overloaded = False
+
+    @property
+    def target_s(self) -> float:
+        """The wait beyond which a queue that stands is an overload."""
+        return max(self._rules.target_s, self._service_s)
+
+    def offer(self, entry: Waiting[J], now: float) -> list[J]:
+        """Take a request in. Returns what is shed for it: it itself, or one that matters less."""
+        self._was_empty = self._was_empty or not self.waiting
+        shed: list[J] = []
+        if self._rules.client_share < 1 and self._holds_too_much(entry.client):
+            self.shed += 1
+            return [entry.job]
+        if self.waiting >= self._rules.limit:
+            victim = self._least_useful(entry)
+            if victim is entry:
+                self.shed += 1
+                return [entry.job]
+            shed.append(self._drop(victim))
+        self._queues[entry.priority].append(entry)
+        self._clients[entry.client] += 1
+        self.waiting += 1
+        return shed
+
+    def take(self, now: float) -> tuple[J | None, list[J]]:
+        """The request that runs next, None where none waits; and those that are shed at this moment."""
+        if now >= self._observe_at:
+            self._observe(now)
+        shed = [self._drop(entry) for entry in self._hopeless(now)]
+        for queue in self._queues:
+            if queue:
+                entry = queue.pop() if self.overloaded else queue.popleft()
+                self._forget(entry)
+                self._taken += 1
+                return entry.job, shed
+        return None, shed
+
+    def served(self, service_s: float) -> None:
+        """A request was answered after so long in a thread."""
+        self._service_s += _SERVICE_WEIGHT * (service_s - self._service_s)
+
+    def oldest_wait_s(self, now: float) -> float:
+        """How long the oldest request has waited; 0 where none waits."""
+        return max((now - queue[0].since for queue in self._queues if queue), default=0.0)
+
+    def retry_after_s(self) -> int:
+        """When a client that was shed may try again: once what waits is served, at the rate of the last seconds."""
+        if not self._drain_rate:
+            return 1
+        return max(1, min(_LONGEST_RETRY_S, ceil(self.waiting / self._drain_rate)))
+
+    def _observe(self, now: float) -> None:
+        self._observe_at = now + _OBSERVE_EVERY_S
+        self._oldest.add(now, 0.0 if self._was_empty else self.oldest_wait_s(now))
+        self._was_empty = False
+        self._oldest.window_s = min(_LONGEST_INTERVAL_S, _TARGETS_IN_INTERVAL * self.target_s)
+        self.overloaded = self._oldest.has_full_window(now) and self._oldest.minimum(now) > self.target_s
+        if now - self._drain_since >= _DRAIN_PERIOD_S:
+            self._drain_rate = self._taken / (now - self._drain_since)
+            self._drain_since, self._taken = now, 0
+
+    def _hopeless(self, now: float) -> Iterator[Waiting[J]]:
+        """The oldest of each queue, as long as they have waited too long. Critical ones wait until their deadline."""
+        longest = 2 * self.target_s if self.overloaded else inf
+        for queue in self._queues:
+            while queue and (queue[0].deadline < now or (queue[0].priority and now - queue[0].since > longest)):
+                yield queue[0]
+
+    def _holds_too_much(self, client: str) -> bool:
+        return self._clients[client] >= max(1, int(self._rules.limit * self._rules.client_share))
+
+    def _least_useful(self, arriving: Waiting[J]) -> Waiting[J]:
+        """The oldest of the least important queue, unless what arrives matters less still."""
+        worst = next(queue[0] for queue in reversed(self._queues) if queue)
+        return worst if worst.priority >= arriving.priority else arriving
+
+    def _drop(self, entry: Waiting[J]) -> J:
+        self._queues[entry.priority].popleft()
+        self._forget(entry)
+        self.shed += 1
+        return entry.job
+
+    def _forget(self, entry: Waiting[J]) -> None:
+        self.waiting -= 1
+        self._clients[entry.client] -= 1
+        if not self._clients[entry.client]:
+            del self._clients[entry.client]

@@ -1,0 +1,95 @@
+"""Requests that run for too long: told once, their query cancelled, their client answered; nothing is raised into them.
+
+`StuckRequests.look` runs in the loop's thread. Cancelling a query takes a connect, so it has a thread of its own.
+"""
+
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from fullhouse.worker.channel import Channel
+from fullhouse.worker.request import Request
+from fullhouse.worker.threads import Seat
+from fullhouse.worker.time_limits import TimeLimits
+
+# What a thread gets to come back once its query is cancelled, before its worker is replaced.
+GRACE_S = 5.0
+
+
+class Queries(Protocol):
+    """The statements that threads run, by thread identifier."""
+
+    def statement_of(self, thread: int) -> str | None: ...
+    def cancel(self, thread: int) -> str | None: ...
+
+
+class NoQueries:
+    """Where nobody knows of any."""
+
+    def statement_of(self, thread: int) -> str | None:
+        return None
+
+    def cancel(self, thread: int) -> str | None:
+        return None
+
+
+def describe(seat: Seat, now: float, queries: Queries) -> str:
+    """A request that runs: its path, age, statement and stack."""
+    request = seat.request
+    if request is None:
+        return "a request that has just ended"
+    frame = sys._current_frames().get(seat.ident)
+    stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+    sql = queries.statement_of(seat.ident)
+    running = f"\nrunning SQL: {sql}" if sql else ""
+    return f"{request.method} {request.path}, running for {now - seat.began_s:.1f} s{running}\n{stack}".rstrip()
+
+
+class StuckRequests:
+    """give_up: answers the client of a request. replace: has this worker replaced, its other requests unharmed."""
+
+    def __init__(
+        self,
+        limits: TimeLimits,
+        queries: Queries,
+        log: Any,
+        give_up: Callable[[Channel, Request], None],
+        replace: Callable[[], None],
+    ) -> None:
+        self._limits = limits
+        self._queries = queries
+        self._log = log
+        self._give_up = give_up
+        self._replace = replace
+        self._replacing = False
+
+    def look(self, seats: Iterable[Seat], now: float) -> None:
+        """Deal with those that are over their time at `now`, in monotonic seconds."""
+        late: list[int] = []
+        for seat in list(seats):
+            channel, request = seat.channel, seat.request
+            if channel is None or request is None:
+                continue
+            over_s = now - seat.began_s - self._limits.of(request)
+            if over_s > 0 and not seat.told:
+                seat.told = True
+                late.append(seat.ident)
+                self._log.warning("A request is over its time: %s", describe(seat, now, self._queries))
+                self._give_up(channel, request)
+            elif over_s > GRACE_S and seat.told and not self._replacing:
+                self._replacing = True
+                self._log.error(
+                    "A request does not end: %s\nThis worker finishes its other requests and is replaced.",
+                    describe(seat, now, self._queries),
+                )
+                self._replace()
+        if late:
+            threading.Thread(target=self._cancel, args=(late,), name="fullhouse-cancel", daemon=True).start()
+
+    def _cancel(self, threads: list[int]) -> None:
+        for thread in threads:
+            failure = self._queries.cancel(thread)
+            if failure:
+                self._log.error("The query of a request that is over its time cannot be cancelled: %s", failure)

@@ -1,0 +1,85 @@
+"""What the queue needs to know of a request: how much it matters, until when, and whose it is."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+
+from fullhouse.worker.admission import Priority, Waiting
+from fullhouse.worker.channel import Channel
+from fullhouse.worker.options import PeerList
+from fullhouse.worker.request import Request
+
+Job = tuple[Channel, Request]
+# A time since 1970 is told in seconds below this, in milliseconds below its thousandfold, and so on.
+_SECONDS_BELOW = 1e11
+_NOBODY = PeerList()
+
+
+def parse_request_start(value: str) -> float | None:
+    """X-Request-Start in seconds since 1970: `t=1512379167.574`, or milli-, micro- or nanoseconds; `t=` may be missing.
+
+    None for what is none of these.
+    """
+    try:
+        start = float(value.strip().removeprefix("t="))
+    except ValueError:
+        return None
+    if not 0 < start < _SECONDS_BELOW * 1e9:
+        return None
+    while start >= _SECONDS_BELOW:
+        start /= 1000
+    return start
+
+
+@dataclass(frozen=True)
+class Triage:
+    """critical, sheddable: prefixes of paths. priority_of: asked where no prefix fits; None means normal.
+
+    wait_timeout_s: how long a client waits for its turn, the time in a proxy's queue included. forwarders: whose
+    X-Request-Start and X-Forwarded-For are believed. counts_clients: whether anybody asks whose a request is.
+    """
+
+    critical: tuple[str, ...] = ()
+    sheddable: tuple[str, ...] = ()
+    priority_of: Callable[[Request], str | None] | None = None
+    wait_timeout_s: float = inf
+    forwarders: PeerList = _NOBODY
+    counts_clients: bool = False
+    wall_clock: Callable[[], float] = time.time
+
+    def entry(self, channel: Channel, request: Request, now: float) -> Waiting[Job]:
+        """The request as it goes into the queue, at `now` in monotonic seconds."""
+        trusted = self.forwarders.trusts(channel.peer)
+        waited_s = self._waited_s(request) if trusted else 0.0
+        return Waiting(
+            (channel, request),
+            now,
+            now + self.wait_timeout_s - waited_s,
+            self._priority(request),
+            self._client(channel, request, trusted=trusted) if self.counts_clients else "",
+        )
+
+    def _waited_s(self, request: Request) -> float:
+        """How long it has waited before it came to us. Clocks that disagree count for nothing."""
+        for name, value in request.headers:
+            if name == "X-REQUEST-START":
+                start = parse_request_start(value)
+                return 0.0 if start is None else max(0.0, self.wall_clock() - start)
+        return 0.0
+
+    def _priority(self, request: Request) -> Priority:
+        if self.critical and request.path.startswith(self.critical):
+            return Priority.CRITICAL
+        if self.sheddable and request.path.startswith(self.sheddable):
+            return Priority.SHEDDABLE
+        said = self.priority_of(request) if self.priority_of else None
+        return Priority.NORMAL if said is None else Priority[said.upper()]
+
+    @staticmethod
+    def _client(channel: Channel, request: Request, *, trusted: bool) -> str:
+        if trusted:
+            for name, value in request.headers:
+                if name == "X-FORWARDED-FOR":
+                    return value.rpartition(",")[2].strip()
+        return str(channel.peer[0]) if isinstance(channel.peer, tuple) else ""
