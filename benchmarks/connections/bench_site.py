@@ -11,7 +11,9 @@ application = get_wsgi_application()
 from django.contrib.contenttypes.models import ContentType  # noqa: E402 - models come after the apps
 from django.db import connection  # noqa: E402
 
-SLEEP = "SELECT SLEEP(0.005)" if connection.vendor == "mysql" else "SELECT pg_sleep(0.005)"
+SLEEP, LONGER_SLEEP, ENDLESS_SLEEP = (
+    f"SELECT {'SLEEP' if connection.vendor == 'mysql' else 'pg_sleep'}({seconds})" for seconds in (0.005, 0.05, 600)
+)
 
 
 def page(request: HttpRequest) -> HttpResponse:
@@ -28,10 +30,22 @@ def row(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"id": found.pk, "model": found.model})
 
 
-def _query() -> None:
+def query(request: HttpRequest) -> HttpResponse:
+    """One query of 50 ms, and no other work."""
+    _query(LONGER_SLEEP)
+    return HttpResponse("query")
+
+
+def stuck(request: HttpRequest) -> HttpResponse:
+    """One query that takes ten minutes."""
+    _query(ENDLESS_SLEEP)
+    return HttpResponse("not stuck")
+
+
+def _query(sql: str = SLEEP) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(SLEEP)
+        cursor.execute(sql)
         cursor.fetchall()
 
 
-urlpatterns = [path("page", page), path("row", row)]
+urlpatterns = [path("page", page), path("row", row), path("query", query), path("stuck", stuck)]

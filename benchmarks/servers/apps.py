@@ -1,5 +1,7 @@
 """What the servers run: bare WSGI callables, and a Django project in one file."""
 
+import time
+
 MEGABYTE = b"x" * (1 << 20)
 PLAIN = ("Content-Type", "text/plain")
 
@@ -15,6 +17,14 @@ def bare(environ, start_response):
 
 def large(environ, start_response):
     return _answer(start_response, MEGABYTE)
+
+
+def compute(environ, start_response):
+    """A page that takes 50 ms of one core, whoever else computes."""
+    end = time.thread_time() + 0.05
+    while time.thread_time() < end:
+        sum(range(1000))
+    return _answer(start_response, b"computed")
 
 
 def upload(environ, start_response):
@@ -67,6 +77,14 @@ class _Lazy:
 
 
 hello = _Lazy()
+
+
+def query(environ, start_response):
+    """A page that waits for the database: one query of 50 ms, or what its path says."""
+    from bench_site import application
+
+    path = environ["PATH_INFO"]
+    return application(environ | {"PATH_INFO": "/query" if path == "/" else path}, start_response)
 
 
 def orm(environ, start_response):

@@ -3,10 +3,14 @@
 import os
 import tempfile
 import threading
+import time
+from types import SimpleNamespace
 
 import pytest
+from serving import wait_until
 
 from fullhouse.worker.accept_delay import MAX_ACCEPT_DELAY_S, accept_delay_s
+from fullhouse.worker.admission import Admission, AdmissionRules, Waiting
 from fullhouse.worker.pace import Pace
 from fullhouse.worker.threads import Threads
 from fullhouse.worker.unsent import FileRange, Unsent
@@ -79,6 +83,21 @@ def test_a_file_that_became_shorter_cuts_the_response():
         unsent.close()
 
 
+def never(channel, request) -> None:
+    raise AssertionError("nothing is shed")
+
+
+def test_requests_of_clients_that_have_gone_do_not_run():
+    ran, shed = [], []
+    admission = Admission(AdmissionRules())
+    threads = Threads(1, admission, lambda *job: ran.append(job), lambda *job: shed.append(job), list, bool)
+    here, gone = SimpleNamespace(gone=False), SimpleNamespace(gone=True)
+    threads.put([Waiting((channel, 1), time.monotonic()) for channel in (here, gone, here)])
+    wait_until(lambda: len(ran) + len(shed) == 3, "all are dealt with")
+    threads.stop(20)
+    assert (ran, shed) == ([(here, 1), (here, 1)], [(gone, 1)])
+
+
 def test_threads_are_woken_for_what_waits_and_go_to_sleep_after_it():
     arrived, gate = threading.Semaphore(0), threading.Event()
     woken = []
@@ -87,13 +106,15 @@ def test_threads_are_woken_for_what_waits_and_go_to_sleep_after_it():
         arrived.release()
         gate.wait(20)
 
-    threads = Threads(3, handle, lambda: woken.append(1))
-    threads.start()
-    threads.put([(None, number) for number in range(5)])
+    admission = Admission(AdmissionRules())
+    threads = Threads(3, admission, handle, never, lambda: woken.append(1), lambda: False)
+    channel, now = SimpleNamespace(gone=False), time.monotonic()
+    threads.put([Waiting((channel, number), now) for number in range(5)])
     assert arrived.acquire(timeout=20)
     while threads.waiting > 2:  # as the loop does, every time it comes to run
         threads.wake_for_waiting()
-    assert (threads.in_flight(), threads.waiting) == (5, 2)
+    wait_until(lambda: threads.in_flight() == 5, "three run and two wait")
+    assert threads.waiting == 2
     assert not threads.is_stuck()
     assert threads.is_stuck()
     gate.set()

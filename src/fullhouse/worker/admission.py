@@ -19,8 +19,8 @@ from fullhouse.worker.sliding_minimum import SlidingMinimum
 
 J = TypeVar("J")
 
-# The interval is this many targets: CoDel's own proportion, 100 ms to 5 ms.
-_TARGETS_IN_INTERVAL = 20
+# CoDel wants a target of 5 to 10 % of the interval.
+_TARGETS_IN_INTERVAL = 10
 _LONGEST_INTERVAL_S = 1.0
 # How fast the mean of the time in service follows.
 _SERVICE_WEIGHT = 0.05

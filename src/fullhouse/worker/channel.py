@@ -18,9 +18,6 @@ from fullhouse.worker.unsent import FileRange, Unsent
 SMALL_BYTES = 64 * 1024  # up to here, the loop sends the whole response, head and body in one
 
 
-_GONE = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
-
-
 class ClientGoneError(Exception):
     """The client closed its connection, or reads too slowly, while a thread was sending to it."""
 
@@ -36,6 +33,7 @@ class Channel:
         "failed",
         "fd",
         "given_up",
+        "gone",
         "head_begun",
         "http",
         "lingering",
@@ -58,6 +56,7 @@ class Channel:
         self.server = server
         self.options = options
         self.busy = False
+        self.gone = False  # the client has closed its end: nobody waits for an answer
         self.given_up = False  # the loop has answered its request, whose thread has not come back yet
         self._turn: list[bool] = []  # one item as long as nobody answers its request
         self.began_s = 0.0  # when its request was complete, as long as that is not counted
@@ -82,12 +81,6 @@ class Channel:
             return self._turn.pop()
         except IndexError:
             return False
-
-    def client_has_gone(self) -> bool:
-        """Whether the client has closed its end."""
-        poller = select.poll()
-        poller.register(self.fd, _GONE)
-        return bool(poller.poll(0))
 
     # for the thread that runs its request
 

@@ -18,6 +18,11 @@ class Concurrency:
         self._most = most
         self._busy = 0.0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the interpreter has been busy nearly whenever it was looked at."""
+        return self._busy > _FULL
+
     def change(self, running: int, waiting: int, *, busy: bool, held_up: bool) -> int:
         """How many threads to wake, or, below 0, to let sleep after their request.
 
@@ -25,6 +30,8 @@ class Concurrency:
         requests that run wait for connections.
         """
         self._busy += _WEIGHT * (busy - self._busy)
-        if held_up or self._busy > _FULL:
+        if held_up or self.is_full:
             return -(running // 8 or 1) if running > 1 else 0
+        if busy:
+            return 0
         return max(0, min(waiting, self._most - running, 1 + running // 4))

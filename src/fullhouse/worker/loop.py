@@ -31,7 +31,8 @@ from fullhouse.worker.refusal import RefusedError, refusal_bytes
 from fullhouse.worker.triage import Job, Triage
 from fullhouse.worker.unsent import Unsent
 
-READ = select.POLLIN
+GONE = getattr(select, "POLLRDHUP", 0)  # the client has closed its end; only Linux tells
+READ = select.POLLIN | GONE
 WRITE = select.POLLOUT
 _RECV_BYTES = 64 * 1024
 _RECV_BODY_BYTES = 256 * 1024
@@ -148,9 +149,10 @@ class Loop:
         self._set_accepting(now)
         events = self._poller.poll(self._poll_timeout_s(now))
         self._now = time.monotonic()
-        for fd, _ in events:
+        for fd, event in events:
             channel = self._channels.get(fd)
             if channel is not None:
+                channel.gone = bool(event & GONE)
                 self._on_ready(channel)
             elif fd in self._listeners:
                 self._on_client_waiting(self._listeners[fd])

@@ -11,6 +11,7 @@ interpreter lets it wait (`concurrency`).
 Threads are started when they are needed, and end when they have slept for long.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +26,6 @@ Job = tuple[Channel, Request]
 Handler = Callable[[Channel, Request], None]
 _LONGEST_BATCH_S = 0.001  # how long a response may wait for those that are made after it
 _LONGEST_SLEEP_S = 30.0  # of a thread that nobody needs
-_GONE_AFTER_S = 0.1  # a client may have gone while its request waited so long
 _PROBE_EVERY_S = 0.005
 _PROBE_S = 0.0001  # the loop gives up the interpreter so long ...
 _BUSY_S = 0.0006  # ... and gets it back later than this only where another thread computes
@@ -77,6 +77,7 @@ class Threads:
         self._surplus = 0  # threads that are to sleep after their request
         self._looker: Seat | None = None  # of a thread that will look for requests before it sleeps
         self._probe_at = 0.0
+        self._switch_interval_s = sys.getswitchinterval()
         self._beats = 0
         self._seen_progress = -1
         self._left = 0  # requests finished by threads that have ended
@@ -90,7 +91,8 @@ class Threads:
         with self._lock:
             for entry in batch:
                 shed += self.admission.offer(entry, now)
-            if self._wakes.empty() and self._looker is None:
+            idle = len(self.seats) == self._sleeping
+            if self._wakes.empty() and self._looker is None and (idle or not self._concurrency.is_full):
                 self._wake_locked(1)
         for job in shed:
             self._shed(*job)
@@ -107,18 +109,31 @@ class Threads:
         now = time.monotonic()
         if not self.admission.waiting or now < self._probe_at:
             return
-        time.sleep(_PROBE_S)
-        back = time.monotonic()
-        self._probe_at = back + _PROBE_EVERY_S
+        busy = self._interpreter_is_busy()
+        self._probe_at = now + _PROBE_EVERY_S
         held_up = self._is_held_up()
         with self._lock:
             running = len(self.seats) - self._sleeping
-            change = self._concurrency.change(
-                running, self.admission.waiting, busy=back - now > _BUSY_S, held_up=held_up
-            )
+            change = self._concurrency.change(running, self.admission.waiting, busy=busy, held_up=held_up)
             self._surplus = max(0, -change)
+            self._let_loop_through()
             if self._wakes.empty():  # else some were woken, and have not had their turn yet
                 self._wake_locked(max(change, 1 if not running else 0))
+
+    def _interpreter_is_busy(self) -> bool:
+        """Whether another thread computes: the interpreter, given up for a moment, then comes back late."""
+        sys.setswitchinterval(self._switch_interval_s)
+        before = time.monotonic()
+        time.sleep(_PROBE_S)
+        return time.monotonic() - before > _BUSY_S
+
+    def _let_loop_through(self) -> None:
+        """While threads compute all the time, let them hand the interpreter to the loop much sooner.
+
+        The loop gives it up in each of its system calls, and would wait a whole interval after every one of them.
+        """
+        if self._concurrency.is_full:
+            sys.setswitchinterval(self._switch_interval_s / 10)
 
     def in_flight(self) -> int:
         """How many requests wait or run."""
@@ -199,7 +214,7 @@ class Threads:
                 self._shed(*dropped)
             if job is None:
                 return False
-            if now - job[1].received_s > _GONE_AFTER_S and job[0].client_has_gone():
+            if job[0].gone:
                 self._shed(*job)
                 continue
             seat.channel, seat.request = job

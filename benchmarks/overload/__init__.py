@@ -1,0 +1,1 @@
+"""Servers that are offered more than they can serve."""

@@ -1,0 +1,227 @@
+"""The queue in front of the threads, with a clock of the test's own."""
+
+from collections import deque
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fullhouse.worker.admission import Admission, AdmissionRules, Priority, Waiting
+from fullhouse.worker.concurrency import Concurrency
+from fullhouse.worker.options import PeerList
+from fullhouse.worker.request import Request
+from fullhouse.worker.sliding_minimum import SlidingMinimum
+from fullhouse.worker.triage import Triage, parse_request_start
+
+EVERYBODY = PeerList(everybody=True)
+
+
+@given(st.lists(st.tuples(st.floats(0, 2), st.integers(0, 9)), max_size=60), st.sampled_from([0.5, 1.0, 5.0]))
+def test_the_sliding_minimum_is_that_of_the_window(steps, window_s):
+    sliding, kept, now = SlidingMinimum(window_s), deque(), 0.0
+    for pause_s, value in steps:
+        now += pause_s
+        sliding.add(now, value)
+        kept.append((now, value))
+        assert sliding.minimum(now) == min(value for at, value in kept if at >= now - window_s)
+
+
+def offer(admission: Admission, now: float, *names: str, **more) -> list:
+    return [shed for name in names for shed in admission.offer(Waiting(name, now, **more), now)]
+
+
+def test_the_oldest_runs_first():
+    admission = Admission(AdmissionRules())
+    assert offer(admission, 0.0, "a", "b", "c") == []
+    assert admission.oldest_wait_s(2.0) == 2.0
+    assert [admission.take(2.0) for _ in range(4)] == [("a", []), ("b", []), ("c", []), (None, [])]
+    assert (admission.waiting, admission.shed, admission.oldest_wait_s(3.0)) == (0, 0, 0.0)
+
+
+def overload(admission: Admission) -> float:
+    """Let a queue stand for longer than an interval, one request taken every 10 ms; the time then."""
+    now = 0.0
+    offer(admission, now, *(f"old {number}" for number in range(100)))
+    while not admission.overloaded:
+        now += 0.01
+        offer(admission, now, f"at {now:.2f}")
+        admission.take(now)
+        assert now < 2
+    return now
+
+
+def test_a_queue_that_stands_sheds_what_has_waited_too_long_and_runs_the_newest_first():
+    admission = Admission(AdmissionRules(target_s=0.05))
+    now = overload(admission)
+    assert now == pytest.approx(0.55, abs=0.02)  # ten targets after the first wait that was too long
+    newest = f"at {now:.2f}"
+    offer(admission, now + 0.01, "newest")
+    job, shed = admission.take(now + 0.02)
+    assert job == "newest"
+    assert newest not in shed
+    assert admission.oldest_wait_s(now + 0.02) <= 0.1  # twice the target
+
+
+def test_a_burst_is_no_overload():
+    admission = Admission(AdmissionRules(target_s=0.05))
+    now = 0.0
+    for _ in range(20):
+        offer(admission, now, *range(10))
+        while admission.waiting:
+            now += 0.03
+            assert admission.take(now)[1] == []
+        now += 0.05
+    assert not admission.overloaded
+
+
+def test_requests_that_take_long_may_wait_long():
+    admission = Admission(AdmissionRules(target_s=0.05))
+    for _ in range(200):
+        admission.served(1.0)
+    assert admission.target_s == pytest.approx(1.0, abs=0.01)
+
+
+def test_after_an_overload_the_oldest_runs_first_again():
+    admission = Admission(AdmissionRules(target_s=0.05))
+    now = overload(admission)
+    while admission.take(now)[0] is not None:
+        now += 0.001
+    offer(admission, now, "first", "second")
+    now += 0.002
+    assert admission.take(now)[0] == "first"
+    assert not admission.overloaded
+
+
+def test_a_full_queue_sheds_what_matters_least():
+    admission = Admission(AdmissionRules(limit=3))
+    offer(admission, 0.0, "normal")
+    offer(admission, 0.0, "critical", priority=Priority.CRITICAL)
+    offer(admission, 0.0, "sheddable", priority=Priority.SHEDDABLE)
+    assert offer(admission, 1.0, "another", priority=Priority.SHEDDABLE) == ["sheddable"]
+    assert offer(admission, 1.0, "important", priority=Priority.CRITICAL) == ["another"]
+    assert offer(admission, 1.0, "late", priority=Priority.SHEDDABLE) == ["late"]
+    assert [admission.take(1.0)[0] for _ in range(3)] == ["critical", "important", "normal"]
+    assert (admission.shed, admission.waiting) == (3, 0)
+
+
+def test_critical_requests_are_not_shed_for_waiting():
+    admission = Admission(AdmissionRules(target_s=0.05))
+    offer(admission, 0.0, "critical", priority=Priority.CRITICAL)
+    now = overload(admission)
+    offer(admission, now, "more", priority=Priority.CRITICAL)
+    job, shed = admission.take(now + 5)
+    assert job == "more"
+    assert shed
+    assert "critical" not in shed
+
+
+def test_a_request_whose_own_deadline_has_passed_does_not_run():
+    admission = Admission(AdmissionRules())
+    offer(admission, 0.0, "impatient", deadline=1.0)
+    offer(admission, 0.0, "patient", deadline=9.0)
+    assert admission.take(1.5) == ("patient", ["impatient"])
+
+
+def test_a_client_may_hold_its_share_of_the_queue_and_no_more():
+    admission = Admission(AdmissionRules(limit=10, client_share=0.3))
+    assert offer(admission, 0.0, *range(5), client="flood") == [3, 4]
+    assert offer(admission, 0.0, "other", client="other") == []
+    admission.take(0.0)
+    assert offer(admission, 0.0, "again", client="flood") == []
+
+
+def test_retry_after_is_told_by_the_rate_at_which_the_queue_drains():
+    admission = Admission(AdmissionRules(target_s=100.0))
+    assert admission.retry_after_s() == 1
+    offer(admission, 0.0, *range(100))
+    for second in range(4):
+        for step in range(5):
+            admission.take(second + step / 5)
+    assert admission.retry_after_s() == 16  # 80 wait, 5 a second run
+
+
+priorities = st.sampled_from(Priority)
+
+
+@given(st.lists(st.one_of(st.tuples(st.just("offer"), priorities), st.just(("take", None))), max_size=80))
+def test_nothing_is_lost_and_nothing_runs_twice(steps):
+    admission, now, ended, offered = Admission(AdmissionRules(limit=5, target_s=0.05)), 0.0, [], 0
+    for step, priority in steps:
+        now += 0.03
+        if step == "offer":
+            ended += admission.offer(Waiting(offered, now, priority=priority), now)
+            offered += 1
+        else:
+            job, shed = admission.take(now)
+            ended += shed + ([job] if job is not None else [])
+        assert len(ended) + admission.waiting == offered
+        assert admission.waiting <= 5
+    while admission.waiting:
+        job, shed = admission.take(now)
+        ended += [*shed, job] if job is not None else shed
+    assert sorted(ended) == list(range(offered))
+
+
+def test_more_threads_only_while_the_interpreter_is_free():
+    concurrency, running = Concurrency(16), 1
+    for _ in range(20):
+        running += concurrency.change(running, 100, busy=False, held_up=False)
+    assert running == 16
+    for _ in range(40):
+        running += concurrency.change(running, 100, busy=True, held_up=False)
+    assert running == 1
+    assert concurrency.is_full
+    assert concurrency.change(1, 100, busy=True, held_up=False) == 0
+
+
+def test_fewer_threads_while_requests_wait_for_connections():
+    concurrency, running = Concurrency(16), 16
+    for _ in range(40):
+        running += concurrency.change(running, 100, busy=False, held_up=True)
+    assert running == 1
+    assert concurrency.change(2, 1, busy=False, held_up=False) == 1  # never more than wait
+
+
+@pytest.mark.parametrize(
+    "value", ["t=1512379167.574", "t=1512379167574", "1512379167574000", " t=1512379167574000000", "1512379167.574"]
+)
+def test_the_formats_of_x_request_start(value):
+    assert parse_request_start(value) == pytest.approx(1512379167.574, abs=0.001)
+
+
+@pytest.mark.parametrize("value", ["", "t=", "yesterday", "-5", "nan", "inf", "t=1e40"])
+def test_what_is_no_time_is_ignored(value):
+    assert parse_request_start(value) is None
+
+
+def request(path: str, **headers: str) -> Request:
+    made = Request("GET", path, (1, 1), "http", ("127.0.0.1", 5))
+    made.headers = [(name.upper().replace("_", "-"), value) for name, value in headers.items()]
+    return made
+
+
+CHANNEL = SimpleNamespace(peer=("192.0.2.9", 5))
+
+
+@pytest.mark.parametrize(
+    ("start", "trusted", "left_s"),
+    [("t=990", True, 20), ("t=990", False, 30), ("t=1010", True, 30), ("never", True, 30)],
+)
+def test_time_spent_in_the_proxys_queue_counts_if_the_proxy_is_trusted(start, trusted, left_s):
+    forwarders = EVERYBODY if trusted else PeerList()
+    triage = Triage(wait_timeout_s=30, forwarders=forwarders, wall_clock=lambda: 1000.0)
+    assert triage.entry(CHANNEL, request("/", x_request_start=start), 50.0).deadline == 50 + left_s
+
+
+def test_paths_and_then_a_callable_say_how_much_a_request_matters():
+    triage = Triage(("/health", "/pay"), ("/export",), lambda request: "critical" if "vip" in request.path else None)
+    found = {path: triage.entry(CHANNEL, request(path), 0.0).priority for path in ("/pay/1", "/export", "/vip", "/")}
+    assert list(found.values()) == [Priority.CRITICAL, Priority.SHEDDABLE, Priority.CRITICAL, Priority.NORMAL]
+
+
+@pytest.mark.parametrize(("trusted", "client"), [(True, "198.51.100.7"), (False, "192.0.2.9")])
+def test_the_client_behind_a_trusted_proxy_is_the_last_it_names(trusted, client):
+    triage = Triage(counts_clients=True, forwarders=EVERYBODY if trusted else PeerList())
+    asked = request("/", x_forwarded_for="10.0.0.1, 198.51.100.7")
+    assert triage.entry(CHANNEL, asked, 0.0).client == client
