@@ -1,7 +1,7 @@
 """The option table as command-line arguments: for `fullhouse …` and for `manage.py serve` alike."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fullhouse.errors import ConfigurationError
@@ -58,7 +58,7 @@ def from_arguments(settings: Settings, arguments: argparse.Namespace) -> Setting
 def _gathered(name: str, texts: list[str]) -> Any:
     """What a repeated argument says in all: longer lists, or merged pairs."""
     parts = [from_text(name, text, OPTIONS[name].flag) for text in texts]
-    if isinstance(parts[0], dict):
+    if isinstance(parts[0], Mapping):
         return {key: value for part in parts for key, value in part.items()}
     return tuple(item for part in parts for item in part)
 

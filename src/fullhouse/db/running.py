@@ -18,23 +18,27 @@ if TYPE_CHECKING:
 # How long a statement that has ended waits for its canceller; connecting takes longer only if the server is in trouble.
 _PATIENCE_S = 5.0
 
-# What ends the running statement of another session, and how the driver names that session.
-_CANCEL: Mapping[str, tuple[str, Callable[[Any], int]]] = MappingProxyType(
+# What ends the running statement of another session.
+_CANCEL = MappingProxyType({"mysql": "KILL QUERY %s", "postgresql": "SELECT pg_cancel_backend(%s)"})
+# How the driver names a session. mysqlclient tells it only to the thread that uses the connection.
+_SESSION: Mapping[str, Callable[[Any], int]] = MappingProxyType(
     {
-        "mysql": ("KILL QUERY %s", lambda connection: int(connection.thread_id())),
-        "postgresql": ("SELECT pg_cancel_backend(%s)", lambda connection: int(connection.info.backend_pid)),
+        "mysql": lambda connection: int(connection.thread_id()),
+        "postgresql": lambda connection: int(connection.pgconn.backend_pid),
+        "sqlite": lambda _connection: 0,
     }
 )
 
 
 class Statement:
-    """One that runs now. `sql` is None where its text cannot be had."""
+    """One that runs now. `sql` is None where its text cannot be had. session: the server's number for it."""
 
-    __slots__ = ("cancelled", "sql", "wrapper")
+    __slots__ = ("cancelled", "session", "sql", "wrapper")
 
     def __init__(self, wrapper: "Pooled", sql: Any) -> None:
         self.wrapper = wrapper
         self.sql = sql
+        self.session = _SESSION[wrapper.vendor](wrapper.connection)
         self.cancelled: threading.Event | None = None
 
 
@@ -70,7 +74,7 @@ def cancel(thread: int) -> str | None:
     statement.cancelled = done = threading.Event()
     try:
         if _running.get(thread) is statement:  # it had not ended before it was marked
-            _cancel_on_server(statement.wrapper)
+            _cancel_on_server(statement)
     except Exception as error:
         return described(error)
     finally:
@@ -78,12 +82,11 @@ def cancel(thread: int) -> str | None:
     return None
 
 
-def _cancel_on_server(wrapper: "Pooled") -> None:
+def _cancel_on_server(statement: Statement) -> None:
+    wrapper = statement.wrapper
     if wrapper.vendor == "sqlite":
         wrapper.connection.interrupt()
         return
-    sql, session_of = _CANCEL[wrapper.vendor]
-    session = session_of(wrapper.connection)
     other = wrapper.unpooled()
     with closing(other), other.cursor() as cursor:
-        cursor.execute(sql, [session])
+        cursor.execute(_CANCEL[wrapper.vendor], [statement.session])
