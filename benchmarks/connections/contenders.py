@@ -25,7 +25,7 @@ PERSISTENT = {"CONN_MAX_AGE": None}
 
 @dataclass(frozen=True)
 class Contender:
-    """database: what goes into DATABASES beside the address. budget: sessions of the host, for our engines."""
+    """database: what goes into DATABASES beside the address. budget, options: of fullhouse, for our engines."""
 
     name: str
     engines: dict[str, str]
@@ -33,6 +33,7 @@ class Contender:
     threads: int
     database: dict[str, Any] = field(default_factory=dict)
     budget: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 def recipe(limit: int, cores: int) -> tuple[int, int]:
@@ -58,7 +59,7 @@ def environment_of(contender: Contender, server: PrivateServer) -> dict[str, str
         "NAME": server.database,
         **contender.database,
     }
-    plan = {"workers": contender.workers, "threads": contender.threads, "worker_class": "gthread"}
+    plan = {"workers": contender.workers, "threads": contender.threads, "worker_class": "gthread", **contender.options}
     return os.environ | {
         "BENCH_DATABASE": json.dumps(database),
         "BENCH_PLAN": json.dumps(plan | ({"budget": contender.budget} if contender.budget else {})),

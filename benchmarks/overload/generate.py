@@ -30,7 +30,9 @@ class Answers:
 
     def within(self, limit_s: float, since_s: float = 0.0) -> float:
         """Good answers a second: of 2xx, within the limit."""
-        good = [1 for due, status, latency in self.found if due >= since_s and 200 <= status < 300 and latency <= limit_s]
+        good = [
+            1 for due, status, latency in self.found if due >= since_s and 200 <= status < 300 and latency <= limit_s
+        ]
         return len(good) / (self.seconds - since_s)
 
     def latency_s(self, share: float, since_s: float = 0.0) -> float:

@@ -19,7 +19,10 @@ def requests_per_second(port: int, seconds: int, clients: int, script: Path | No
     command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}", f"http://127.0.0.1:{port}/"]
     if script:
         command += ["-s", str(script)]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    output = finished.stdout
+    if finished.returncode:  # as when a server accepts nobody any more
+        return 0.0
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1])
     failed = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
     return rate - (int(failed[1]) / seconds if failed else 0.0)

@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.connections.contenders import OURS, PERSISTENT, STOCK, Contender, environment_of
 
@@ -16,6 +17,7 @@ from private_servers import PrivateServer
 HERE = Path(__file__).parent
 SOURCE = HERE.parent.parent / "src"
 CONNECTIONS = 6000
+OUR_WORKER = "fullhouse.worker.Worker"
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Load:
     threads: int
     access_log: Path | None = None
     database: PrivateServer | None = None
+    options: tuple[tuple[str, Any], ...] = ()  # of fullhouse alone, where it has a database
 
 
 def _gunicorn(venv, port, app, load, *extra):
@@ -40,8 +43,8 @@ def _gunicorn(venv, port, app, load, *extra):
 
 
 def fullhouse(venv, port, app, load):
-    plan = ("-c", "python:fullhouse.conf") if load.database else ()
-    return _gunicorn(venv, port, app, load, "-k", "fullhouse.worker.Worker", *plan)
+    chosen = ("-c", "python:fullhouse.conf") if load.database else ("-k", OUR_WORKER)
+    return _gunicorn(venv, port, app, load, *chosen)
 
 
 def gthread(venv, port, app, load):
@@ -147,7 +150,15 @@ def _environment(name: str, load: Load) -> dict[str, str]:
     if not load.database:
         return os.environ | {"PYTHONPATH": f"{HERE}:{SOURCE}", "PYTHONDONTWRITEBYTECODE": "1"}
     if name == "fullhouse":
-        contender = Contender(name, OURS, load.workers, load.threads, budget=load.workers * load.threads)
+        budget = load.workers * load.threads
+        contender = Contender(
+            name,
+            OURS,
+            load.workers,
+            load.threads,
+            budget=budget,
+            options={"worker_class": OUR_WORKER, **dict(load.options)},
+        )
     else:
         contender = Contender(name, STOCK, load.workers, load.threads, PERSISTENT)
     environment = environment_of(contender, load.database)

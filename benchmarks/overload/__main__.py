@@ -1,0 +1,157 @@
+"""More than a server can do: `python -m benchmarks.overload --venv DIR [--seconds N] [--rows ...] [--peers ...]`.
+
+Each server is started anew for each row, with the same workers, threads and, where there is a database, sessions.
+Its peak is measured first, with a closed loop of a few clients, and its latency at a fifth of that. Then ten and three
+times the peak *of fullhouse* are offered to every server, in an open loop.
+"""
+
+import argparse
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent.parent / "tools"))
+
+from benchmarks.overload.generate import Answers, Stream, offer
+from benchmarks.servers import load as clients
+from benchmarks.servers.__main__ import prepare
+from benchmarks.servers.peers import PEERS, Load, Server, running
+
+import private_servers
+
+GOOD_S = 1.0  # an answer later than this is of no use to anybody
+SETTLE_S = 2.0  # after the load has fallen
+PAGES = {"compute": "a page that computes for 50 ms", "query": "a page with one query of 50 ms"}
+FACTORS = (3, 10)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What every server is tried with. peak: requests/s that all are offered multiples of; None: its own."""
+
+    app: str
+    venv: Path
+    load: Load
+    seconds: int
+    peak: float | None = None
+
+
+def percentages(good: float, peak: float) -> str:
+    return f"{100 * good / peak:5.0f} %"
+
+
+def overload(name: str, trial: Trial) -> float:
+    """Print how one server fares; its own peak in requests/s."""
+    with running(name, trial.venv, trial.app, trial.load) as server:
+        clients.requests_per_second(server.port, 2, 8)
+        own = clients.requests_per_second(server.port, 5, 2 * trial.load.workers * (1 if trial.app == "compute" else 8))
+        peak = trial.peak or own
+        unloaded = offer(server.port, 5, Stream("/", own / 5))[0].latency_s(0.99)
+        print(f"  {name:12} peak {own:6.1f}/s, p99 unloaded {1000 * unloaded:4.0f} ms", flush=True)
+        before = server.memory_bytes()
+        for factor in FACTORS:
+            answers = offer(server.port, trial.seconds, Stream("/", factor * peak))[0]
+            print(f"    {factor:2} x offered   {_line(answers, own, unloaded)}", flush=True)
+        half = offer(server.port, 2 * SETTLE_S + 2, Stream("/", own / 2))[0]
+        print(f"    half again     {_line(half, own / 2, unloaded, SETTLE_S)} (from {SETTLE_S:g} s on)")
+        print(f"    memory         {(server.memory_bytes() - before) / 1e6:+.1f} MB", flush=True)
+        return own
+
+
+def _line(answers: Answers, peak: float, unloaded: float, since_s: float = 0.0) -> str:
+    good, p99 = answers.within(GOOD_S, since_s), answers.latency_s(0.99, since_s)
+    return (
+        f"good {percentages(good, peak)}   p99 of the admitted {1000 * p99:6.0f} ms ({p99 / unloaded:5.1f} x)   "
+        f"shed {100 * answers.share(503):3.0f} %   unanswered {100 * answers.share(0):3.0f} %"
+    )
+
+
+def compare(app: str, peers: Sequence[str], arguments: argparse.Namespace) -> None:
+    print(f"\n{PAGES[app]}; good: within {GOOD_S:g} s, in percent of the server's own peak")
+    database = private_servers.mariadb(max_connections=1000) if app == "query" else nullcontext()
+    with database as server:
+        load = Load(arguments.workers, arguments.threads, None, server)
+        peak = None
+        for name in peers:
+            found = overload(name, Trial(app, arguments.venv, load, arguments.seconds, peak))
+            peak = peak or found
+
+
+@contextmanager
+def our_site(arguments: argparse.Namespace, **options: object) -> Iterator[Server]:
+    """fullhouse on the query page, with these options for its overload."""
+    with private_servers.mariadb(max_connections=1000) as database:
+        load = Load(arguments.workers, arguments.threads, None, database, tuple(options.items()))
+        with running("fullhouse", arguments.venv, "query", load) as server:
+            clients.requests_per_second(server.port, 2, 8)
+            yield server
+
+
+def stuck(arguments: argparse.Namespace) -> None:
+    """All threads in a query that does not end, with a request timeout of 2 s."""
+    print("\nall threads in SELECT SLEEP(600), request_timeout 2 s")
+    with our_site(arguments, request_timeout=2.0) as server:
+        threads = arguments.workers * arguments.threads
+        hung = threading.Thread(target=lambda: found.extend(offer(server.port, 1, Stream("/stuck", 2.0 * threads))))
+        found: list[Answers] = []
+        hung.start()
+        time.sleep(7)
+        after = offer(server.port, 5, Stream("/", 20))[0]
+        hung.join()
+        print(f"  answered 503   {100 * found[0].share(503):.0f} % of {len(found[0].found)}")
+        print(f"  then           {_line(after, 20, 0.055)}", flush=True)
+
+
+def flood(arguments: argparse.Namespace) -> None:
+    """One address floods, others ask at a rate that the server could do."""
+    print("\none client floods with ten times the peak; 10 others ask for half of the peak; client_share 0.1")
+    with our_site(arguments, client_share=0.1) as server:
+        peak = clients.requests_per_second(server.port, 5, 2 * arguments.workers * 8)
+        others = [Stream("/", peak / 20, f"127.0.0.{number}") for number in range(10, 20)]
+        alone = sum(one.within(GOOD_S) for one in offer(server.port, arguments.seconds / 2, *others))
+        answers = offer(server.port, arguments.seconds, Stream("/", 10 * peak, "127.0.0.2"), *others)
+        good = sum(one.within(GOOD_S) for one in answers[1:])
+        print(f"  the others keep {percentages(good, alone)} of their goodput", flush=True)
+
+
+def spike(arguments: argparse.Namespace) -> None:
+    """Twelve times the peak of sheddable requests beside a few critical ones."""
+    print("\nsheddable requests spike to 12 times the peak; critical ones ask for a fifth of it")
+    with our_site(arguments, sheddable_paths=["/row"], critical_paths=["/query"]) as server:
+        peak = clients.requests_per_second(server.port, 5, 2 * arguments.workers * 8)
+        critical, sheddable = offer(
+            server.port, arguments.seconds, Stream("/query", peak / 5), Stream("/row", 12 * peak)
+        )
+        answered = 100 * sum(200 <= status < 300 for _, status, _ in critical.found) / len(critical.found)
+        print(f"  critical: {answered:.2f} % of {len(critical.found)} answered, p99 {critical.latency_s(0.99):.3f} s")
+        print(f"  sheddable: {100 * sheddable.share(503):.0f} % shed", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    rows = {**dict.fromkeys(PAGES), "stuck": stuck, "flood": flood, "spike": spike}
+    parser.add_argument("--venv", type=Path, required=True, help="where the peers are, or get, installed")
+    parser.add_argument("--rows", default=",".join(rows), help="which rows, of " + ", ".join(rows))
+    parser.add_argument("--peers", default=",".join(PEERS), help="which servers; ours comes first")
+    parser.add_argument("--seconds", type=int, default=60, help="of each overload")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=16)
+    arguments = parser.parse_args()
+    arguments.venv = arguments.venv.resolve()
+    prepare(arguments.venv)
+    peers = ["fullhouse", *(name for name in arguments.peers.split(",") if name != "fullhouse")]
+    print(f"open loop, {arguments.seconds} s each, {arguments.workers} workers x {arguments.threads} threads")
+    for row in arguments.rows.split(","):
+        run = rows[row]
+        if run is None:
+            compare(row, peers, arguments)
+        else:
+            run(arguments)
+
+
+if __name__ == "__main__":
+    main()
