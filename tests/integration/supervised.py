@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from private_servers import PrivateServer
+
 DEADLINE_S = 60
 FOREIGN = ("FULLHOUSE_", "DJANGO_", "GUNICORN_", "PORT", "WEB_CONCURRENCY", "NOTIFY_SOCKET", "LISTEN_")
 SETTINGS = """
@@ -86,6 +88,19 @@ class Site:
 
     def deploy(self, version: int) -> None:
         self.write("urls", self._urls.replace("version 1", f"version {version}") + "#" * version + "\n")
+
+    def use_database(self, server: PrivateServer, pool: dict[str, Any] | bool = True) -> None:
+        """Our engine on this server. pool: its options."""
+        database = {
+            "ENGINE": {"mariadb": "fullhouse.db.mysql", "postgresql": "fullhouse.db.postgresql"}[server.engine],
+            "HOST": server.host,
+            "PORT": server.port,
+            "USER": server.user,
+            "PASSWORD": server.password,
+            "NAME": server.database,
+            "OPTIONS": {"pool": pool},
+        }
+        self.append("settings", f"DATABASES = {{'default': {database!r}}}\n")
 
     def make_pages_ask_the_database(self) -> None:
         asked = "from django.db import connection\n    connection.cursor().execute('SELECT 1')\n    return"

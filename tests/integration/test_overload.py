@@ -5,10 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dbsupport import ENGINES, Observer
+from dbsupport import Observer
 from private_servers import PrivateServer
 from supervised import DEADLINE_S, Site, Supervised, wait_until
 
@@ -64,17 +65,8 @@ def server(request: pytest.FixtureRequest) -> PrivateServer:
     return found
 
 
-def on_database(site: Site, server: PrivateServer, **pool: object) -> Site:
-    database = {
-        "ENGINE": ENGINES[server.engine],
-        "HOST": server.host,
-        "PORT": server.port,
-        "USER": server.user,
-        "PASSWORD": server.password,
-        "NAME": server.database,
-        "OPTIONS": {"pool": pool or True},
-    }
-    site.append("settings", f"DATABASES = {{'default': {database!r}}}\n")
+def on_database(site: Site, server: PrivateServer, **pool: Any) -> Site:
+    site.use_database(server, pool or True)
     site.write("urls", URLS.format(sleep=SLEEP[server.engine]))
     return site
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dbsupport import ENGINES, Watch, slot_file
+from dbsupport import Watch, slot_file
 from fullhouse.budget.slots import SlotFile
 from private_servers import PrivateServer
 from supervised import Load, Site, wait_until
@@ -25,17 +25,8 @@ def server(request: pytest.FixtureRequest) -> PrivateServer:
 def site(tmp_path: Path, server: PrivateServer) -> Site:
     """A site whose page asks the database, with fewer sessions than threads."""
     site = Site(tmp_path / "site")
-    database = {
-        "ENGINE": ENGINES[server.engine],
-        "HOST": server.host,
-        "PORT": server.port,
-        "USER": server.user,
-        "PASSWORD": server.password,
-        "NAME": server.database,
-    }
-    site.append(
-        "settings", f"DATABASES = {{'default': {database!r}}}\nFULLHOUSE = {{'budget': {BUDGET}, 'threads': 8}}\n"
-    )
+    site.use_database(server)
+    site.append("settings", f"FULLHOUSE = {{'budget': {BUDGET}, 'threads': 8}}\n")
     site.make_pages_ask_the_database()
     return site
 

@@ -2,10 +2,12 @@
 
 Pure: the caller brings the time (monotonic seconds) and, where threads share it, the lock.
 
-**Overloaded** means CoDel's rule (Nichols and Jacobson, "Controlling Queue Delay", 2012; for servers: folly's Codel):
-for a whole interval the oldest request has always waited longer than the target, so that the queue stands instead of
-absorbing a burst. Then the newest runs first, since it is the one whose client still waits (Facebook's adaptive LIFO),
-and what has waited for more than twice the target is shed.
+**Overloaded** means two things at once. The queue stands, by CoDel's rule (Nichols and Jacobson, "Controlling Queue
+Delay", 2012; for servers: folly's Codel): for a whole interval the oldest request has always waited longer than the
+target. And more requests come than are served: a crowd that has come once, or clients that each wait for their answer
+before they ask again, make a long queue too, but shedding would not shorten anybody's wait. Then the newest runs first,
+since it is the one whose client still waits (Facebook's adaptive LIFO), and what has waited for more than twice the
+target is shed.
 """
 
 from collections import Counter, deque
@@ -24,7 +26,8 @@ _TARGETS_IN_INTERVAL = 10
 _LONGEST_INTERVAL_S = 1.0
 # How fast the mean of the time in service follows.
 _SERVICE_WEIGHT = 0.05
-_DRAIN_PERIOD_S = 1.0
+# What comes must exceed what is served by more than chance.
+_EXCESS = 1.05
 # Looking at every request would cost more than the rest of the queue.
 _OBSERVE_EVERY_S = 0.001
 _LONGEST_RETRY_S = 60
@@ -72,8 +75,10 @@ class Admission(Generic[J]):
         self._observe_at = -inf
         self._was_empty = True  # at some moment since it was looked at
         self._service_s = 0.0
+        self._arrived = 0  # requests since `_flows_since`
         self._taken = 0
-        self._drain_since = -inf
+        self._flows_since = -inf
+        self._too_many_come = False
         self._drain_rate = 0.0
         self.waiting = 0
         self.shed = 0
@@ -86,6 +91,7 @@ class Admission(Generic[J]):
 
     def offer(self, entry: Waiting[J], now: float) -> list[J]:
         """Take a request in. Returns what is shed for it: it itself, or one that matters less."""
+        self._arrived += 1
         self._was_empty = self._was_empty or not self.waiting
         shed: list[J] = []
         if self._rules.client_share < 1 and self._holds_too_much(entry.client):
@@ -134,10 +140,18 @@ class Admission(Generic[J]):
         self._oldest.add(now, 0.0 if self._was_empty else self.oldest_wait_s(now))
         self._was_empty = False
         self._oldest.window_s = min(_LONGEST_INTERVAL_S, _TARGETS_IN_INTERVAL * self.target_s)
-        self.overloaded = self._oldest.has_full_window(now) and self._oldest.minimum(now) > self.target_s
-        if now - self._drain_since >= _DRAIN_PERIOD_S:
-            self._drain_rate = self._taken / (now - self._drain_since)
-            self._drain_since, self._taken = now, 0
+        self._compare_flows(now)
+        stands = self._oldest.has_full_window(now) and self._oldest.minimum(now) > self.target_s
+        self.overloaded = stands and self._too_many_come
+
+    def _compare_flows(self, now: float) -> None:
+        """Every half interval, so that a crowd that came before the last one is not counted any more."""
+        period_s = now - self._flows_since
+        if period_s < self._oldest.window_s / 2:
+            return
+        self._too_many_come = self._arrived > _EXCESS * self._taken + 1
+        self._drain_rate = self._taken / period_s
+        self._flows_since, self._arrived, self._taken = now, 0, 0
 
     def _hopeless(self, now: float) -> Iterator[Waiting[J]]:
         """The oldest of each queue, as long as they have waited too long. Critical ones wait until their deadline."""
