@@ -121,6 +121,9 @@ def test_a_pool_that_is_exhausted_is_503_and_not_500(site: Site, server: Private
         assert (status, headers["Retry-After"]) == (503, "1")
         assert "no database connection came free in time" in text
         running.signal(signal.SIGQUIT)
+    with closing(Observer(server)) as observer:
+        for session in observer.sessions():  # which sleeps on, and does not see that its client has gone
+            observer.kill(session)
 
 
 def test_a_full_queue_is_answered_at_once_and_probes_and_critical_paths_pass(site: Site) -> None:
