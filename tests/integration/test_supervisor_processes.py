@@ -185,7 +185,7 @@ def test_probes_that_are_off_go_to_django(site: Site) -> None:
 def test_as_the_first_process_of_a_container_it_reaps_and_obeys(site: Site) -> None:
     """In a namespace of its own, process 1: the kernel sends it no signal that it does not handle, and every orphan."""
     with site.started(before=("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")) as running:
-        running.wait_serving()
+        running.wait_ready()
         (first,) = children(running.process.pid)
         (master,) = children(first)
         assert Path(f"/proc/{first}/status").read_text().split("NSpid:")[1].split("\n")[0].split()[-1] == "1"
