@@ -3,6 +3,7 @@
 import argparse
 import os
 import shutil
+import signal
 import socket
 import sys
 import textwrap
@@ -212,6 +213,8 @@ def _serve(planned: Planned, words: Sequence[str]) -> int:
     settings = planned.settings
     values = gunicorn_settings(settings, planned.plan, planned.project.name, Equipment())
     check_tls(settings.certfile, settings.keyfile)
+    for signum in (signal.SIGHUP, signal.SIGUSR1):  # until the supervisor listens: nothing is loaded or open yet
+        signal.signal(signum, signal.SIG_IGN)
     activated = activated_sockets(os.environ)
     with nullcontext(activated) if activated else listening(settings.bind, settings.backlog) as sockets:
         addresses = [_name(listener) for listener in sockets]
