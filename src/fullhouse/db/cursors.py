@@ -55,7 +55,7 @@ class _Tracked:
         # A cursor that was dropped unread gives its connection back at once, unless the collector runs in a thread
         # that must not touch it: then the end of the request does.
         db = self.__dict__.get("db")
-        if db is not None and db._thread_ident == threading.get_ident():
+        if db is not None and self.cursor in db.open_cursors and db._thread_ident == threading.get_ident():
             with suppress(Exception):  # a destructor has nobody to tell
                 self.close()
 
