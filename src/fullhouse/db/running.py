@@ -46,8 +46,9 @@ _running: dict[int, Statement] = {}
 
 
 def begins(wrapper: "Pooled", sql: Any) -> None:
-    """The calling thread runs a statement from now on."""
-    _running[threading.get_ident()] = Statement(wrapper, sql)
+    """The calling thread runs a statement from now on. Without a connection there is nothing to cancel."""
+    if wrapper.connection is not None:
+        _running[threading.get_ident()] = Statement(wrapper, sql)
 
 
 def ends() -> None:
