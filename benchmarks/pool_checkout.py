@@ -1,14 +1,16 @@
-"""What borrowing and returning a clean connection costs, in one thread and while others do the same.
+"""What borrowing and returning a clean connection costs, on real slots, in one thread and while others do the same.
 
 Run: PYTHONPATH=src python benchmarks/pool_checkout.py
 Goal: 5 µs at the median in one thread.
 """
 
-import itertools
 import statistics
+import tempfile
 import threading
 import time
+from pathlib import Path
 
+from fullhouse.budget.slots import SlotFile
 from fullhouse.pool.core import Pool
 from fullhouse.pool.options import PoolOptions
 
@@ -39,28 +41,6 @@ class InstantDriver:
         return False
 
 
-class EndlessSlots:
-    """A budget that never runs out."""
-
-    held = 0
-    budget = 1000
-
-    def __init__(self) -> None:
-        self._numbers = itertools.count()
-
-    def acquire_nowait(self) -> int | None:
-        return next(self._numbers)
-
-    def release(self, slot: int) -> None: ...
-
-    def announce_waiting(self) -> None: ...
-
-    def withdraw_waiting(self) -> None: ...
-
-    def must_give_back(self) -> bool:
-        return False
-
-
 def measure_us(pool: Pool[object]) -> list[float]:
     """Microseconds for one checkout and its checkin, each the mean of a batch."""
     results = []
@@ -72,8 +52,7 @@ def measure_us(pool: Pool[object]) -> list[float]:
     return results
 
 
-def main() -> None:
-    pool = Pool(InstantDriver(), EndlessSlots(), PoolOptions(max_size=8))
+def measure(pool: Pool[object]) -> None:
     alone = measure_us(pool)
     print(f"one thread:   median {statistics.median(alone):.2f} µs, fastest {min(alone):.2f} µs")
     together: list[float] = []
@@ -83,7 +62,14 @@ def main() -> None:
     for thread in threads:
         thread.join()
     print(f"four threads: {statistics.mean(together) / len(threads):.2f} µs of one core each, on average")
-    pool.close()
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        slots = SlotFile.open(Path(folder) / "slots", budget=8).share("benchmark", fair_share=8)
+        pool = Pool(InstantDriver(), slots, PoolOptions(max_size=8))
+        measure(pool)
+        pool.close()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Compare connection handling: `python -m benchmarks.connections --venv DIR [--rounds N] [--seconds S]`.
 
-Every contender is gunicorn's gthread with the same keep-alive and no access log; 400 keep-alive clients of wrk. A round
-serves each contender in turn on one private server, warms it up, and measures it. What counts is the ratio to ours
-within a round; the table shows medians over the rounds. An observer counts the sessions on the server meanwhile.
+Every contender is gunicorn's gthread, or our own worker where the name says so, with the same keep-alive and no access
+log; 400 keep-alive clients of wrk. A round serves each contender in turn on one private server, each round beginning
+with another one, warms it up, and measures it. What counts is the ratio to ours within a round; the table shows medians
+over the rounds. An observer counts the sessions on the server meanwhile.
 """
 
 import argparse
@@ -25,6 +26,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from benchmarks.connections.contenders import (  # noqa: E402
     HERE,
+    OUR_WORKER,
     OURS,
     PERSISTENT,
     SOURCE,
@@ -35,6 +37,7 @@ from benchmarks.connections.contenders import (  # noqa: E402
     recipe,
     running,
 )
+from benchmarks.processes import rotated  # noqa: E402
 
 import private_servers  # noqa: E402
 from private_servers import PrivateServer  # noqa: E402
@@ -63,6 +66,7 @@ def comparisons(cores: int) -> list[Comparison]:
             "/page",
             (
                 Contender(f"ours, 20 connections, 2 × {MANY} threads", OURS, 2, MANY, budget=20),
+                Contender("the same, our own worker", OURS, 2, MANY, budget=20, worker_class=OUR_WORKER),
                 pooled_by_sqlalchemy(f"recipe, {workers} × {threads} threads", workers, threads),
                 Contender(f"unlimited connections, 2 × {MANY} threads", STOCK, 2, MANY, PERSISTENT),
             ),
@@ -72,6 +76,7 @@ def comparisons(cores: int) -> list[Comparison]:
             "/row",
             (
                 Contender("ours", OURS, 2, FEW, budget=2 * FEW),
+                Contender("the same, our own worker", OURS, 2, FEW, budget=2 * FEW, worker_class=OUR_WORKER),
                 Contender("CONN_MAX_AGE=None", STOCK, 2, FEW, PERSISTENT),
                 pooled_by_sqlalchemy("django-db-connection-pool", 2, FEW),
             ),
@@ -150,14 +155,15 @@ def _administrator(server: PrivateServer) -> Any:
 def compare(comparison: Comparison, server: PrivateServer, venv: Path, rounds: int, seconds: int) -> None:
     results: dict[str, list[Result]] = defaultdict(list)
     for number in range(rounds):
-        for contender in comparison.contenders:
+        for contender in rotated(comparison.contenders, number):
             print(f"\r  round {number + 1} of {rounds}: {contender.name:<60}", end="", file=sys.stderr, flush=True)
             results[contender.name].append(measure(contender, comparison.path, server, venv, seconds))
     print("\r" + " " * 90 + "\r", end="", file=sys.stderr)
     ours = results[comparison.contenders[0].name]
     print(f"\n{server.engine}: {comparison.title}")
     print(f"  {'':<44}{'requests/s':>11}{'ours ÷ it':>11}{'errors':>8}{'sessions':>10}")
-    for name, found in results.items():
+    for name in (contender.name for contender in comparison.contenders):
+        found = results[name]
         ratio = statistics.median(mine.rate / its.rate for mine, its in zip(ours, found, strict=True))
         rate = statistics.median(result.rate for result in found)
         errors, sessions = sum(result.errors for result in found), max(result.sessions for result in found)
@@ -179,14 +185,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=5, help="of each measurement")
     parser.add_argument("--server", choices=["mariadb", "postgresql"], help="one of the two only")
     arguments = parser.parse_args()
-    prepare(arguments.venv)
+    venv = arguments.venv.resolve()
+    prepare(venv)
     cores = len(os.sched_getaffinity(0))
     print(f"{arguments.rounds} rounds of {arguments.seconds} s, {CLIENTS} clients, {cores} cores, medians")
     for engine in [arguments.server] if arguments.server else ["mariadb", "postgresql"]:
         with getattr(private_servers, engine)(max_connections=UNLIMITED) as server:
-            migrate(server, arguments.venv)
+            migrate(server, venv)
             for comparison in comparisons(cores):
-                compare(comparison, server, arguments.venv, arguments.rounds, arguments.seconds)
+                compare(comparison, server, venv, arguments.rounds, arguments.seconds)
     subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "pool_checkout.py")],
         env=os.environ | {"PYTHONPATH": str(SOURCE)},

@@ -1,16 +1,15 @@
-"""Who is compared: gunicorn's gthread each time, with different engines, threads and connections."""
+"""Who is compared: gunicorn each time, with different engines, workers, threads and connections."""
 
 import json
 import os
-import socket
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from benchmarks.processes import free_port, serving
 
 from private_servers import PrivateServer
 
@@ -19,6 +18,7 @@ SOURCE = HERE.parent.parent / "src"
 STOCK = {"mariadb": "django.db.backends.mysql", "postgresql": "django.db.backends.postgresql"}
 OURS = {"mariadb": "fullhouse.db.mysql", "postgresql": "fullhouse.db.postgresql"}
 THEIRS = {"mariadb": "dj_db_conn_pool.backends.mysql", "postgresql": "dj_db_conn_pool.backends.postgresql"}
+OUR_WORKER = "fullhouse.worker.Worker"
 
 PERSISTENT = {"CONN_MAX_AGE": None}
 
@@ -33,6 +33,7 @@ class Contender:
     threads: int
     database: dict[str, Any] = field(default_factory=dict)
     budget: int | None = None
+    worker_class: str = "gthread"
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -59,7 +60,12 @@ def environment_of(contender: Contender, server: PrivateServer) -> dict[str, str
         "NAME": server.database,
         **contender.database,
     }
-    plan = {"workers": contender.workers, "threads": contender.threads, "worker_class": "gthread", **contender.options}
+    plan = {
+        "workers": contender.workers,
+        "threads": contender.threads,
+        "worker_class": contender.worker_class,
+        **contender.options,
+    }
     return os.environ | {
         "BENCH_DATABASE": json.dumps(database),
         "BENCH_PLAN": json.dumps(plan | ({"budget": contender.budget} if contender.budget else {})),
@@ -81,37 +87,12 @@ def migrate(server: PrivateServer, venv: Path) -> None:
 @contextmanager
 def running(contender: Contender, server: PrivateServer, venv: Path) -> Iterator[int]:
     """Serve the site by this contender; the port, once it answers."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    command = [str(venv / "bin/python"), "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "-k", "gthread"]
+    port = free_port()
+    command = [str(venv / "bin/python"), "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "-k", contender.worker_class]
     command += ["-w", str(contender.workers), "--threads", str(contender.threads), "--backlog", "4096"]
     command += ["--keep-alive", "75", "--worker-connections", "1000", "--no-control-socket", "--log-level", "warning"]
     command += ["-c", "python:fullhouse.conf"] if contender.budget else []
     command.append("bench_site:application")
-    process = subprocess.Popen(
-        command, env=environment_of(contender, server), cwd=HERE, stdout=subprocess.DEVNULL, stderr=sys.stderr
-    )
-    try:
-        _wait_answer(contender.name, port, process)
+    environment = environment_of(contender, server)
+    with serving(contender.name, command, port, "/row", folder=HERE, environment=environment):
         yield port
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait_answer(name: str, port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
-                client.sendall(b"GET /row HTTP/1.0\r\nHost: a\r\n\r\n")
-                if client.recv(12).startswith(b"HTTP/1."):
-                    return
-        except OSError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{name} does not answer; exit code {process.poll()}") from None
-            time.sleep(0.1)

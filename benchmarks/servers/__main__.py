@@ -1,6 +1,7 @@
 """Compare the worker with its peers: `python -m benchmarks.servers --venv DIR [--rounds N] [--rows ...]`.
 
-Every round starts each server in turn on the same load, so that what else the machine does hits all alike.
+Every round starts each server in turn on the same load, each round with another first, so that what else the machine
+does hits all alike.
 What counts is the ratio within a round; the table shows the median over the rounds, and how far they spread.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "tools"))
 
 from benchmarks.connections.contenders import migrate
+from benchmarks.processes import rotated
 from benchmarks.servers import load as clients
 from benchmarks.servers.peers import HERE, PEERS, Load, Server, running
 
@@ -155,7 +157,8 @@ def main() -> None:
     for row in (ROWS[key] for key in settings.rows.split(",")):
         names = [n for n in PEERS if n in ("fullhouse", *settings.peers.split(",")) and n not in row.leave_out]
         with database_of(row, venv) as database:
-            show(row, [measure_round(row, names, venv, database, settings) for _ in range(settings.rounds)])
+            rounds = range(settings.rounds)
+            show(row, [measure_round(row, rotated(names, number), venv, database, settings) for number in rounds])
 
 
 if __name__ == "__main__":

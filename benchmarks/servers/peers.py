@@ -2,22 +2,20 @@
 
 import json
 import os
-import socket
 import subprocess
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.connections.contenders import OURS, PERSISTENT, STOCK, Contender, environment_of
+from benchmarks.connections.contenders import OUR_WORKER, OURS, PERSISTENT, STOCK, Contender, environment_of
+from benchmarks.processes import free_port, serving
 
 from private_servers import PrivateServer
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent.parent / "src"
 CONNECTIONS = 6000
-OUR_WORKER = "fullhouse.worker.Worker"
 
 
 @dataclass(frozen=True)
@@ -120,29 +118,13 @@ class Server:
         return total
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
 @contextmanager
 def running(name: str, venv: Path, app: str, load: Load):
     """Start a peer, wait until it answers, and end it."""
     port = free_port()
-    command = [str(part) for part in PEERS[name](venv, port, app, load)]
-    process = subprocess.Popen(
-        command, env=_environment(name, load), cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        _wait_answer(name, port, process)
+    command, environment = PEERS[name](venv, port, app, load), _environment(name, load)
+    with serving(name, command, port, "/", folder=HERE, environment=environment) as process:
         yield Server(name, port, process)
-    finally:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _environment(name: str, load: Load) -> dict[str, str]:
@@ -151,29 +133,11 @@ def _environment(name: str, load: Load) -> dict[str, str]:
         return os.environ | {"PYTHONPATH": f"{HERE}:{SOURCE}", "PYTHONDONTWRITEBYTECODE": "1"}
     if name == "fullhouse":
         budget = load.workers * load.threads
+        options = dict(load.options)
         contender = Contender(
-            name,
-            OURS,
-            load.workers,
-            load.threads,
-            budget=budget,
-            options={"worker_class": OUR_WORKER, **dict(load.options)},
+            name, OURS, load.workers, load.threads, budget=budget, worker_class=OUR_WORKER, options=options
         )
     else:
         contender = Contender(name, STOCK, load.workers, load.threads, PERSISTENT)
     environment = environment_of(contender, load.database)
     return environment | {"PYTHONPATH": f"{HERE}:{environment['PYTHONPATH']}"}
-
-
-def _wait_answer(name: str, port: int, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
-                client.sendall(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n")
-                if client.recv(12).startswith(b"HTTP/1."):
-                    return
-        except OSError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{name} does not answer; exit code {process.poll()}") from None
-            time.sleep(0.1)

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -146,6 +147,23 @@ def test_cursor_collected_while_another_is_opened(database: Database, monkeypatc
         cursor.execute("SELECT 1")
         assert cursor.fetchall() == ((1,),) or cursor.rowcount == 1
     database.assert_clean()
+
+
+def test_cursor_collected_in_another_thread_is_closed_by_its_own(hundred: Database) -> None:
+    """The driver would destroy its cursor in that thread, while this one may be using the connection."""
+    destroyed_in: list[int] = []
+    with request():
+        cursor = hundred.connection.cursor()
+        cursor.execute("SELECT value FROM dbtests_token")
+        weakref.finalize(cursor.cursor, lambda: destroyed_in.append(threading.get_ident()))
+        forgotten: list[Any] = [cursor]
+        forgotten.append(forgotten)
+        del cursor, forgotten
+        in_thread(gc.collect)
+        assert destroyed_in == []
+        assert in_use(hundred) == 1
+    assert destroyed_in == [threading.get_ident()]
+    assert_next_is_well(hundred)
 
 
 def test_iterator_dropped_half_read(hundred: Database) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import CHUNKED, HEAD, REFUSED, VALID
 
+from fullhouse.worker.body import BUFFER_BYTES, BUFFERED_FROM_BYTES
 from fullhouse.worker.connection import CONTINUE, HttpConnection
 from fullhouse.worker.head import HeadParser
 from fullhouse.worker.options import HttpRules, PeerList
@@ -111,6 +112,56 @@ def test_a_long_body_goes_to_a_file():
     assert request.body.fileno() >= 0
     assert request.body.read() == body
     request.body.close()
+
+
+def receive(http: HttpConnection, data: bytes, most: int) -> Request | None:
+    """Feed `data` as the loop does: received where the connection has room for it, at most so many bytes at once."""
+    request = None
+    while data:
+        room = http.room
+        count = min(most, len(data), len(data) if room is None else len(room))
+        piece, data = data[:count], data[count:]
+        if room is None:
+            request = http.feed(piece)
+        else:
+            room[:count] = piece
+            request = http.feed(room[:count])
+    return request
+
+
+@pytest.mark.parametrize("length", [BUFFERED_FROM_BYTES - 1, BUFFERED_FROM_BYTES, BUFFER_BYTES, BUFFER_BYTES + 1])
+@pytest.mark.parametrize("most", [5000, 300_000])
+def test_a_body_is_received_where_it_stays(length, most):
+    http = connection(HttpRules(body_memory_bytes=BUFFER_BYTES))
+    head = b"PUT / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % length
+    for turn in range(2):  # the second one gets the memory of the first
+        body = (bytes(range(turn, 256)) * (length // 255 + 1))[:length]
+        assert http.feed(head + body[:10]) is None
+        request = receive(http, body[10:], most)
+        assert (request.body.read(7), request.body.readline(), request.body.read()) == _in_pieces(body)
+        request.body.close()
+
+
+def _in_pieces(body: bytes) -> tuple[bytes, bytes, bytes]:
+    line_end = body.index(b"\n", 7) + 1
+    return body[:7], body[7:line_end], body[line_end:]
+
+
+def test_two_bodies_at_once_do_not_share_memory():
+    first, second = connection(), connection()
+    head = b"PUT / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % BUFFERED_FROM_BYTES
+    for http in (first, second):
+        http.feed(head)
+    requests = [receive(http, byte * BUFFERED_FROM_BYTES, 9000) for http, byte in ((first, b"1"), (second, b"2"))]
+    assert [set(request.body.read()) for request in requests] == [{ord("1")}, {ord("2")}]
+
+
+def test_memory_of_a_forgotten_body_is_lent_once():
+    http = connection()
+    http.feed(b"PUT / HTTP/1.1\r\nContent-Length: %d\r\n\r\nx" % BUFFERED_FROM_BYTES)
+    http.discard()
+    http.discard()
+    test_two_bodies_at_once_do_not_share_memory()
 
 
 def test_forgetting_a_request_closes_its_file():

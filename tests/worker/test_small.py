@@ -42,7 +42,10 @@ class NarrowSocket:
     def fileno(self) -> int:
         raise AssertionError("only the kernel may use the descriptor")
 
-    def send(self, data: bytes | memoryview, flags: int = 0) -> int:
+    def sendmsg(self, pieces: list[memoryview], ancillary: tuple[()], flags: int) -> int:
+        return self.send(b"".join(pieces))
+
+    def send(self, data: bytes | memoryview) -> int:
         self._full = not self._full
         if self._full:
             raise BlockingIOError

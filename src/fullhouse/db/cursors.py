@@ -18,15 +18,14 @@ UNREADABLE = None
 
 
 class _Tracked:
-    """Mixed into Django's cursor wrappers. `db` is the database wrapper that made the cursor."""
+    """Mixed into Django's cursor wrappers. `db` is the database wrapper that made the cursor, `cursor` the driver's."""
 
     db: "Pooled"
     cursor: Any
 
     def __init__(self, cursor: Any, db: "Pooled") -> None:
         super().__init__(cursor, db)  # type: ignore[call-arg]  # Django's wrapper, next in line
-        self.is_open = True
-        db.cursor_opened(self)
+        db.open_cursors.add(cursor)
 
     # The innermost steps of `execute` and `executemany`: execute wrappers may have changed the statement.
     def _execute(self, sql: Any, *args: Any) -> Any:
@@ -37,11 +36,6 @@ class _Tracked:
 
     def callproc(self, *args: Any, **kwargs: Any) -> Any:
         return self._run(UNREADABLE, super().callproc, *args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("copy", "stream"):  # psycopg's further ways to run a statement
-            self.db.statement_begins(UNREADABLE)
-        return super().__getattr__(name)
 
     def _run(self, sql: Any, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self.db.statement_begins(sql)
@@ -55,12 +49,8 @@ class _Tracked:
             running.ends()
 
     def close(self) -> None:
-        if self.is_open:
-            self.is_open = False
-            try:
-                self.cursor.close()
-            finally:
-                self.db.cursor_closed(self)
+        if self.cursor in self.db.open_cursors:
+            self.db.close_cursor(self.cursor)
 
     def __exit__(self, *exc_info: object) -> None:
         with suppress(self.db.Database.Error):  # as Django does: it would hide the error that brought us here
@@ -68,14 +58,11 @@ class _Tracked:
 
     def __del__(self) -> None:
         # A cursor that was dropped unread gives its connection back at once, unless the collector runs in a thread
-        # that must not touch it: then the end of the request does, and what it left on the server goes with a reset.
-        if not self.__dict__.get("is_open"):
-            return
-        if self.db._thread_ident == threading.get_ident():
+        # that must not touch it: then the end of the request does.
+        db = self.__dict__.get("db")
+        if db is not None and self.cursor in db.open_cursors and db._thread_ident == threading.get_ident():
             with suppress(Exception):  # a destructor has nobody to tell
                 self.close()
-        else:
-            self.db.pin()
 
 
 class PooledCursor(_Tracked, CursorWrapper):

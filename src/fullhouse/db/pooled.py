@@ -4,29 +4,27 @@ Django gives each thread its own wrapper for each alias; only that thread touche
 What threads share is the pool behind `self.pool`.
 
 The life of a lease in `transaction` mode: the first cursor takes it; it goes back when the last cursor is closed and
-no transaction is open. `atomic` begins lazily: entering only notes that a BEGIN (and SAVEPOINTs) are due, and the
-first cursor sends them. The log of queries tells it as Django does, so that `assertNumQueries` counts the same: BEGIN
-where the block is entered, COMMIT where it is left, sent or not. A statement that changes the session pins the lease
-until the end of the request, and the connection is reset before anyone else gets it.
+no transaction is open (see `transactions`). A statement that changes the session pins the lease until the end of the
+request, and the connection is reset before anyone else gets it.
 
-Django's internals that this relies on, each covered by tests/integration/test_django_internals.py: `connect`,
-`ensure_connection`, `_cursor`, `create_cursor`, `_set_autocommit`, `_savepoint*`, `_commit`, `_rollback`, `_close`, of
-its cursors `_execute` and `_executemany`, and the fields `in_atomic_block`, `closed_in_transaction`, `autocommit`,
-`errors_occurred`, `needs_rollback`.
+Django's internals that this and `transactions` rely on, each covered by tests/integration/test_django_internals.py:
+`connect`, `ensure_connection`, `_cursor`, `create_cursor`, `_set_autocommit`, `_savepoint*`, `_commit`, `_rollback`,
+`_close`, of its cursors `_execute` and `_executemany`, and the fields `in_atomic_block`, `closed_in_transaction`,
+`autocommit`, `errors_occurred`, `needs_rollback`.
 """
 
 import copy
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db.backends.utils import debug_transaction
 
 from fullhouse.db import errors, pools
 from fullhouse.db.cursors import PooledCursor, PooledDebugCursor
 from fullhouse.db.options import PoolSettings, pool_settings, unpooled_settings
+from fullhouse.db.transactions import LazyTransactions
 from fullhouse.errors import ConfigurationError
 from fullhouse.pool.core import Pool
 from fullhouse.pool.errors import CheckoutRefused, DatabaseDown, PoolError
@@ -34,19 +32,18 @@ from fullhouse.pool.hygiene import changes_session
 from fullhouse.pool.sessions import Lease
 
 if TYPE_CHECKING:
-    from django.db.backends.base.base import BaseDatabaseWrapper as _Wrapper
-else:
-    _Wrapper = object
+    from django.db.backends.base.base import BaseDatabaseWrapper
 
 
 # The settings of an alias that a connection is made from: where one differs, so does the pool.
-MAKE_A_CONNECTION = ("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS", "TIME_ZONE")
+_made_from = itemgetter("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS", "TIME_ZONE")
 
 
-class Pooled(_Wrapper):
+class Pooled(LazyTransactions):
     """Mix in before a backend's DatabaseWrapper, which is named in `stock`."""
 
-    stock: "type[_Wrapper]"
+    stock: "type[BaseDatabaseWrapper]"
+    cursor_class: type = PooledCursor
     debug_cursor_class: type = PooledDebugCursor
     Database: Any
     _thread_ident: int
@@ -60,46 +57,28 @@ class Pooled(_Wrapper):
         self._returns_early = self.pool_settings.mode == "transaction"
         self._lease: Lease[Any] | None = None
         self._lender: Pool[Any] | None = None
-        self._keyed_settings: list[Any] = []
-        self._settings_key = ""
-        self._cursors: WeakSet[Any] = WeakSet()
+        self._pool: Pool[Any] | None = None
+        self._pool_made_from: tuple[Any, ...] = ()
+        # The driver's cursors that are open. One whose wrapper was collected in another thread stays here, so that
+        # it is closed by this thread, and not destroyed by that one while this thread uses its connection.
+        self.open_cursors: set[Any] = set()
         self._opening = 0
         self._start_afresh()
 
     def _start_afresh(self) -> None:
         """The logical state of a connection that nobody has used yet."""
-        self.autocommit = self.settings_dict["AUTOCOMMIT"]
+        self._no_transaction()
         self.needs_rollback = False
         self.closed_in_transaction = False
         self.errors_occurred = False
         self.run_on_commit = []
-        self._begin_due = not self.autocommit
-        self._savepoints_due: list[str] = []
-        self._transaction_open = False
         self._pinned = False
-        self._broken = False
-        self._changing_autocommit = False
 
-    def unpooled(self) -> "_Wrapper":
+    def unpooled(self) -> "BaseDatabaseWrapper":
         """Django's own wrapper for the same database: a connection of it stands on no slot."""
         return self.stock(unpooled_settings(self.settings_dict), self.alias)
 
     # -- What a backend fills in ---------------------------------------------------------------------------------
-
-    def _begin(self) -> None:
-        """Begin a transaction on `self.connection`, now or with its first statement."""
-        raise NotImplementedError
-
-    def _end_by_autocommit(self) -> None:
-        """What switching autocommit on does to an open transaction."""
-        raise NotImplementedError
-
-    def _after_transaction(self) -> None:
-        """Called once a transaction has ended on `self.connection`."""
-
-    def _is_disconnect(self, error: BaseException) -> bool:
-        """Whether the driver's `error` means that the session is gone."""
-        raise NotImplementedError
 
     def _is_gone(self) -> bool:
         """Whether the driver knows that `self.connection` is dead; costs no round trip."""
@@ -142,28 +121,23 @@ class Pooled(_Wrapper):
 
     @property
     def pool(self) -> Pool[Any]:
-        """This process's pool of this alias. Raises ImproperlyConfigured for settings that cannot be used."""
-        try:
-            return pools.pool_of(self)
-        except ConfigurationError as error:
-            raise ImproperlyConfigured(str(error)) from error
+        """This process's pool of this alias and its settings, which test runners and tests change in place.
+
+        Raises ImproperlyConfigured for settings that cannot be used, or that Django refuses to connect with.
+        """
+        made_from = _made_from(self.settings_dict)
+        if self._pool is None or self._pool.is_closed or made_from != self._pool_made_from:
+            self.get_connection_params()
+            try:
+                self._pool = pools.pool_of(self, made_from)
+            except ConfigurationError as error:
+                raise ImproperlyConfigured(str(error)) from error
+            self._pool_made_from = copy.deepcopy(made_from)
+        return self._pool
 
     def close_pool(self) -> None:
         """Close the pool, as Django asks before it drops a test database."""
-        pools.close_pool_of(self)
-
-    @property
-    def settings_key(self) -> str:
-        """What this wrapper's connections are made from. Test runners and tests change settings in place.
-
-        Raises ImproperlyConfigured for settings that Django refuses to connect with.
-        """
-        made_from = [self.settings_dict[name] for name in MAKE_A_CONNECTION]
-        if self._keyed_settings != made_from:
-            self.get_connection_params()
-            self._settings_key = repr(made_from)
-            self._keyed_settings = copy.deepcopy(made_from)
-        return self._settings_key
+        pools.close_pool_of(self, _made_from(self.settings_dict))
 
     def connect(self) -> None:
         """Take a connection from the pool. Raises Django's OperationalError with the pool's evidence."""
@@ -193,7 +167,7 @@ class Pooled(_Wrapper):
     def _lose_lease(self) -> None:
         """After a fork the connection is the parent's, and so is its transaction: this process has none."""
         self._lease = self.connection = None
-        self._cursors.clear()
+        self.open_cursors.clear()
         self._transaction_open = self._pinned = False
         if self.in_atomic_block:
             self.closed_in_transaction = self.needs_rollback = True
@@ -203,13 +177,11 @@ class Pooled(_Wrapper):
         lease, lender = self._lease, self._lender
         if lease is None or lender is None:
             return
-        if self._cursors:
-            for cursor in list(self._cursors):
-                with suppress(Exception):
-                    cursor.close()
-            self._cursors.clear()
-            if self._lease is None:
-                return  # the last cursor has returned it
+        while self.open_cursors:
+            with suppress(Exception):
+                self.open_cursors.pop().close()
+        if self._lease is None:
+            return  # the collector has dropped a cursor meanwhile, which returned it
         if self._transaction_open and not self._broken:
             try:
                 self.connection.rollback()
@@ -225,7 +197,7 @@ class Pooled(_Wrapper):
         lender.checkin(lease, dirty=dirty, broken=broken)
 
     def _return_if_done(self) -> None:
-        if self._returns_early and not (self._transaction_open or self._pinned or self._opening or self._cursors):
+        if self._returns_early and not (self._transaction_open or self._pinned or self._opening or self.open_cursors):
             self._give_back()
 
     def close(self) -> None:
@@ -244,9 +216,9 @@ class Pooled(_Wrapper):
             self._broken = True
             connection, lease, lender = self.connection, self._lease, self._lender
             self._lease = None
-            self._cursors.clear()
             with suppress(Exception):
                 connection.close()
+            self.open_cursors.clear()
             if lease is not None and lender is not None:
                 lender.checkin(lease, dirty=True)  # its reset finds it closed
         else:
@@ -269,6 +241,9 @@ class Pooled(_Wrapper):
         if self.in_atomic_block or self._broken or self.autocommit != self.settings_dict["AUTOCOMMIT"]:
             return False
         return self._lease is None or self._lender is None or not self._lender.has_expired(self._lease)
+
+    def close_if_health_check_failed(self) -> None:
+        """The pool has looked after the connection that it lends."""
 
     def is_usable(self) -> bool:
         return self.connection is not None and super().is_usable()
@@ -298,17 +273,18 @@ class Pooled(_Wrapper):
         return super().create_cursor(name)
 
     def make_cursor(self, cursor: Any) -> Any:
-        return PooledCursor(cursor, self)
+        return self.cursor_class(cursor, self)
 
     def make_debug_cursor(self, cursor: Any) -> Any:
         return self.debug_cursor_class(cursor, self)
 
-    def cursor_opened(self, cursor: object) -> None:
-        self._cursors.add(cursor)
-
-    def cursor_closed(self, cursor: object) -> None:
-        self._cursors.discard(cursor)
-        self._return_if_done()
+    def close_cursor(self, cursor: Any) -> None:
+        """Close one of the driver's, and give the connection back if it was the last thing that needed it."""
+        try:
+            cursor.close()
+        finally:
+            self.open_cursors.discard(cursor)
+            self._return_if_done()
 
     def statement_begins(self, sql: Any) -> None:
         """Send the BEGIN that is due, and pin the connection if the statement leaves something in the session."""
@@ -325,112 +301,6 @@ class Pooled(_Wrapper):
             return sql
         return sql.decode(errors="replace") if isinstance(sql, bytes | bytearray) else None
 
-    def statement_failed(self, error: BaseException) -> None:
-        """Note a connection that is gone, or that an interrupt has left in the middle of an answer."""
-        if not isinstance(error, Exception) or self._is_disconnect(error.__cause__ or error):
-            self._broken = True
-
-    @contextmanager
-    def _noting_failure(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException as error:
-            self.statement_failed(error)
-            raise
-
     def pin(self) -> None:
         """Keep the connection until the end of the request, and have it reset before anyone else gets it."""
         self._pinned = True
-
-    # -- Transactions --------------------------------------------------------------------------------------------
-
-    def get_autocommit(self) -> bool:
-        if self.closed_in_transaction and not self.in_atomic_block:
-            self._start_afresh()
-        return self.autocommit
-
-    def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
-        self._changing_autocommit = True
-        try:
-            super().set_autocommit(autocommit, *args, **kwargs)
-        finally:
-            self._changing_autocommit = False
-
-    def _set_autocommit(self, autocommit: bool) -> None:
-        self._changing_autocommit = False  # on_commit hooks come next, and may query
-        if not autocommit:
-            self._begin_due = True
-            return
-        self._begin_due = False
-        self._savepoints_due.clear()
-        if self._transaction_open and not self._broken:
-            with self._noting_failure(), self.wrap_database_errors:
-                self._end_by_autocommit()
-        self._transaction_open = False
-        self.autocommit = True
-        self._return_if_done()
-
-    def _send_due(self) -> None:
-        self._begin_due = False
-        self._transaction_open = True
-        savepoints, self._savepoints_due = self._savepoints_due, []
-        with self._noting_failure(), self.wrap_database_errors:
-            self._begin()
-        for sid in savepoints:
-            self._send_savepoint(sid)
-
-    def _send_savepoint(self, sid: str) -> None:
-        """Send one that was logged when it fell due."""
-        with self.wrap_database_errors, closing(self.create_cursor()) as cursor:
-            cursor.execute(self.ops.savepoint_create_sql(sid))
-
-    def _savepoint(self, sid: str) -> None:
-        if self._begin_due:
-            with debug_transaction(self, self.ops.savepoint_create_sql(sid)):
-                self._savepoints_due.append(sid)
-        else:
-            super()._savepoint(sid)
-
-    def _savepoint_rollback(self, sid: str) -> None:
-        if sid in self._savepoints_due:  # nothing has happened since: rolled back as it is
-            with debug_transaction(self, self.ops.savepoint_rollback_sql(sid)):
-                del self._savepoints_due[self._savepoints_due.index(sid) + 1 :]
-        else:
-            super()._savepoint_rollback(sid)
-
-    def _savepoint_commit(self, sid: str) -> None:
-        if sid in self._savepoints_due:
-            with debug_transaction(self, self.ops.savepoint_commit_sql(sid)):
-                del self._savepoints_due[self._savepoints_due.index(sid) :]
-        else:
-            super()._savepoint_commit(sid)
-
-    def _log_unsent(self, sql: str) -> None:
-        """Log what Django sends now, and we need not: no statement has opened the transaction."""
-        if not self._transaction_open:
-            with debug_transaction(self, sql):
-                pass
-
-    def _commit(self) -> None:
-        self._log_unsent("COMMIT")
-        if self._transaction_open:
-            with self._noting_failure():
-                super()._commit()
-        self._transaction_ended()
-
-    def _rollback(self) -> None:
-        self._log_unsent("ROLLBACK")
-        if self._transaction_open:
-            with self._noting_failure():
-                super()._rollback()
-        self._transaction_ended()
-
-    def _transaction_ended(self) -> None:
-        """After COMMIT or ROLLBACK: with autocommit off the next statement begins another transaction."""
-        if self._transaction_open and self.connection is not None:
-            with self.wrap_database_errors:
-                self._after_transaction()
-        self._transaction_open = False
-        self._savepoints_due.clear()
-        self._begin_due = not self.autocommit
-        self._return_if_done()

@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from fullhouse.db.pooled import Pooled
 
 _lock = threading.Lock()
-_pools: dict[tuple[Any, ...], tuple[Pool[Any], HostSlots]] = {}
+_pools: dict[tuple[str, str], tuple[Pool[Any], HostSlots]] = {}
 
 
-def pool_of(wrapper: "Pooled") -> Pool[Any]:
-    """The pool of the wrapper's alias and settings. Raises ConfigurationError for a runtime folder that is not ours."""
-    key = _key(wrapper)
-    made = _pools.get(key)
-    if made is None:
-        with _lock:
-            made = _pools.get(key)
-            if made is None:
-                made = _pools[key] = _make_pool(wrapper)
-    return made[0]
+def pool_of(wrapper: "Pooled", made_from: tuple[Any, ...]) -> Pool[Any]:
+    """The pool of the wrapper's alias for connections that are made from these settings.
+
+    Raises ConfigurationError for a runtime folder that is not ours.
+    """
+    key = _key(wrapper, made_from)
+    with _lock:
+        if key not in _pools:
+            _pools[key] = _make_pool(wrapper)
+        return _pools[key][0]
 
 
-def close_pool_of(wrapper: "Pooled") -> None:
+def close_pool_of(wrapper: "Pooled", made_from: tuple[Any, ...]) -> None:
     """Close and forget the pool; the next use makes a new one."""
     with _lock:
-        made = _pools.pop(_key(wrapper), None)
+        made = _pools.pop(_key(wrapper, made_from), None)
     if made is not None:
         pool, slots = made
         pool.close()
@@ -60,9 +60,9 @@ def _close_all() -> None:
         pool.close()
 
 
-def _key(wrapper: "Pooled") -> tuple[str, ...]:
+def _key(wrapper: "Pooled", made_from: tuple[Any, ...]) -> tuple[str, str]:
     """Another alias, database or option is another pool."""
-    return (wrapper.alias, wrapper.settings_key)
+    return wrapper.alias, repr(made_from)
 
 
 def _make_pool(wrapper: "Pooled") -> tuple[Pool[Any], HostSlots]:

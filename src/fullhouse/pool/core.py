@@ -97,6 +97,11 @@ class Pool(Generic[C]):
         """Whether a connection that is kept long has reached its greatest age, and should come back."""
         return self._clock() >= lease.session.expires_at
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it lends no more."""
+        return self._books.shut
+
     def close(self) -> None:
         """Lend no more, send waiters away with PoolClosed, and close: what is lent at its check-in.
 

@@ -1,9 +1,11 @@
 """The body of a request: where it is kept, and where on the connection it ends."""
 
 import io
+import mmap
 import shutil
 import tempfile
-from typing import BinaryIO, Protocol, cast
+from collections import deque
+from typing import Any, BinaryIO, Protocol, cast
 
 import httptools
 
@@ -11,6 +13,11 @@ from fullhouse.worker.refusal import bad_request
 
 HEAD_END = b"\r\n\r\n"
 Data = bytes | memoryview
+# Bodies of these lengths are received into a buffer. It costs memory only as far as it was ever written to.
+BUFFERED_FROM_BYTES = 32 * 1024
+BUFFER_BYTES = 1024 * 1024
+# Used again and again, by any thread: the pages of fresh memory cost more than what is copied into them.
+_spare_buffers: deque[memoryview] = deque(maxlen=8)
 _CHUNKED_HEAD = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -24,6 +31,7 @@ class BodyStore:
 
     def __init__(self, memory_bytes: int) -> None:
         self.size = 0
+        self.room: memoryview | None = None
         self._memory_bytes = memory_bytes
         self._in_memory = True
         self._kept: BinaryIO = io.BytesIO()
@@ -47,10 +55,70 @@ class BodyStore:
         self._kept.close()
 
 
+def _take_buffer() -> memoryview:
+    try:
+        return _spare_buffers.pop()
+    except IndexError:
+        return memoryview(mmap.mmap(-1, BUFFER_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+
+class _LentBuffer(io.RawIOBase):
+    """Reads the first `size` bytes of a buffer, which others get once this is closed."""
+
+    def __init__(self, buffer: memoryview, size: int) -> None:
+        self._buffer = buffer
+        self._unread = buffer[:size]
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        count = min(len(target), len(self._unread))
+        target[:count] = self._unread[:count]
+        self._unread = self._unread[count:]
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            _spare_buffers.append(self._buffer)
+        super().close()
+
+
+class BufferStore:
+    """Keeps a body of a known length, BUFFER_BYTES at most, where it was received: `room`."""
+
+    def __init__(self, length: int) -> None:
+        self.size = 0
+        self._buffer = _take_buffer()
+        self.room = self._buffer[:length]
+
+    def write(self, piece: Data) -> None:
+        count = len(piece)
+        if not (isinstance(piece, memoryview) and piece.obj is self._buffer.obj):  # else it is there already
+            self.room[:count] = piece
+        self.room = self.room[count:]
+        self.size += count
+
+    def finish(self) -> BinaryIO:
+        """The whole body as a file, positioned at its start. The caller closes it."""
+        return cast(BinaryIO, io.BufferedReader(_LentBuffer(self._buffer, self.size)))
+
+    def discard(self) -> None:
+        """Drop what was kept, for a request that will never be complete."""
+        _spare_buffers.append(self._buffer)
+
+
+def store_of(length: int, memory_bytes: int) -> "BodyStore | BufferStore":
+    """What keeps a body of this length best."""
+    if BUFFERED_FROM_BYTES <= length <= min(memory_bytes, BUFFER_BYTES):
+        return BufferStore(length)
+    return BodyStore(memory_bytes)
+
+
 class Framing(Protocol):
     """Where a body ends. `feed` keeps what belongs to it and returns how many bytes that was."""
 
-    store: BodyStore
+    store: BodyStore | BufferStore
     complete: bool
     trailers: list[tuple[bytes, bytes]]
 
@@ -60,8 +128,8 @@ class Framing(Protocol):
 class LengthFraming:
     """A body of a known length (Content-Length), which is more than 0."""
 
-    def __init__(self, length: int, store: BodyStore) -> None:
-        self.store = store
+    def __init__(self, length: int, memory_bytes: int) -> None:
+        self.store = store_of(length, memory_bytes)
         self.complete = False
         self.trailers: list[tuple[bytes, bytes]] = []
         self._missing = length
@@ -81,8 +149,8 @@ class ChunkedFraming:
     line, so the parser is fed up to each one in turn, and never sees a byte of the next request.
     """
 
-    def __init__(self, store: BodyStore, limit_line: int) -> None:
-        self.store = store
+    def __init__(self, memory_bytes: int, limit_line: int) -> None:
+        self.store: BodyStore | BufferStore = BodyStore(memory_bytes)
         self.complete = False
         self.trailers: list[tuple[bytes, bytes]] = []
         self._limit_line = limit_line

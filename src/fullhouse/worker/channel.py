@@ -15,7 +15,7 @@ from fullhouse.worker.options import Options
 from fullhouse.worker.pace import Pace
 from fullhouse.worker.unsent import FileRange, Unsent
 
-SMALL_BYTES = 64 * 1024  # up to here, the loop sends the whole response, head and body in one
+SMALL_BYTES = 64 * 1024  # up to here, head and body are joined, which costs less than a second piece
 
 
 class ClientGoneError(Exception):
@@ -85,14 +85,18 @@ class Channel:
     # for the thread that runs its request
 
     def send_whole(self, head: bytes, body: bytes, file: FileRange | None = None) -> None:
-        """Send a response without waiting for the client; what its socket does not take is left to the loop.
+        """Send a response without waiting for the client, or leave it to the loop.
 
-        Raises ClientGoneError.
+        The loop sends what is in memory; this thread begins with what may have to be spooled to a file, which would
+        hold the loop up. Raises ClientGoneError.
         """
         if file is None and len(body) <= SMALL_BYTES:
             self.small_response = head + body
             return
         unsent = Unsent([head, body], file)
+        if file is None and len(body) <= self.options.unsent_memory_bytes:
+            self.unsent = unsent
+            return
         try:
             finished = self._send_nowait(unsent)
         except ClientGoneError:

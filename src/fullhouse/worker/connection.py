@@ -7,7 +7,7 @@ the next one, so nothing is ever read ahead of a response that may end the conne
 from http import HTTPStatus
 from typing import Any
 
-from fullhouse.worker.body import HEAD_END, BodyStore, ChunkedFraming, Data, Framing, LengthFraming
+from fullhouse.worker.body import HEAD_END, ChunkedFraming, Data, Framing, LengthFraming
 from fullhouse.worker.head import HeadParser, line_too_long, parse_head, parse_trailers
 from fullhouse.worker.options import HttpRules
 from fullhouse.worker.proxy_protocol import parse_proxy_header
@@ -63,6 +63,11 @@ class HttpConnection:
     def body_bytes(self) -> int | None:
         """How much of a body has come, or None if none is being read."""
         return None if self._framing is None else self._framing.store.size
+
+    @property
+    def room(self) -> memoryview | None:
+        """Where the next bytes are best received, before they are fed; None: anywhere."""
+        return None if self._framing is None else self._framing.store.room
 
     def feed(self, data: Data) -> Request | None:
         """Take bytes, none if only those kept from before shall be looked at; the next request once complete.
@@ -152,12 +157,12 @@ class HttpConnection:
         if not (request.chunked or request.content_length):
             self.closing = request.must_close
             return request
-        store = BodyStore(self._rules.body_memory_bytes)
         self._request = request
+        memory_bytes = self._rules.body_memory_bytes
         if request.chunked:
-            self._framing = ChunkedFraming(store, self._rules.limit_request_field_size)
+            self._framing = ChunkedFraming(memory_bytes, self._rules.limit_request_field_size)
         else:
-            self._framing = LengthFraming(request.content_length, store)
+            self._framing = LengthFraming(request.content_length, memory_bytes)
         return None
 
     def _feed_body(self, data: Data) -> Request | None:

@@ -317,7 +317,8 @@ class Loop:
             if channel.http.body_bytes is None:
                 data = channel.sock.recv(_RECV_BYTES)
             else:
-                data = self._body_buffer[: channel.sock.recv_into(self._body_buffer)]
+                room = channel.http.room or self._body_buffer
+                data = room[: channel.sock.recv_into(room)]
         except BlockingIOError:
             return
         except OSError as error:

@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -37,16 +38,17 @@ class TlsSocket:
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise BlockingIOError from None
 
-    def send(self, data: bytes | memoryview, flags: int = 0) -> int:
-        """Like socket.send. One record at a time: OpenSSL wants to be asked again for what it could not send.
-
-        The flags are TCP's, and TLS has no use for them.
-        """
-        del flags
+    def send(self, data: bytes | memoryview) -> int:
+        """Like socket.send. One record at a time: OpenSSL wants to be asked again for what it could not send."""
         try:
             return self._tls.send(memoryview(data)[:_RECORD_BYTES])
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise BlockingIOError from None
+
+    def sendmsg(self, pieces: Sequence[memoryview], ancillary: tuple[()], flags: int) -> int:
+        """Like socket.sendmsg, of the first piece. The flags are TCP's, and TLS has no use for them."""
+        del ancillary, flags
+        return self.send(pieces[0])
 
     def shutdown(self, how: int) -> None:
         """Say goodbye in TLS as well, so that the client knows that nothing was cut off."""

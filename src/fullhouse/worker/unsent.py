@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from fullhouse.worker.body import temporary_file
@@ -16,7 +16,8 @@ class Sender(Protocol):
     """The sending half of a non-blocking socket; BlockingIOError means that it takes nothing now."""
 
     def fileno(self) -> int: ...
-    def send(self, data: bytes | memoryview, flags: int = 0, /) -> int: ...
+    def send(self, data: bytes | memoryview, /) -> int: ...
+    def sendmsg(self, pieces: Sequence[memoryview], ancillary: tuple[()], flags: int, /) -> int: ...
 
 
 class FileRange:
@@ -57,19 +58,20 @@ class Unsent:
         """Send what the socket takes without waiting; whether everything is sent. Raises OSError when cut."""
         try:
             while self._pieces:
-                more_follows = len(self._pieces) > 1 or self._file is not None
-                taken = sock.send(self._pieces[0], _MORE if more_follows else 0)
-                self.sent += taken
-                if taken == len(self._pieces[0]):
-                    self._pieces.pop(0)
-                else:
-                    self._pieces[0] = self._pieces[0][taken:]
+                self._forget(sock.sendmsg(self._pieces, (), _MORE if self._file is not None else 0))
             while self._file is not None and self._file.count:
                 self.sent += self._file.send_nowait(sock)
         except BlockingIOError:
             return False
         self.close()
         return True
+
+    def _forget(self, taken: int) -> None:
+        self.sent += taken
+        while self._pieces and taken >= len(self._pieces[0]):
+            taken -= len(self._pieces.pop(0))
+        if taken:
+            self._pieces[0] = self._pieces[0][taken:]
 
     def spool(self, memory_bytes: int, *, sendfile: bool) -> None:
         """Move what is in memory to a temporary file if it is more than `memory_bytes`."""

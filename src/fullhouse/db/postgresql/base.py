@@ -1,5 +1,6 @@
 """Django's PostgreSQL backend on the pool."""
 
+from functools import partial
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -7,7 +8,7 @@ from django.db.backends.postgresql import base, operations
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
 from django.db.backends.signals import connection_created
 
-from fullhouse.db.cursors import PooledCursor
+from fullhouse.db.cursors import UNREADABLE, PooledCursor
 from fullhouse.db.pooled import Pooled
 
 if not is_psycopg3:
@@ -35,8 +36,21 @@ class DatabaseOperations(operations.DatabaseOperations):
             return super().compose_sql(sql, params)
 
 
-class PooledDebugCursor(PooledCursor, base.CursorDebugWrapper):
+class PostgresCursor(PooledCursor):
+    """With psycopg's further ways to run a statement."""
+
+    def copy(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run(UNREADABLE, self.cursor.copy, *args, **kwargs)
+
+    def stream(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run(UNREADABLE, self.cursor.stream, *args, **kwargs)
+
+
+class PostgresDebugCursor(PostgresCursor, base.CursorDebugWrapper):
     """Django's logging cursor wrapper for PostgreSQL, which logs COPY too, tracked."""
+
+    def copy(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run(UNREADABLE, partial(base.CursorDebugWrapper.copy, self), *args, **kwargs)
 
 
 class DatabaseWrapper(Pooled, base.DatabaseWrapper):
@@ -44,7 +58,8 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
 
     stock = base.DatabaseWrapper
     ops_class = DatabaseOperations
-    debug_cursor_class = PooledDebugCursor
+    cursor_class = PostgresCursor
+    debug_cursor_class = PostgresDebugCursor
 
     def _begin(self) -> None:
         self.connection.autocommit = False  # psycopg sends BEGIN with the first statement
