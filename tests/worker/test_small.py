@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from serving import wait_until
 
-from fullhouse.worker.accept_delay import MAX_ACCEPT_DELAY_S, accept_delay_s
+from fullhouse.worker.accepting import MAX_ACCEPT_DELAY_S, accept_delay_s
 from fullhouse.worker.admission import Admission, AdmissionRules, Waiting
 from fullhouse.worker.pace import Pace
 from fullhouse.worker.threads import Threads
@@ -86,14 +86,19 @@ def test_a_file_that_became_shorter_cuts_the_response():
         unsent.close()
 
 
+def threads_for(count: int, handle, shed, wake_loop=list) -> Threads:
+    """Threads whose loop is never lent."""
+    admission = Admission(AdmissionRules())
+    return Threads(count, admission, handle, shed, wake_loop, lambda wait: False, pytest.fail, bool)
+
+
 def never(channel, request) -> None:
     raise AssertionError("nothing is shed")
 
 
 def test_requests_of_clients_that_have_gone_do_not_run():
     ran, shed = [], []
-    admission = Admission(AdmissionRules())
-    threads = Threads(1, admission, lambda *job: ran.append(job), lambda *job: shed.append(job), list, bool)
+    threads = threads_for(1, lambda *job: ran.append(job), lambda *job: shed.append(job))
     here, gone = SimpleNamespace(gone=False), SimpleNamespace(gone=True)
     threads.put([Waiting((channel, 1), time.monotonic()) for channel in (here, gone, here)])
     wait_until(lambda: len(ran) + len(shed) == 3, "all are dealt with")
@@ -109,8 +114,7 @@ def test_threads_are_woken_for_what_waits_and_go_to_sleep_after_it():
         arrived.release()
         gate.wait(20)
 
-    admission = Admission(AdmissionRules())
-    threads = Threads(3, admission, handle, never, lambda: woken.append(1), lambda: False)
+    threads = threads_for(3, handle, never, lambda: woken.append(1))
     channel, now = SimpleNamespace(gone=False), time.monotonic()
     threads.put([Waiting((channel, number), now) for number in range(5)])
     assert arrived.acquire(timeout=20)

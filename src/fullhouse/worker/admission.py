@@ -74,7 +74,7 @@ class Admission(Generic[J]):
         self._oldest = SlidingMinimum(_LONGEST_INTERVAL_S)
         self._observe_at = -inf
         self._was_empty = True  # at some moment since it was looked at
-        self._service_s = 0.0
+        self.service_s = 0.0
         self._arrived = 0  # requests since `_flows_since`
         self._taken = 0
         self._flows_since = -inf
@@ -87,7 +87,7 @@ class Admission(Generic[J]):
     @property
     def target_s(self) -> float:
         """The wait beyond which a queue that stands is an overload."""
-        return max(self._rules.target_s, self._service_s)
+        return max(self._rules.target_s, self.service_s)
 
     def offer(self, entry: Waiting[J], now: float) -> list[J]:
         """Take a request in. Returns what is shed for it: it itself, or one that matters less."""
@@ -123,7 +123,7 @@ class Admission(Generic[J]):
 
     def served(self, service_s: float) -> None:
         """A request was answered after so long in a thread."""
-        self._service_s += _SERVICE_WEIGHT * (service_s - self._service_s)
+        self.service_s += _SERVICE_WEIGHT * (service_s - self.service_s)
 
     def oldest_wait_s(self, now: float) -> float:
         """How long the oldest request has waited; 0 where none waits."""

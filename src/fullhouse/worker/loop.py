@@ -1,67 +1,39 @@
-"""The worker's main thread: it owns every socket that no thread is writing to, and never waits for one.
+"""The loop: it owns every socket that no thread is writing to, and never waits for one.
 
-It accepts, reads, hands complete requests over, sends responses, finishes what slow readers have not taken,
-and enforces the timeouts. Everything here runs in the main thread, except `take_back` and `wake`, which any
-thread may use.
+It accepts, reads, hands complete requests over, sends responses, finishes what slow readers have not taken, and
+enforces the timeouts. One thread at a time runs it, mostly the main thread (`lead` tells when another); any thread
+may use `take_back`.
 
 Requests are handed over, and responses sent, in batches: Python changes threads whenever one of them makes a
 system call, and each change costs more than a small request.
 """
 
 import os
-import select
 import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Protocol
 
 from fullhouse.telemetry.tally import Tally
-from fullhouse.worker.accept_delay import accept_delay_s
+from fullhouse.worker.accepting import Acceptor, accept_delay_s
 from fullhouse.worker.admission import Waiting
 from fullhouse.worker.body import Data
 from fullhouse.worker.channel import Channel
 from fullhouse.worker.connection import HttpConnection
 from fullhouse.worker.head import HeadParser
 from fullhouse.worker.options import HttpRules, Options
+from fullhouse.worker.poller import GONE, READ, WRITE, new_poller
 from fullhouse.worker.probes import Probes
 from fullhouse.worker.refusal import RefusedError, refusal_bytes
 from fullhouse.worker.triage import Job, Triage
 from fullhouse.worker.unsent import Unsent
 
-GONE = getattr(select, "POLLRDHUP", 0)  # the client has closed its end; only Linux tells
-READ = select.POLLIN | GONE
-WRITE = select.POLLOUT
 _RECV_BYTES = 64 * 1024
 _RECV_BODY_BYTES = 256 * 1024
 _WAITING_POLL_S = 0.001  # how soon to look again whether the threads that run get to all requests
 _SWEEP_INTERVAL_S = 0.5  # how exact timeouts are, and how often the heartbeat is given
-
-
-class Poller(Protocol):
-    """What epoll offers, and poll(2) where there is no epoll. Timeouts in seconds."""
-
-    def register(self, fd: int, events: int, /) -> None: ...
-    def modify(self, fd: int, events: int, /) -> None: ...
-    def unregister(self, fd: int, /) -> None: ...
-    def poll(self, timeout_s: float, /) -> list[tuple[int, int]]: ...
-
-
-class _Poll:
-    """poll(2) with epoll's unit of time."""
-
-    def __init__(self) -> None:
-        self._poll = select.poll()
-        self.register, self.modify, self.unregister = (
-            self._poll.register,
-            self._poll.modify,
-            self._poll.unregister,
-        )
-
-    def poll(self, timeout_s: float) -> list[tuple[int, int]]:
-        return self._poll.poll(timeout_s * 1000)
 
 
 class RequestSink(Protocol):
@@ -82,7 +54,7 @@ class Loop:
     def __init__(
         self,
         listeners: list[socket.socket],
-        wake_fds: tuple[int, int],
+        wake_fd: int,
         sink: RequestSink,
         rules: HttpRules,
         options: Options,
@@ -94,9 +66,9 @@ class Loop:
         tick: Callable[[], None],
         wrap_tls: Callable[[socket.socket], Any] | None = None,
     ) -> None:
-        self._poller: Poller = select.epoll() if hasattr(select, "epoll") else _Poll()
-        self._listeners = {listener.fileno(): listener for listener in listeners}
-        self._wake_fds = wake_fds
+        self._poller = new_poller()
+        self._acceptor = Acceptor(listeners, self._poller, log, self._accept_delay_s if options.siblings else None)
+        self._wake_fd = wake_fd
         self._sink = sink
         self._rules = rules
         self._options = options
@@ -113,67 +85,71 @@ class Loop:
         self._channels: dict[int, Channel] = {}
         self._returned: deque[Channel] = deque()
         self._batch: list[Waiting[Job]] = []
-        self._accepting = False
-        self._accept_at = 0.0
         self._next_sweep = 0.0
         self._now = time.monotonic()  # once per round, since most deadlines are seconds away
         self.stopping = False
-        self._poller.register(wake_fds[0], READ)
+        self._poller.register(wake_fd, READ)
 
     # any thread
 
     def take_back(self, channel: Channel) -> None:
-        """Return a channel whose request has been run. The thread wakes the loop before it sleeps."""
+        """Return a channel whose request has been run. The thread writes to `wake_fd` before it sleeps."""
         self._returned.append(channel)
 
     def give_up(self, channel: Channel, answer: bytes) -> None:
-        """Answer a request for its thread, unless that has begun to; the connection ends with it. Main thread only."""
+        """Answer a request for its thread, unless that has begun to; the connection ends with it. For `tick`."""
         if channel.take_turn():
             channel.must_close, channel.small_response, channel.failed = True, answer, True
             self._end_request(channel)
             channel.given_up = True
 
-    def wake(self) -> None:
-        with suppress(BlockingIOError):  # the pipe is full: the loop will wake all the same
-            os.write(self._wake_fds[1], b"c")
-
-    # main thread
+    # the thread that runs the loop
 
     @property
     def connections(self) -> int:
         return len(self._channels)
 
-    def run_once(self) -> None:
-        """Wait for what happens next, at most until timeouts are due to be looked at, and deal with it."""
+    def run_once(self, *, wait: bool = True, dedicated: bool = True) -> bool:
+        """Wait for what happens next, at most until timeouts are due to be looked at, and deal with it.
+
+        dedicated: by a thread that runs no requests itself. Returns whether there were requests to run.
+        """
+        self._end_returned()
         now = time.monotonic()
-        self._set_accepting(now)
-        events = self._poller.poll(self._poll_timeout_s(now))
+        self._watch_listeners(now)
+        events = self._poller.poll(self._poll_timeout_s(now) if wait else 0)
         self._now = time.monotonic()
         for fd, event in events:
             channel = self._channels.get(fd)
             if channel is not None:
                 channel.gone = bool(event & GONE)
                 self._on_ready(channel)
-            elif fd in self._listeners:
-                self._on_client_waiting(self._listeners[fd])
-            elif fd == self._wake_fds[0]:
+            elif self._acceptor.listens_on(fd):
+                self._accept(fd)
+            elif fd == self._wake_fd:
                 os.read(fd, 4096)
-        self._sink.wake_for_waiting()
-        while self._returned:
-            self._end_request(self._returned.popleft())
+        if dedicated:
+            self._sink.wake_for_waiting()
+        self._end_returned()
         if self._now >= self._next_sweep:
             self._next_sweep = self._now + _SWEEP_INTERVAL_S
             self._sweep()
             self._tick()
-        if self._batch:
+        handed_over = bool(self._batch)
+        if handed_over:
             self._sink.put(self._batch)
             self._batch.clear()
         self._flush_log()
+        return handed_over
+
+    def _end_returned(self) -> None:
+        while self._returned:
+            self._end_request(self._returned.popleft())
 
     def _poll_timeout_s(self, now: float) -> float:
         wake_at = self._next_sweep
-        if now < self._accept_at < wake_at:
-            wake_at = self._accept_at
+        if now < self._acceptor.resume_at < wake_at:
+            wake_at = self._acceptor.resume_at
         if self._sink.waiting:
             wake_at = min(wake_at, now + _WAITING_POLL_S)
         return max(0.0, wake_at - now)
@@ -181,7 +157,7 @@ class Loop:
     def stop(self) -> None:
         """Accept no more; connections that were kept open are answered a little longer, then closed."""
         self.stopping = True
-        self._set_accepting(time.monotonic())
+        self._watch_listeners(time.monotonic())
         until = time.monotonic() + min(self._options.keepalive_s, self._options.stop_linger_s)
         for channel in self._channels.values():
             if not channel.busy and not channel.http.in_request and channel.unsent is None:
@@ -194,51 +170,29 @@ class Loop:
 
     # accepting
 
-    def _set_accepting(self, now: float) -> None:
-        room = len(self._channels) < self._options.worker_connections
-        accepting = room and not self.stopping and now >= self._accept_at
-        if accepting == self._accepting:
-            return
-        self._accepting = accepting
-        for fd in self._listeners:
-            if accepting:
-                self._poller.register(fd, READ)
-            else:
-                self._poller.unregister(fd)
+    @property
+    def _room(self) -> int:
+        return 0 if self.stopping else self._options.worker_connections - len(self._channels)
 
-    def _on_client_waiting(self, listener: socket.socket) -> None:
-        now = time.monotonic()
-        delayed = 0.0 < self._accept_at <= now
-        if self._options.siblings and not delayed:
-            delay_s = accept_delay_s(self._sink.in_flight(), self._sink.threads)
-            if delay_s:
-                self._accept_at = now + delay_s
-                return
-        self._accept_at = 0.0
-        self._accept(listener, now)
+    def _watch_listeners(self, now: float) -> None:
+        self._acceptor.watch(now, has_room=self._room > 0)
 
-    def _accept(self, listener: socket.socket, now: float) -> None:
-        try:
-            sock, peer = listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):  # a sibling was faster, or the client has gone
-            return
-        except OSError as error:  # out of descriptors or memory: the others must not suffer for it
-            self._log.warning("Cannot accept a connection: %s; trying again in 0.1 s.", error)
-            self._accept_at = now + 0.1
-            return
-        sock.setblocking(False)
-        http = HttpConnection(self._rules, self._parser, peer)
-        transport: Any = sock
-        if self._wrap_tls is not None:
-            try:
-                transport = self._wrap_tls(sock)
-            except OSError:  # the client has gone
-                sock.close()
-                return
-        channel = Channel(transport, http, listener.getsockname(), self._options)
-        self._channels[channel.fd] = channel
-        channel.deadline = now + self._options.header_timeout_s
-        self._watch(channel, READ)
+    def _accept_delay_s(self) -> float:
+        return accept_delay_s(self._sink.in_flight(), self._sink.threads)
+
+    def _accept(self, fd: int) -> None:
+        for sock, peer, server in self._acceptor.accept(fd, time.monotonic(), self._room):
+            transport: Any = sock
+            if self._wrap_tls is not None:
+                try:
+                    transport = self._wrap_tls(sock)
+                except OSError:  # the client has gone
+                    sock.close()
+                    continue
+            channel = Channel(transport, HttpConnection(self._rules, self._parser, peer), server, self._options)
+            self._channels[channel.fd] = channel
+            channel.deadline = self._now + self._options.header_timeout_s
+            self._watch(channel, READ)
 
     # one channel
 

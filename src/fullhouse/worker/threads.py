@@ -20,6 +20,7 @@ from queue import Empty, SimpleQueue
 from fullhouse.worker.admission import Admission, Waiting
 from fullhouse.worker.channel import Channel
 from fullhouse.worker.concurrency import Concurrency
+from fullhouse.worker.lead import BRIEFLY_S
 from fullhouse.worker.request import Request
 
 Job = tuple[Channel, Request]
@@ -60,6 +61,8 @@ class Threads:
         handle: Handler,
         shed: Callable[[Channel, Request], None],
         wake_loop: Callable[[], None],
+        turn_loop: Callable[[bool], bool],
+        ran_alone: Callable[[int, float, float, float], None],
         is_held_up: Callable[[], bool],
     ) -> None:
         self.threads = threads
@@ -67,6 +70,8 @@ class Threads:
         self._handle = handle
         self._shed = shed
         self._wake_loop = wake_loop
+        self._turn_loop = turn_loop
+        self._ran_alone = ran_alone
         self._is_held_up = is_held_up
         self._concurrency = Concurrency(threads)
         self._lock = threading.Lock()
@@ -183,6 +188,8 @@ class Threads:
         while self._is_woken(seat):
             while self.admission.waiting:
                 surplus = self._run_jobs(seat)
+                while not surplus and self._turn_loop(True):
+                    surplus = self._run_jobs_alone(seat)
                 self._wake_loop()  # which may put more meanwhile, and relies on this thread to look again
                 self._looker = None
                 if surplus:
@@ -203,6 +210,17 @@ class Threads:
                         self.seats.remove(seat)
                         self._started.remove(threading.current_thread())
                         return False
+
+    def _run_jobs_alone(self, seat: Seat) -> bool:
+        """Run what this thread has just read itself, and measure it unless it is too quick to have waited for long."""
+        self._looker = seat
+        if self.admission.service_s < BRIEFLY_S:
+            return self._run_jobs(seat)
+        finished, began, cpu = seat.finished, time.monotonic(), time.thread_time()
+        surplus = self._run_jobs(seat)
+        now = time.monotonic()
+        self._ran_alone(seat.finished - finished, now - began, time.thread_time() - cpu, now)
+        return surplus
 
     def _run_jobs(self, seat: Seat) -> bool:
         """Run requests until none waits, or until this thread is one too many: then True."""
@@ -229,7 +247,8 @@ class Threads:
             if self._surplus and self._is_surplus():
                 return True
             if now - told_loop > _LONGEST_BATCH_S:
-                self._wake_loop()
+                if not self._turn_loop(False):
+                    self._wake_loop()
                 told_loop = now
 
     def _is_surplus(self) -> bool:

@@ -1,6 +1,7 @@
 """gunicorn's worker: its configuration, signals and life, around the loop and the threads.
 
-The main thread runs the loop; signal handlers run in it too, and wake it through gunicorn's pipe.
+The main thread runs the loop, or lends it to the thread that runs requests; signal handlers run in the main thread.
+Who wants the loop to look writes to gunicorn's pipe.
 """
 
 import faulthandler
@@ -10,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from gunicorn.config import PostRequest, PreRequest
@@ -21,6 +23,7 @@ from fullhouse.worker.admission import Admission, Waiting
 from fullhouse.worker.channel import Channel
 from fullhouse.worker.environ import Environ, EnvironFactory
 from fullhouse.worker.gateway import Gateway
+from fullhouse.worker.lead import Lead, Quickness
 from fullhouse.worker.loop import Loop
 from fullhouse.worker.memory import resident_bytes
 from fullhouse.worker.options import Options, http_rules, refuse_unsupported, with_gunicorn_settings
@@ -38,11 +41,11 @@ _LAST_WORD_S = 0.5  # what is left to tell which requests are cut, before the ma
 class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
     """`worker_class = "fullhouse.worker.Worker"`: a loop that waits for clients, threads for requests."""
 
-    alive: bool
-
     options: ClassVar[Options] = Options()
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
+        self._lead = Lead()
+        self._quickness = Quickness()
         super().__init__(*arguments, **settings)
         self.tally = Tally()
         # What others know, and put in place before it runs.
@@ -80,12 +83,14 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             self._gateway(options, access_log).handle,
             self._shed,
             self._wake_loop,
+            self._turn_loop,
+            self._ran_alone,
             self.is_held_up,
         )
         self._stuck = StuckRequests(options.time_limits, self.queries, self.log, self._give_up, self._replace)
         self._loop = Loop(
             [listener.sock for listener in self.sockets],
-            self.PIPE,
+            self.PIPE[0],
             self,
             http_rules(self.cfg, options),
             options,
@@ -97,11 +102,26 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             self._tick,
             self._tls_wrapper(),
         )
+        admission = self._threads.admission
         self.notify()
         while self.alive:
-            self._loop.run_once()
+            handed_over = self._loop.run_once()
+            if handed_over and self._quickness.is_worth_lending(admission.service_s, time.monotonic()):
+                self._lead.lend()
         self._stop()
         access_log.flush()
+
+    @property
+    def alive(self) -> bool:
+        """False once this worker is to end, which gunicorn, a signal or a thread may say at any time."""
+        return self._alive
+
+    @alive.setter
+    def alive(self, alive: bool) -> None:
+        self._alive = alive
+        if not alive:
+            self._lead.recall()
+            self._wake_loop()
 
     def _is_ready(self) -> bool:
         return self.alive and not self.site_is_stopping()
@@ -117,7 +137,22 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         )
 
     def _wake_loop(self) -> None:
-        self._loop.wake()
+        if self.PIPE:
+            with suppress(BlockingIOError):  # it is full: the loop will wake all the same
+                os.write(self.PIPE[1], b"c")
+
+    def _turn_loop(self, wait: bool) -> bool:
+        return self._lead.turn(self._wait_in_loop if wait else self._look_in_loop)
+
+    def _ran_alone(self, count: int, wall_s: float, cpu_s: float, now: float) -> None:
+        if not self._quickness.ran(count, wall_s, cpu_s, now):
+            self._lead.give_back()
+
+    def _wait_in_loop(self) -> None:
+        self._loop.run_once(dedicated=False)
+
+    def _look_in_loop(self) -> None:
+        self._loop.run_once(wait=False, dedicated=False)
 
     def _overloaded(self, request: Request) -> bytes:
         return self._options.overload_answer.bytes_for(request, self._threads.admission.retry_after_s())
