@@ -90,8 +90,12 @@ def test_reload_on_a_code_change(tmp_path):
     with gunicorn(tmp_path, "changing:app", reload=True, reload_engine="poll") as server:
         assert b"first" in server.exchange(b"GET / HTTP/1.0\r\n\r\n")
         module.write_text(program("second"))
-        os.utime(module, (time.time() + 5, time.time() + 5))
-        wait_until(lambda: b"second" in server.exchange(b"GET / HTTP/1.0\r\n\r\n"), "the changed application")
+
+        def has_changed() -> bool:
+            os.utime(module, (time.time() + 5, time.time() + 5))  # the first look may have come after the change
+            return b"second" in server.exchange(b"GET / HTTP/1.0\r\n\r\n")
+
+        wait_until(has_changed, "the changed application")
 
 
 def program(word: str) -> str:

@@ -69,6 +69,7 @@ class Admission(Generic[J]):
 
     def __init__(self, rules: AdmissionRules) -> None:
         self._rules = rules
+        self._counts_clients = rules.client_share < 1
         self._queues: tuple[deque[Waiting[J]], ...] = tuple(deque() for _ in Priority)
         self._clients: Counter[str] = Counter()
         self._oldest = SlidingMinimum(_LONGEST_INTERVAL_S)
@@ -94,7 +95,7 @@ class Admission(Generic[J]):
         self._arrived += 1
         self._was_empty = self._was_empty or not self.waiting
         shed: list[J] = []
-        if self._rules.client_share < 1 and self._holds_too_much(entry.client):
+        if self._counts_clients and self._holds_too_much(entry.client):
             self.shed += 1
             return [entry.job]
         if self.waiting >= self._rules.limit:
@@ -104,21 +105,26 @@ class Admission(Generic[J]):
                 return [entry.job]
             shed.append(self._drop(victim))
         self._queues[entry.priority].append(entry)
-        self._clients[entry.client] += 1
+        if self._counts_clients:
+            self._clients[entry.client] += 1
         self.waiting += 1
         return shed
 
     def take(self, now: float) -> tuple[J | None, list[J]]:
         """The request that runs next, None where none waits; and those that are shed at this moment."""
+        shed: list[J] = []
         if now >= self._observe_at:
             self._observe(now)
-        shed = [self._drop(entry) for entry in self._hopeless(now)]
+            shed = [self._drop(entry) for entry in self._hopeless(now)]
         for queue in self._queues:
-            if queue:
+            while queue:
                 entry = queue.pop() if self.overloaded else queue.popleft()
                 self._forget(entry)
-                self._taken += 1
-                return entry.job, shed
+                if entry.deadline >= now:
+                    self._taken += 1
+                    return entry.job, shed
+                self.shed += 1
+                shed.append(entry.job)
         return None, shed
 
     def served(self, service_s: float) -> None:
@@ -176,6 +182,7 @@ class Admission(Generic[J]):
 
     def _forget(self, entry: Waiting[J]) -> None:
         self.waiting -= 1
-        self._clients[entry.client] -= 1
-        if not self._clients[entry.client]:
-            del self._clients[entry.client]
+        if self._counts_clients:
+            self._clients[entry.client] -= 1
+            if not self._clients[entry.client]:
+                del self._clients[entry.client]

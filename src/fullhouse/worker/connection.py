@@ -29,17 +29,17 @@ class HttpConnection:
         "_request",
         "_rules",
         "_searched",
-        "_trusted",
         "closing",
         "peer",
         "requests",
+        "trusted",
     )
 
     def __init__(self, rules: HttpRules, parser: HeadParser, peer: Any) -> None:
         self._rules = rules
         self._parser = parser
         self.peer = peer
-        self._trusted = rules.forwarded_from.trusts(peer)
+        self.trusted = rules.forwarded_from.trusts(peer)  # to speak for its clients
         self.requests = 0
         self.closing = False
         self._pending = bytearray()  # bytes of a head that is not complete, or of the requests after this one
@@ -150,7 +150,7 @@ class HttpConnection:
 
     def _begin(self, head: bytes) -> Request | None:
         """Parse a head; the request if it has no body, else None with `_framing` set."""
-        request = parse_head(head, self.peer, self._trusted, self._parser, self._rules)
+        request = parse_head(head, self.peer, self.trusted, self._parser, self._rules)
         self.requests += 1
         request.req_number = self.requests
         request.proxy_protocol_info = self._proxy_info

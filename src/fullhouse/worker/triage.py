@@ -7,13 +7,11 @@ from math import inf
 
 from fullhouse.worker.admission import Priority, Waiting
 from fullhouse.worker.channel import Channel
-from fullhouse.worker.options import PeerList
 from fullhouse.worker.request import Request
 
 Job = tuple[Channel, Request]
 # A time since 1970 is told in seconds below this, in milliseconds below its thousandfold, and so on.
 _SECONDS_BELOW = 1e11
-_NOBODY = PeerList()
 
 
 def parse_request_start(value: str) -> float | None:
@@ -36,28 +34,26 @@ def parse_request_start(value: str) -> float | None:
 class Triage:
     """critical, sheddable: prefixes of paths. priority_of: asked where no prefix fits; None means normal.
 
-    wait_timeout_s: how long a client waits for its turn, the time in a proxy's queue included. forwarders: whose
-    X-Request-Start and X-Forwarded-For are believed. counts_clients: whether anybody asks whose a request is.
+    wait_timeout_s: how long a client waits for its turn, the time in a proxy's queue included. counts_clients: whether
+    anybody asks whose a request is.
     """
 
     critical: tuple[str, ...] = ()
     sheddable: tuple[str, ...] = ()
     priority_of: Callable[[Request], str | None] | None = None
     wait_timeout_s: float = inf
-    forwarders: PeerList = _NOBODY
     counts_clients: bool = False
     wall_clock: Callable[[], float] = time.time
 
     def entry(self, channel: Channel, request: Request, now: float) -> Waiting[Job]:
         """The request as it goes into the queue, at `now` in monotonic seconds."""
-        trusted = self.forwarders.trusts(channel.peer)
-        waited_s = self._waited_s(request) if trusted else 0.0
+        waited_s = self._waited_s(request) if channel.http.trusted else 0.0
         return Waiting(
             (channel, request),
             now,
             now + self.wait_timeout_s - waited_s,
             self._priority(request),
-            self._client(channel, request, trusted=trusted) if self.counts_clients else "",
+            self._client(channel, request) if self.counts_clients else "",
         )
 
     def _waited_s(self, request: Request) -> float:
@@ -77,8 +73,8 @@ class Triage:
         return Priority.NORMAL if said is None else Priority[said.upper()]
 
     @staticmethod
-    def _client(channel: Channel, request: Request, *, trusted: bool) -> str:
-        if trusted:
+    def _client(channel: Channel, request: Request) -> str:
+        if channel.http.trusted:
             for name, value in request.headers:
                 if name == "X-FORWARDED-FOR":
                     return value.rpartition(",")[2].strip()

@@ -132,7 +132,6 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             options.sheddable_paths,
             options.priority_of,
             options.wait_timeout_s,
-            http_rules(self.cfg, options).forwarded_from,
             counts_clients=options.admission.client_share < 1,
         )
 
