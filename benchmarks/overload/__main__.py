@@ -66,7 +66,8 @@ def _line(answers: Answers, peak: float, unloaded: float, since_s: float = 0.0) 
     good, p99 = answers.within(GOOD_S, since_s), answers.latency_s(0.99, since_s)
     return (
         f"good {percentages(good, peak)}   p99 of the admitted {1000 * p99:6.0f} ms ({p99 / unloaded:5.1f} x)   "
-        f"shed {100 * answers.share(503):3.0f} %   unanswered {100 * answers.share(0):3.0f} %"
+        f"shed {100 * answers.share(503):3.0f} %   unanswered {100 * answers.share(0):3.0f} %   "
+        f"(asked at most {1000 * answers.late_s:.0f} ms late)"
     )
 
 

@@ -23,10 +23,14 @@ class Stream:
 
 @dataclass
 class Answers:
-    """status and latency in seconds of each request by the time it was due; status 0: no answer in time."""
+    """status and latency in seconds of each request by the time it was due; status 0: no answer in time.
+
+    late_s: the longest that the generator itself was behind its time.
+    """
 
     seconds: float
     found: list[tuple[float, int, float]] = field(default_factory=list)
+    late_s: float = 0.0
 
     def within(self, limit_s: float, since_s: float = 0.0) -> float:
         """Good answers a second: of 2xx, within the limit."""
@@ -120,6 +124,7 @@ async def _offer(port: int, stream: Stream, seconds: float) -> Answers:
     start, due, asked = time.monotonic(), 0.0, []
     while due < seconds:
         await asyncio.sleep(max(0.0, start + due - time.monotonic()))
+        answers.late_s = max(answers.late_s, time.monotonic() - start - due)
         asked.append(asyncio.create_task(generator.ask(answers, start, due)))
         due += chance.expovariate(stream.rate)
     await asyncio.gather(*asked)

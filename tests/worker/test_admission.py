@@ -98,10 +98,23 @@ def test_after_an_overload_the_oldest_runs_first_again():
     now = overload(admission)
     while admission.take(now)[0] is not None:
         now += 0.001
+    assert admission.overloaded, "it may have been chance"
+    now += 0.5  # ten targets
     offer(admission, now, "first", "second")
     now += 0.002
     assert admission.take(now)[0] == "first"
     assert not admission.overloaded
+
+
+def test_a_queue_that_runs_empty_now_and_then_does_not_end_an_overload():
+    admission = Admission(AdmissionRules(target_s=0.05))
+    now = overload(admission)
+    for _ in range(20):
+        offer(admission, now, "too late")
+        now += 0.101
+        job, shed = admission.take(now)
+        assert (job, shed[-1]) == (None, "too late")
+        assert admission.overloaded
 
 
 def test_a_full_queue_sheds_what_matters_least():

@@ -7,7 +7,7 @@ Delay", 2012; for servers: folly's Codel): for a whole interval the oldest reque
 target. And more requests come than are served: a crowd that has come once, or clients that each wait for their answer
 before they ask again, make a long queue too, but shedding would not shorten anybody's wait. Then the newest runs first,
 since it is the one whose client still waits (Facebook's adaptive LIFO), and what has waited for more than twice the
-target is shed.
+target is shed, until for a whole interval there was nothing to shed.
 """
 
 from collections import Counter, deque
@@ -81,6 +81,7 @@ class Admission(Generic[J]):
         self._flows_since = -inf
         self._too_many_come = False
         self._drain_rate = 0.0
+        self._needed_at = -inf  # when there was something to shed, while overloaded
         self.waiting = 0
         self.shed = 0
         self.overloaded = False
@@ -89,6 +90,11 @@ class Admission(Generic[J]):
     def target_s(self) -> float:
         """The wait beyond which a queue that stands is an overload."""
         return max(self._rules.target_s, self.service_s)
+
+    @property
+    def _longest_wait_s(self) -> float:
+        """What is shed while overloaded has waited longer."""
+        return 2 * self.target_s
 
     def offer(self, entry: Waiting[J], now: float) -> list[J]:
         """Take a request in. Returns what is shed for it: it itself, or one that matters less."""
@@ -147,8 +153,13 @@ class Admission(Generic[J]):
         self._was_empty = False
         self._oldest.window_s = min(_LONGEST_INTERVAL_S, _TARGETS_IN_INTERVAL * self.target_s)
         self._compare_flows(now)
-        stands = self._oldest.has_full_window(now) and self._oldest.minimum(now) > self.target_s
-        self.overloaded = stands and self._too_many_come
+        if self.overloaded and self.oldest_wait_s(now) > self._longest_wait_s:
+            self._needed_at = now
+        if self.overloaded:  # by chance, even under ten times the load a queue runs empty for a moment
+            self.overloaded = now - self._needed_at < self._oldest.window_s
+        elif self._too_many_come and self._oldest.has_full_window(now):
+            self.overloaded = self._oldest.minimum(now) > self.target_s
+            self._needed_at = now
 
     def _compare_flows(self, now: float) -> None:
         """Every half interval, so that a crowd that came before the last one is not counted any more."""
@@ -161,7 +172,7 @@ class Admission(Generic[J]):
 
     def _hopeless(self, now: float) -> Iterator[Waiting[J]]:
         """The oldest of each queue, as long as they have waited too long. Critical ones wait until their deadline."""
-        longest = 2 * self.target_s if self.overloaded else inf
+        longest = self._longest_wait_s if self.overloaded else inf
         for queue in self._queues:
             while queue and (queue[0].deadline < now or (queue[0].priority and now - queue[0].since > longest)):
                 yield queue[0]
