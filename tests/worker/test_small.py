@@ -9,17 +9,10 @@ from types import SimpleNamespace
 import pytest
 from serving import wait_until
 
-from fullhouse.worker.accepting import MAX_ACCEPT_DELAY_S, accept_delay_s
 from fullhouse.worker.admission import Admission, AdmissionRules, Waiting
 from fullhouse.worker.pace import Pace
 from fullhouse.worker.threads import Threads
 from fullhouse.worker.unsent import FileRange, Unsent
-
-
-def test_an_idle_worker_accepts_at_once_and_a_full_one_last():
-    assert accept_delay_s(0, 4) == 0
-    assert accept_delay_s(50, 4) == MAX_ACCEPT_DELAY_S / 2
-    assert accept_delay_s(100, 4) == accept_delay_s(1000, 4) == MAX_ACCEPT_DELAY_S
 
 
 def test_a_pace_is_kept_in_every_window():

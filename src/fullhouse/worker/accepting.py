@@ -1,42 +1,58 @@
-"""When the loop accepts connections, and how many at a time."""
+"""When a worker accepts connections, how many at a time, and which of them it leaves to its siblings.
+
+Connections are kept open, so whoever accepts one has all its requests. The kernel gives it to whoever wakes first: one
+worker may have most of the clients while others have none. So each worker tells the others how much it has, in memory
+that they share, and the one with more waits for a moment before it accepts.
+"""
 
 import socket
-from collections.abc import Callable
+import struct
+from mmap import mmap
 from typing import Any
 
 from fullhouse.worker.poller import READ, Poller
 
-# Puma's numbers (lib/puma/cluster_accept_loop_delay.rb): the longest delay, and at what load it is reached
-MAX_ACCEPT_DELAY_S = 0.005
-FULL_LOAD_PER_THREAD = 25
+_ROWS = 64
+_TABLE = struct.Struct(f"={2 * _ROWS}d")
+_ROW = struct.Struct("=2d")  # the load, and when it was told
+_STALE_S = 2.0  # several times as long as a worker that lives is silent
+_LEAVE_S = 0.001  # the poller's clock is no finer
 _PAUSE_S = 0.1  # after the system had no descriptor or no memory left
 _MOST_AT_ONCE = 64
 
 
-def accept_delay_s(in_flight: int, threads: int) -> float:
-    """How long to wait before accepting, so that a sibling with less to do comes first."""
-    full_load = FULL_LOAD_PER_THREAD * threads
-    return MAX_ACCEPT_DELAY_S * min(in_flight, full_load) / full_load
+class Loads:
+    """How much each worker of a master has to do. Times in monotonic seconds, one clock for all processes of a host.
+
+    memory: of `BYTES`, shared by all workers, zeros at first. row: a number that no other worker has; if more than
+    fit into the memory live at once, some are not seen.
+    """
+
+    BYTES = _TABLE.size
+
+    def __init__(self, memory: mmap | bytearray, row: int) -> None:
+        self._memory = memory
+        self._row = row % _ROWS
+
+    def tell(self, load: float, now: float) -> None:
+        _ROW.pack_into(self._memory, self._row * _ROW.size, load, now)
+
+    def is_lighter_elsewhere(self, now: float) -> bool:
+        """Whether another worker, of those that told it lately, has less to do."""
+        table = _TABLE.unpack_from(self._memory)
+        own = table[2 * self._row]
+        return any(load < own and now - at < _STALE_S for load, at in zip(table[::2], table[1::2], strict=True))
 
 
 class Acceptor:
-    """The listening sockets, as the loop sees them. Used by the thread that runs the loop.
+    """The listening sockets, as the loop sees them. Used by the thread that runs the loop. loads: None if alone."""
 
-    It accepts one connection in a round, and twice as many in the next as long as more wait: siblings that begin
-    together share them evenly, and under load none is left in the kernel, where nobody sees how long it waits.
-
-    delay_s: how long to leave a new connection to siblings, asked for each.
-    """
-
-    def __init__(
-        self, listeners: list[socket.socket], poller: Poller, log: Any, delay_s: Callable[[], float] | None
-    ) -> None:
+    def __init__(self, listeners: list[socket.socket], poller: Poller, log: Any, loads: Loads | None) -> None:
         self._listeners = {listener.fileno(): listener for listener in listeners}
         self._poller = poller
         self._log = log
-        self._delay_s = delay_s
+        self._loads = loads
         self._watching = False
-        self._at_once = 1
         self.resume_at = 0.0  # when it listens again, on the monotonic clock
 
     def watch(self, now: float, *, has_room: bool) -> None:
@@ -54,24 +70,30 @@ class Acceptor:
     def listens_on(self, fd: int) -> bool:
         return fd in self._listeners
 
-    def accept(self, fd: int, now: float, room: int) -> list[tuple[socket.socket, Any, Any]]:
-        """New connections of a listener that is ready, at most `room`: each with the client's address and our own."""
-        delayed = 0.0 < self.resume_at <= now
-        if self._delay_s is not None and not delayed:
-            delay_s = self._delay_s()
-            if delay_s:
-                self.resume_at = now + delay_s
-                return []
+    def tell(self, connections: int, in_flight: int, now: float) -> None:
+        """Tell siblings what there is to do."""
+        if self._loads is not None:
+            self._loads.tell(connections + in_flight, now)
+
+    def accept(self, fd: int, now: float, connections: int, room: int) -> list[tuple[socket.socket, Any, Any]]:
+        """New connections of a listener that is ready: each with the client's address and our own.
+
+        connections: there are so many. Alone, it takes all that wait, so that none is left in the kernel, where
+        nobody sees how long it waits; else a part of what it has, so that those who begin together remain equal.
+        """
+        if self._loads is not None and not self.resume_at and self._loads.is_lighter_elsewhere(now):
+            self.resume_at = now + _LEAVE_S
+            return []
         self.resume_at = 0.0
+        at_once = _MOST_AT_ONCE if self._loads is None else 1 + connections // 8
         listener, accepted = self._listeners[fd], []
         try:
-            for _ in range(min(room, self._at_once)):
+            for _ in range(min(room, at_once)):
                 sock, peer = listener.accept()
                 sock.setblocking(False)
                 accepted.append((sock, peer, listener.getsockname()))
-            self._at_once = min(2 * self._at_once, _MOST_AT_ONCE)
         except (BlockingIOError, ConnectionAbortedError):  # a sibling was faster, or the client has gone
-            self._at_once = 1
+            pass
         except OSError as error:  # out of descriptors or memory: the others must not suffer for it
             self._log.warning("Cannot accept a connection: %s; trying again in %s s.", error, _PAUSE_S)
             self.resume_at = now + _PAUSE_S

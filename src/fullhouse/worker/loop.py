@@ -17,7 +17,7 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 from fullhouse.telemetry.tally import Tally
-from fullhouse.worker.accepting import Acceptor, accept_delay_s
+from fullhouse.worker.accepting import Acceptor, Loads
 from fullhouse.worker.admission import Waiting
 from fullhouse.worker.body import Data
 from fullhouse.worker.channel import Channel
@@ -64,10 +64,11 @@ class Loop:
         log: Any,
         flush_log: Callable[[], None],
         tick: Callable[[], None],
+        loads: Loads | None,
         wrap_tls: Callable[[socket.socket], Any] | None = None,
     ) -> None:
         self._poller = new_poller()
-        self._acceptor = Acceptor(listeners, self._poller, log, self._accept_delay_s if options.siblings else None)
+        self._acceptor = Acceptor(listeners, self._poller, log, loads)
         self._wake_fd = wake_fd
         self._sink = sink
         self._rules = rules
@@ -139,6 +140,7 @@ class Loop:
         if handed_over:
             self._sink.put(self._batch)
             self._batch.clear()
+        self._acceptor.tell(len(self._channels), self._sink.in_flight(), self._now)
         self._flush_log()
         return handed_over
 
@@ -177,11 +179,8 @@ class Loop:
     def _watch_listeners(self, now: float) -> None:
         self._acceptor.watch(now, has_room=self._room > 0)
 
-    def _accept_delay_s(self) -> float:
-        return accept_delay_s(self._sink.in_flight(), self._sink.threads)
-
     def _accept(self, fd: int) -> None:
-        for sock, peer, server in self._acceptor.accept(fd, time.monotonic(), self._room):
+        for sock, peer, server in self._acceptor.accept(fd, time.monotonic(), len(self._channels), self._room):
             transport: Any = sock
             if self._wrap_tls is not None:
                 try:

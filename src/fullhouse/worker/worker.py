@@ -12,12 +12,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from mmap import mmap
 from typing import Any, ClassVar
 
 from gunicorn.config import PostRequest, PreRequest
 from gunicorn.workers import base
 
 from fullhouse.telemetry.tally import Tally
+from fullhouse.worker.accepting import Loads
 from fullhouse.worker.access_log import AccessLog
 from fullhouse.worker.admission import Admission, Waiting
 from fullhouse.worker.channel import Channel
@@ -42,6 +44,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
     """`worker_class = "fullhouse.worker.Worker"`: a loop that waits for clients, threads for requests."""
 
     options: ClassVar[Options] = Options()
+    _all_loads: ClassVar[mmap] = mmap(-1, Loads.BYTES)  # made in the master, so that all workers share it
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         self._lead = Lead()
@@ -100,6 +103,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             self.log,
             access_log.flush,
             self._tick,
+            Loads(self._all_loads, self.age) if options.siblings else None,
             self._tls_wrapper(),
         )
         admission = self._threads.admission
