@@ -27,6 +27,7 @@ GOOD_S = 1.0  # an answer later than this is of no use to anybody
 SETTLE_S = 2.0  # after the load has fallen
 PAGES = {"compute": "a page that computes for 50 ms", "query": "a page with one query of 50 ms"}
 FACTORS = (3, 10)
+CROWD_THREADS = 4  # in each worker: one load generator can offer twelve times what they serve
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,10 @@ def compare(app: str, peers: Sequence[str], arguments: argparse.Namespace) -> No
 
 
 @contextmanager
-def our_site(arguments: argparse.Namespace, **options: object) -> Iterator[Server]:
+def our_site(arguments: argparse.Namespace, threads: int, **options: object) -> Iterator[Server]:
     """fullhouse on the query page, with these options for its overload."""
     with private_servers.mariadb(max_connections=1000) as database:
-        load = Load(arguments.workers, arguments.threads, None, database, tuple(options.items()))
+        load = Load(arguments.workers, threads, None, database, tuple(options.items()))
         with running("fullhouse", arguments.venv, "query", load) as server:
             clients.requests_per_second(server.port, 2, 8)
             yield server
@@ -95,7 +96,7 @@ def our_site(arguments: argparse.Namespace, **options: object) -> Iterator[Serve
 def stuck(arguments: argparse.Namespace) -> None:
     """All threads in a query that does not end, with a request timeout of 2 s."""
     print("\nall threads in SELECT SLEEP(600), request_timeout 2 s")
-    with our_site(arguments, request_timeout=2.0) as server:
+    with our_site(arguments, arguments.threads, request_timeout=2.0) as server:
         threads = arguments.workers * arguments.threads
         hung = threading.Thread(target=lambda: found.extend(offer(server.port, 1, Stream("/stuck", 2.0 * threads))))
         found: list[Answers] = []
@@ -110,26 +111,31 @@ def stuck(arguments: argparse.Namespace) -> None:
 def flood(arguments: argparse.Namespace) -> None:
     """One address floods, others ask at a rate that the server could do."""
     print("\none client floods with ten times the peak; 10 others ask for half of the peak; client_share 0.1")
-    with our_site(arguments, client_share=0.1) as server:
-        peak = clients.requests_per_second(server.port, 5, 2 * arguments.workers * 8)
+    with our_site(arguments, CROWD_THREADS, client_share=0.1) as server:
+        peak = clients.requests_per_second(server.port, 5, 2 * arguments.workers * CROWD_THREADS)
         others = [Stream("/", peak / 20, f"127.0.0.{number}") for number in range(10, 20)]
         alone = sum(one.within(GOOD_S) for one in offer(server.port, arguments.seconds / 2, *others))
         answers = offer(server.port, arguments.seconds, Stream("/", 10 * peak, "127.0.0.2"), *others)
         good = sum(one.within(GOOD_S) for one in answers[1:])
-        print(f"  the others keep {percentages(good, alone)} of their goodput", flush=True)
+        late_s = max(one.late_s for one in answers)
+        print(
+            f"  the others keep {percentages(good, alone)} of their goodput (asked at most {late_s:.3f} s late)",
+            flush=True,
+        )
 
 
 def spike(arguments: argparse.Namespace) -> None:
     """Twelve times the peak of sheddable requests beside a few critical ones."""
     print("\nsheddable requests spike to 12 times the peak; critical ones ask for a fifth of it")
-    with our_site(arguments, sheddable_paths=["/row"], critical_paths=["/query"]) as server:
-        peak = clients.requests_per_second(server.port, 5, 2 * arguments.workers * 8)
+    with our_site(arguments, CROWD_THREADS, sheddable_paths=["/row"], critical_paths=["/query"]) as server:
+        peak = clients.requests_per_second(server.port, 5, 2 * arguments.workers * CROWD_THREADS)
         critical, sheddable = offer(
             server.port, arguments.seconds, Stream("/query", peak / 5), Stream("/row", 12 * peak)
         )
         answered = 100 * sum(200 <= status < 300 for _, status, _ in critical.found) / len(critical.found)
         print(f"  critical: {answered:.2f} % of {len(critical.found)} answered, p99 {critical.latency_s(0.99):.3f} s")
-        print(f"  sheddable: {100 * sheddable.share(503):.0f} % shed", flush=True)
+        late_s = max(critical.late_s, sheddable.late_s)
+        print(f"  sheddable: {100 * sheddable.share(503):.0f} % shed (asked at most {late_s:.3f} s late)", flush=True)
 
 
 def main() -> None:
