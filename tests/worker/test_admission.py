@@ -1,6 +1,7 @@
 """The queue in front of the threads, with a clock of the test's own."""
 
 from collections import deque
+from collections.abc import Iterable
 from types import SimpleNamespace
 
 import pytest
@@ -54,7 +55,7 @@ def overload(admission: Admission) -> float:
 def test_a_queue_that_stands_sheds_what_has_waited_too_long_and_runs_the_newest_first():
     admission = Admission(AdmissionRules(target_s=0.05))
     now = overload(admission)
-    assert now == pytest.approx(0.55, abs=0.02)  # ten targets after the first wait that was too long
+    assert now == pytest.approx(0.30, abs=0.02)  # five targets after the first wait that was too long
     newest = f"at {now:.2f}"
     offer(admission, now + 0.01, "newest")
     job, shed = admission.take(now + 0.02)
@@ -86,6 +87,28 @@ def test_a_crowd_of_clients_that_wait_for_their_answers_is_no_overload():
     assert admission.waiting == 200
 
 
+def serve(admission: Admission, arrivals: Iterable[int]) -> float:
+    """One request is served each 50 ms, and so many come meanwhile; for how long there was no overload."""
+    now = 0.0
+    for come in arrivals:
+        offer(admission, now, *range(come))
+        admission.take(now)
+        if admission.overloaded:
+            break
+        now += 0.05
+    return now
+
+
+def test_what_comes_more_for_a_moment_by_chance_is_no_overload():
+    admission = Admission(AdmissionRules(target_s=0.05))
+    assert serve(admission, [3] + [1, 1, 2, 0, 1, 2, 1, 0] * 50) == pytest.approx(401 * 0.05)
+    assert admission.oldest_wait_s(401 * 0.05) > 0.05, "although a queue stood all the time"
+
+
+def test_a_queue_that_grows_slowly_is_an_overload_in_the_end():
+    assert serve(Admission(AdmissionRules(target_s=0.05)), [1, 1, 1, 1, 2] * 50) < 5
+
+
 def test_requests_that_take_long_may_wait_long():
     admission = Admission(AdmissionRules(target_s=0.05))
     for _ in range(200):
@@ -99,7 +122,7 @@ def test_after_an_overload_the_oldest_runs_first_again():
     while admission.take(now)[0] is not None:
         now += 0.001
     assert admission.overloaded, "it may have been chance"
-    now += 0.5  # ten targets
+    now += 0.25  # five targets
     offer(admission, now, "first", "second")
     now += 0.002
     assert admission.take(now)[0] == "first"

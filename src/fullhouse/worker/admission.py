@@ -4,30 +4,31 @@ Pure: the caller brings the time (monotonic seconds) and, where threads share it
 
 **Overloaded** means two things at once. The queue stands, by CoDel's rule (Nichols and Jacobson, "Controlling Queue
 Delay", 2012; for servers: folly's Codel): for a whole interval the oldest request has always waited longer than the
-target. And more requests come than are served: a crowd that has come once, or clients that each wait for their answer
-before they ask again, make a long queue too, but shedding would not shorten anybody's wait. Then the newest runs first,
-since it is the one whose client still waits (Facebook's adaptive LIFO), and what has waited for more than twice the
-target is shed, until for a whole interval there was nothing to shed.
+target. And more requests come than are served, by more than chance: a crowd that has come once, or clients that each
+wait for their answer before they ask again, make a long queue too, but shedding would not shorten anybody's wait. Then
+the newest runs first, since it is the one whose client still waits (Facebook's adaptive LIFO), and what has waited for
+more than twice the target is shed, until for a whole interval there was nothing to shed.
 """
 
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from math import ceil, inf
+from math import ceil, inf, sqrt
 from typing import Generic, TypeVar
 
 from fullhouse.worker.sliding_minimum import SlidingMinimum
 
 J = TypeVar("J")
 
-# CoDel wants a target of 5 to 10 % of the interval.
-_TARGETS_IN_INTERVAL = 10
+# CoDel wants a target of 5 to 10 % of the interval; since chance is judged besides, a fifth is enough, and sooner.
+_TARGETS_IN_INTERVAL = 5
 _LONGEST_INTERVAL_S = 1.0
 # How fast the mean of the time in service follows.
 _SERVICE_WEIGHT = 0.05
-# What comes must exceed what is served by more than chance.
+# What comes must exceed what is served by so much, and by so many standard deviations of a random number of arrivals.
 _EXCESS = 1.05
+_SIGMAS = 2
 # Looking at every request would cost more than the rest of the queue.
 _OBSERVE_EVERY_S = 0.001
 _LONGEST_RETRY_S = 60
@@ -64,6 +65,36 @@ class Waiting(Generic[J]):
     client: str = ""
 
 
+class Flows:
+    """How many requests came in a period, and how many were taken."""
+
+    def __init__(self) -> None:
+        self._came = 0
+        self._excess = self._excess_before = 0.0
+        self._since = -inf
+        self._before = (0, 0)
+        self.served_per_s = 0.0
+
+    @property
+    def exceed_twice(self) -> bool:
+        """Whether more came in each of the last two periods. A crowd that comes at once is in one."""
+        return self._excess > 1 and self._excess_before > 1
+
+    @property
+    def exceed_chance(self) -> bool:
+        """Whether more came in the last period than chance would have it, if they come independently of each other."""
+        return self._excess > _SIGMAS * sqrt(self._came)
+
+    def end_period(self, now: float, period_s: float, arrived: int, taken: int) -> None:
+        """arrived, taken: in all. Ends a period if it has been so long."""
+        if now - self._since < period_s:
+            return
+        came, served = arrived - self._before[0], taken - self._before[1]
+        self._came, self._excess_before, self._excess = came, self._excess, came - _EXCESS * served
+        self.served_per_s = served / (now - self._since)
+        self._since, self._before = now, (arrived, taken)
+
+
 class Admission(Generic[J]):
     """The queue. What it sheds is returned, for the caller to answer."""
 
@@ -76,11 +107,10 @@ class Admission(Generic[J]):
         self._observe_at = -inf
         self._was_empty = True  # at some moment since it was looked at
         self.service_s = 0.0
-        self._arrived = 0  # requests since `_flows_since`
+        self._arrived = 0
         self._taken = 0
-        self._flows_since = -inf
-        self._too_many_come = False
-        self._drain_rate = 0.0
+        self._lately = Flows()
+        self._longer = Flows()
         self._needed_at = -inf  # when there was something to shed, while overloaded
         self.waiting = 0
         self.shed = 0
@@ -143,32 +173,32 @@ class Admission(Generic[J]):
 
     def retry_after_s(self) -> int:
         """When a client that was shed may try again: once what waits is served, at the rate of the last seconds."""
-        if not self._drain_rate:
+        if not self._longer.served_per_s:
             return 1
-        return max(1, min(_LONGEST_RETRY_S, ceil(self.waiting / self._drain_rate)))
+        return max(1, min(_LONGEST_RETRY_S, ceil(self.waiting / self._longer.served_per_s)))
 
     def _observe(self, now: float) -> None:
         self._observe_at = now + _OBSERVE_EVERY_S
         self._oldest.add(now, 0.0 if self._was_empty else self.oldest_wait_s(now))
         self._was_empty = False
         self._oldest.window_s = min(_LONGEST_INTERVAL_S, _TARGETS_IN_INTERVAL * self.target_s)
-        self._compare_flows(now)
+        # By half intervals, so that a crowd that came before the last one is not counted any more.
+        self._lately.end_period(now, self._oldest.window_s / 2, self._arrived, self._taken)
+        self._longer.end_period(now, _LONGEST_INTERVAL_S, self._arrived, self._taken)
         if self.overloaded and self.oldest_wait_s(now) > self._longest_wait_s:
             self._needed_at = now
         if self.overloaded:  # by chance, even under ten times the load a queue runs empty for a moment
             self.overloaded = now - self._needed_at < self._oldest.window_s
-        elif self._too_many_come and self._oldest.has_full_window(now):
-            self.overloaded = self._oldest.minimum(now) > self.target_s
+        elif self._oldest.has_full_window(now):
+            self.overloaded = self._too_many_come(self._oldest.minimum(now))
             self._needed_at = now
 
-    def _compare_flows(self, now: float) -> None:
-        """Every half interval, so that a crowd that came before the last one is not counted any more."""
-        period_s = now - self._flows_since
-        if period_s < self._oldest.window_s / 2:
-            return
-        self._too_many_come = self._arrived > _EXCESS * self._taken + 1
-        self._drain_rate = self._taken / period_s
-        self._flows_since, self._arrived, self._taken = now, 0, 0
+    def _too_many_come(self, shortest_wait_s: float) -> bool:
+        """For what has waited so long at least, in the last interval."""
+        if shortest_wait_s <= self.target_s:
+            return False
+        stands_long = shortest_wait_s >= self._oldest.window_s
+        return self._lately.exceed_chance or (stands_long and self._longer.exceed_twice)
 
     def _hopeless(self, now: float) -> Iterator[Waiting[J]]:
         """The oldest of each queue, as long as they have waited too long. Critical ones wait until their deadline."""
