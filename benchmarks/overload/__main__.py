@@ -127,11 +127,9 @@ def flood(arguments: argparse.Namespace) -> None:
 def spike(arguments: argparse.Namespace) -> None:
     """Twelve times the peak of sheddable requests beside a few critical ones."""
     print("\nsheddable requests spike to 12 times the peak; critical ones ask for a fifth of it")
-    with our_site(arguments, CROWD_THREADS, sheddable_paths=["/row"], critical_paths=["/query"]) as server:
+    with our_site(arguments, CROWD_THREADS, sheddable_paths=["/"], critical_paths=["/query"]) as server:
         peak = clients.requests_per_second(server.port, 5, 2 * arguments.workers * CROWD_THREADS)
-        critical, sheddable = offer(
-            server.port, arguments.seconds, Stream("/query", peak / 5), Stream("/row", 12 * peak)
-        )
+        critical, sheddable = offer(server.port, arguments.seconds, Stream("/query", peak / 5), Stream("/", 12 * peak))
         answered = 100 * sum(200 <= status < 300 for _, status, _ in critical.found) / len(critical.found)
         print(f"  critical: {answered:.2f} % of {len(critical.found)} answered, p99 {critical.latency_s(0.99):.3f} s")
         late_s = max(critical.late_s, sheddable.late_s)

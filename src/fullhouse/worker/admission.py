@@ -46,7 +46,7 @@ class Priority(IntEnum):
 class AdmissionRules:
     """limit: requests that may wait. target_s: a wait that is no overload yet; where requests take longer, so long.
 
-    client_share: of the limit that one client may hold, 0 to 1.
+    client_share: of the queue that one client may hold, 0 to 1.
     """
 
     limit: int = 1000
@@ -132,6 +132,7 @@ class Admission(Generic[J]):
         self._was_empty = self._was_empty or not self.waiting
         shed: list[J] = []
         if self._counts_clients and self._holds_too_much(entry.client):
+            self._needed_at = now
             self.shed += 1
             return [entry.job]
         if self.waiting >= self._rules.limit:
@@ -208,7 +209,9 @@ class Admission(Generic[J]):
                 yield queue[0]
 
     def _holds_too_much(self, client: str) -> bool:
-        return self._clients[client] >= max(1, int(self._rules.limit * self._rules.client_share))
+        """Whether a client has its share of the longest queue, or, while overloaded, of the one that there is."""
+        queue = self.waiting if self.overloaded else self._rules.limit
+        return self._clients[client] >= max(1, int(queue * self._rules.client_share))
 
     def _least_useful(self, arriving: Waiting[J]) -> Waiting[J]:
         """The oldest of the least important queue, unless what arrives matters less still."""

@@ -9,6 +9,8 @@ requests that run already wait for a connection. Pure: what was seen is passed i
 _WEIGHT = 0.2
 # Busy in so many looks of all: what is left over is the price of finding out.
 _FULL = 0.9
+# Busy so often: one look that finds it free was chance, as between two requests.
+_RATHER = 0.5
 
 
 class Concurrency:
@@ -32,6 +34,6 @@ class Concurrency:
         self._busy += _WEIGHT * (busy - self._busy)
         if held_up or self.is_full:
             return -(running // 8 or 1) if running > 1 else 0
-        if busy:
+        if busy or self._busy > _RATHER:
             return 0
         return max(0, min(waiting, self._most - running, 1 + running // 4))

@@ -27,7 +27,8 @@ Job = tuple[Channel, Request]
 Handler = Callable[[Channel, Request], None]
 _LONGEST_BATCH_S = 0.001  # how long a response may wait for those that are made after it
 _LONGEST_SLEEP_S = 30.0  # of a thread that nobody needs
-_PROBE_EVERY_S = 0.005
+_PROBE_EVERY_S = 0.001
+_PROBE_BUSY_EVERY_S = 0.005
 _PROBE_S = 0.0001  # the loop gives up the interpreter so long ...
 _BUSY_S = 0.0006  # ... and gets it back later than this only where another thread computes
 
@@ -97,12 +98,14 @@ class Threads:
             for entry in batch:
                 shed += self.admission.offer(entry, now)
             idle = len(self.seats) == self._sleeping
-            if self._wakes.empty() and self._looker is None and (idle or not self._concurrency.is_full):
+            if idle and self._wakes.empty():
                 self._wake_locked(1)
         for job in shed:
             self._shed(*job)
         if shed:
             self._wake_loop()
+        if not idle and self._looker is None:
+            self.wake_for_waiting()
 
     @property
     def waiting(self) -> int:
@@ -110,12 +113,12 @@ class Threads:
         return self.admission.waiting
 
     def wake_for_waiting(self) -> None:
-        """Have as many threads run as help, now and then while requests wait."""
+        """Have as many threads run as help, now and then while requests wait. By a thread that runs none itself."""
         now = time.monotonic()
         if not self.admission.waiting or now < self._probe_at:
             return
         busy = self._interpreter_is_busy()
-        self._probe_at = now + _PROBE_EVERY_S
+        self._probe_at = now + (_PROBE_BUSY_EVERY_S if busy else _PROBE_EVERY_S)
         held_up = self._is_held_up()
         with self._lock:
             running = len(self.seats) - self._sleeping
