@@ -120,7 +120,7 @@ class _Generator:
 
 async def _offer(port: int, stream: Stream, seconds: float) -> Answers:
     answers, generator = Answers(seconds), _Generator(port, stream)
-    chance = random.Random(stream.path)
+    chance = random.Random(stream.address + stream.path)
     start, due, asked = time.monotonic(), 0.0, []
     while due < seconds:
         await asyncio.sleep(max(0.0, start + due - time.monotonic()))

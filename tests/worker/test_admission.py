@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fullhouse.worker.admission import Admission, AdmissionRules, Priority, Waiting
 from fullhouse.worker.concurrency import Concurrency
+from fullhouse.worker.fairness import Fairness
 from fullhouse.worker.options import PeerList
 from fullhouse.worker.request import Request
 from fullhouse.worker.sliding_minimum import SlidingMinimum
@@ -178,6 +179,47 @@ def test_a_client_may_hold_its_share_of_the_queue_and_no_more():
     assert offer(admission, 0.0, "again", client="flood") == []
 
 
+def test_a_client_that_floods_comes_after_all_others():
+    admission = Admission(AdmissionRules(target_s=0.05, client_share=0.1))
+    now = overload(admission)
+    offer(admission, now, "other", client="other")
+    assert offer(admission, now, *range(10), client="flood") == [2, 3, 4, 5, 6, 7, 8, 9], "any client may have two"
+    assert admission.take(now)[0] == 1, "the newest"
+    assert offer(admission, now, "again", client="flood") == []
+    assert admission.take(now)[0] == 0, "offered before it was known"
+    assert admission.take(now)[0] == "other"
+    offer(admission, now, "other again", client="other")
+    offer(admission, now, "and again", client="flood")
+    assert [admission.take(now)[0] for _ in range(3)] == ["other again", "and again", "again"]
+
+
+def test_as_long_as_a_client_floods_the_overload_lasts_and_after_it_all_is_forgotten():
+    admission = Admission(AdmissionRules(target_s=0.05, client_share=0.1))
+    now = overload(admission)
+    for _ in range(100):
+        now += 0.05
+        offer(admission, now, *range(10), client="flood")
+        while admission.take(now)[0] is not None:
+            pass
+        assert admission.overloaded
+    now += 1
+    admission.take(now)
+    assert not admission.overloaded
+    assert offer(admission, now, *range(10), client="flood") == []
+    assert not offer(admission, now, "other", client="other")
+    assert [admission.take(now)[0] for _ in range(11)] == [*range(10), "other"]
+
+
+def test_no_more_clients_are_remembered_than_fit():
+    fairness = Fairness(0.1)
+    for number in range(10_001):
+        fairness.entered(str(number))
+        fairness.entered(str(number))
+        assert not fairness.allows(str(number), 0, 1.0)
+    assert fairness.is_greedy("10000", 0.5)
+    assert not fairness.is_greedy("1", 0.5)
+
+
 def test_retry_after_is_told_by_the_rate_at_which_the_queue_drains():
     admission = Admission(AdmissionRules(target_s=100.0))
     assert admission.retry_after_s() == 1
@@ -220,6 +262,8 @@ def test_more_threads_only_while_the_interpreter_is_free():
     assert running == 1
     assert concurrency.is_full
     assert concurrency.change(1, 100, busy=True, held_up=False) == 0
+    assert concurrency.change(1, 100, busy=False, held_up=False) == 0, "once it was free by chance"
+    assert [concurrency.change(1, 100, busy=False, held_up=False) for _ in range(4)][-1] == 1
 
 
 def test_fewer_threads_while_requests_wait_for_connections():

@@ -10,13 +10,14 @@ the newest runs first, since it is the one whose client still waits (Facebook's 
 more than twice the target is shed, until for a whole interval there was nothing to shed.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from math import ceil, inf, sqrt
 from typing import Generic, TypeVar
 
+from fullhouse.worker.fairness import Fairness
 from fullhouse.worker.sliding_minimum import SlidingMinimum
 
 J = TypeVar("J")
@@ -100,9 +101,8 @@ class Admission(Generic[J]):
 
     def __init__(self, rules: AdmissionRules) -> None:
         self._rules = rules
-        self._counts_clients = rules.client_share < 1
+        self._fairness = Fairness(rules.client_share)
         self._queues: tuple[deque[Waiting[J]], ...] = tuple(deque() for _ in Priority)
-        self._clients: Counter[str] = Counter()
         self._oldest = SlidingMinimum(_LONGEST_INTERVAL_S)
         self._observe_at = -inf
         self._was_empty = True  # at some moment since it was looked at
@@ -131,7 +131,7 @@ class Admission(Generic[J]):
         self._arrived += 1
         self._was_empty = self._was_empty or not self.waiting
         shed: list[J] = []
-        if self._counts_clients and self._holds_too_much(entry.client):
+        if self._fairness.is_on and not self._is_fair(entry, now):
             self._needed_at = now
             self.shed += 1
             return [entry.job]
@@ -142,8 +142,7 @@ class Admission(Generic[J]):
                 return [entry.job]
             shed.append(self._drop(victim))
         self._queues[entry.priority].append(entry)
-        if self._counts_clients:
-            self._clients[entry.client] += 1
+        self._fairness.entered(entry.client)
         self.waiting += 1
         return shed
 
@@ -190,6 +189,8 @@ class Admission(Generic[J]):
             self._needed_at = now
         if self.overloaded:  # by chance, even under ten times the load a queue runs empty for a moment
             self.overloaded = now - self._needed_at < self._oldest.window_s
+            if not self.overloaded:
+                self._fairness.forget_greed()
         elif self._oldest.has_full_window(now):
             self.overloaded = self._too_many_come(self._oldest.minimum(now))
             self._needed_at = now
@@ -208,10 +209,14 @@ class Admission(Generic[J]):
             while queue and (queue[0].deadline < now or (queue[0].priority and now - queue[0].since > longest)):
                 yield queue[0]
 
-    def _holds_too_much(self, client: str) -> bool:
-        """Whether a client has its share of the longest queue, or, while overloaded, of the one that there is."""
+    def _is_fair(self, entry: Waiting[J], now: float) -> bool:
+        """Whether its client has less than its share: of the longest queue, or, while overloaded, of that there is."""
         queue = self.waiting if self.overloaded else self._rules.limit
-        return self._clients[client] >= max(1, int(queue * self._rules.client_share))
+        if not self._fairness.allows(entry.client, queue, now + self._oldest.window_s):
+            return False
+        if self._fairness.is_greedy(entry.client, now):
+            entry.priority = Priority.SHEDDABLE
+        return True
 
     def _least_useful(self, arriving: Waiting[J]) -> Waiting[J]:
         """The oldest of the least important queue, unless what arrives matters less still."""
@@ -226,7 +231,4 @@ class Admission(Generic[J]):
 
     def _forget(self, entry: Waiting[J]) -> None:
         self.waiting -= 1
-        if self._counts_clients:
-            self._clients[entry.client] -= 1
-            if not self._clients[entry.client]:
-                del self._clients[entry.client]
+        self._fairness.left(entry.client)
