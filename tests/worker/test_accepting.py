@@ -84,8 +84,8 @@ def test_with_siblings_it_takes_a_part_of_what_it_has(site):
 
 def test_who_has_more_to_do_leaves_a_connection_to_others_for_a_moment(site):
     one, two = site.acceptor(1), site.acceptor(2)
-    one.tell(5, 0, 100.0)
-    two.tell(3, 1, 100.0)
+    one.tell(lambda: 5, 100.0)
+    two.tell(lambda: 4, 100.0)
     site.knock(2)
     assert site.accept(one, 100.0) == 0
     assert site.accept(two, 100.0) == 1
@@ -96,18 +96,31 @@ def test_who_has_more_to_do_leaves_a_connection_to_others_for_a_moment(site):
     assert site.accept(one, 100.001) == 1, "the other did not take it"
 
 
+def test_each_connection_is_left_anew(site):
+    one, two = site.acceptor(1), site.acceptor(2)
+    for now in (100.0, 101.0, 102.0):
+        one.tell(lambda: 5, now)
+        two.tell(lambda: 4, now)
+        one.watch(now, has_room=True)
+        site.knock(1)
+        assert site.accept(one, now) == 0
+        assert site.accept(two, now) == 1
+        one.watch(now + 0.001, has_room=True)
+        one.watch(now + 0.5, has_room=True)
+
+
 def test_who_has_as_much_as_others_accepts(site):
     one, two = site.acceptor(1), site.acceptor(2)
-    one.tell(4, 0, 100.0)
-    two.tell(3, 1, 100.0)
+    one.tell(lambda: 4, 100.0)
+    two.tell(lambda: 4, 100.0)
     site.knock(2)
     assert site.accept(one, 100.0) == site.accept(two, 100.0) == 1
 
 
 def test_a_worker_that_has_ended_or_is_stuck_does_not_count(site):
     one, ended = site.acceptor(1), site.acceptor(2)
-    ended.tell(0, 0, 100.0)
-    one.tell(9, 9, 104.0)
+    ended.tell(lambda: 0, 100.0)
+    one.tell(lambda: 18, 104.0)
     site.knock(1)
     assert site.accept(one, 104.0) == 1
 

@@ -7,6 +7,7 @@ that they share, and the one with more waits for a moment before it accepts.
 
 import socket
 import struct
+from collections.abc import Callable
 from mmap import mmap
 from typing import Any
 
@@ -53,11 +54,15 @@ class Acceptor:
         self._log = log
         self._loads = loads
         self._watching = False
-        self.resume_at = 0.0  # when it listens again, on the monotonic clock
+        self._has_left = False  # connections to siblings, until this round: those that still wait, nobody wanted
+        self.resume_at = 0.0  # when it listens again, on the monotonic clock; 0 while it does
 
     def watch(self, now: float, *, has_room: bool) -> None:
-        """Have the poller tell of new connections, or not."""
+        """Have the poller tell of new connections, or not. For each round of the loop."""
         watching = has_room and now >= self.resume_at
+        self._has_left = watching and self.resume_at > 0
+        if watching:
+            self.resume_at = 0.0
         if watching == self._watching:
             return
         self._watching = watching
@@ -70,10 +75,10 @@ class Acceptor:
     def listens_on(self, fd: int) -> bool:
         return fd in self._listeners
 
-    def tell(self, connections: int, in_flight: int, now: float) -> None:
-        """Tell siblings what there is to do."""
+    def tell(self, load: Callable[[], float], now: float) -> None:
+        """Tell siblings how much there is to do, if there are any; infinity for a worker that accepts no more."""
         if self._loads is not None:
-            self._loads.tell(connections + in_flight, now)
+            self._loads.tell(load(), now)
 
     def accept(self, fd: int, now: float, connections: int, room: int) -> list[tuple[socket.socket, Any, Any]]:
         """New connections of a listener that is ready: each with the client's address and our own.
@@ -81,10 +86,9 @@ class Acceptor:
         connections: there are so many. Alone, it takes all that wait, so that none is left in the kernel, where
         nobody sees how long it waits; else a part of what it has, so that those who begin together remain equal.
         """
-        if self._loads is not None and not self.resume_at and self._loads.is_lighter_elsewhere(now):
+        if self._loads is not None and not self._has_left and self._loads.is_lighter_elsewhere(now):
             self.resume_at = now + _LEAVE_S
             return []
-        self.resume_at = 0.0
         at_once = _MOST_AT_ONCE if self._loads is None else 1 + connections // 8
         listener, accepted = self._listeners[fd], []
         try:

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
+from math import inf
 from typing import Any, Protocol
 
 from fullhouse.telemetry.tally import Tally
@@ -140,7 +141,7 @@ class Loop:
         if handed_over:
             self._sink.put(self._batch)
             self._batch.clear()
-        self._acceptor.tell(len(self._channels), self._sink.in_flight(), self._now)
+        self._acceptor.tell(self._load, self._now)
         self._flush_log()
         return handed_over
 
@@ -175,6 +176,9 @@ class Loop:
     @property
     def _room(self) -> int:
         return 0 if self.stopping else self._options.worker_connections - len(self._channels)
+
+    def _load(self) -> float:
+        return len(self._channels) + self._sink.in_flight() if self._room > 0 else inf
 
     def _watch_listeners(self, now: float) -> None:
         self._acceptor.watch(now, has_room=self._room > 0)
