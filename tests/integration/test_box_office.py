@@ -145,6 +145,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         "DJANGO_SETTINGS_MODULE": "fullhouse.demo.settings",
         "FULLHOUSE_DEMO_DB": "sqlite",
         "FULLHOUSE_DEMO_FOLDER": str(folder),
+        "FULLHOUSE_QUEUE_TARGET": "60",  # two hundred at once are too many for a slow machine, and would be shed
     }
     if request.param != "sqlite":
         environment |= request.getfixturevalue(f"{request.param}_server").environment()

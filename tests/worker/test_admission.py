@@ -56,7 +56,7 @@ def overload(admission: Admission) -> float:
 def test_a_queue_that_stands_sheds_what_has_waited_too_long_and_runs_the_newest_first():
     admission = Admission(AdmissionRules(target_s=0.05))
     now = overload(admission)
-    assert now == pytest.approx(0.30, abs=0.02)  # five targets after the first wait that was too long
+    assert now == pytest.approx(0.55, abs=0.02)  # ten targets after the first wait that was too long
     newest = f"at {now:.2f}"
     offer(admission, now + 0.01, "newest")
     job, shed = admission.take(now + 0.02)
@@ -123,7 +123,7 @@ def test_after_an_overload_the_oldest_runs_first_again():
     while admission.take(now)[0] is not None:
         now += 0.001
     assert admission.overloaded, "it may have been chance"
-    now += 0.25  # five targets
+    now += 0.5  # ten targets
     offer(admission, now, "first", "second")
     now += 0.002
     assert admission.take(now)[0] == "first"

@@ -22,8 +22,8 @@ from fullhouse.worker.sliding_minimum import SlidingMinimum
 
 J = TypeVar("J")
 
-# CoDel wants a target of 5 to 10 % of the interval; since chance is judged besides, a fifth is enough, and sooner.
-_TARGETS_IN_INTERVAL = 5
+# CoDel wants a target of 5 to 10 % of the interval. The longest of these, so that a crowd may take its time to come.
+_TARGETS_IN_INTERVAL = 10
 _LONGEST_INTERVAL_S = 1.0
 # How fast the mean of the time in service follows.
 _SERVICE_WEIGHT = 0.05
