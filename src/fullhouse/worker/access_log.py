@@ -138,7 +138,7 @@ class AccessLog:
             self._lines.append(line)
 
     def flush(self) -> None:
-        """Write the lines of the requests that were finished since the last call. Main thread."""
+        """Write the lines of the requests that were finished since the last call. By the thread that runs the loop."""
         if not self._lines:
             return
         lines = "\n".join(self._lines.popleft() for _ in range(len(self._lines)))

@@ -106,14 +106,18 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             Loads(self._all_loads, self.age) if options.siblings else None,
             self._tls_wrapper(),
         )
-        admission = self._threads.admission
         self.notify()
-        while self.alive:
-            handed_over = self._loop.run_once()
-            if handed_over and self._quickness.is_worth_lending(admission.service_s, time.monotonic()):
-                self._lead.lend()
-        self._stop()
-        access_log.flush()
+        try:
+            while self.alive:
+                self._run_loop()
+            self._stop()
+        finally:
+            access_log.flush()
+
+    def _run_loop(self) -> None:
+        handed_over = self._loop.run_once()
+        if handed_over and self._quickness.is_worth_lending(self._threads.admission.service_s, time.monotonic()):
+            self._lead.lend()
 
     @property
     def alive(self) -> bool:
