@@ -25,6 +25,8 @@ from fullhouse.worker import Worker
 SHORT_LIFE_S = 5.0
 # Seconds that the next worker waits after so many short lives in a row.
 PAUSES_S = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0)
+# A worker that is not fit to serve is ended within this time, unless its generation serves already: then it goes on.
+_LAST_WORD_S = 2.0
 _BEAT_S = 0.5
 
 MakeReady = Callable[[Callable[..., Any]], None]
@@ -82,10 +84,7 @@ class Hooks:
             )  # the master's handlers would lose it until gunicorn sets the worker's
         self._lifeline.hold_worker()
         self._tell_board(worker)
-        end = time.monotonic() + PAUSES_S[min(self._streak, len(PAUSES_S) - 1)]
-        while (left := end - time.monotonic()) > 0:
-            worker.notify()
-            time.sleep(min(left, _BEAT_S))
+        _pause(worker, PAUSES_S[min(self._streak, len(PAUSES_S) - 1)])
 
     def _post_worker_init(self, worker: Any) -> None:
         self._lifeline.hold_again()
@@ -93,6 +92,7 @@ class Hooks:
             self._make_ready(worker.wsgi)
         except ApplicationError as error:
             report_failure(self._pipe, error)
+            _pause(worker, _LAST_WORD_S)  # before it accepts a connection, which would die with it
         else:
             send(self._pipe, "ready", pid=worker.pid)
 
@@ -128,6 +128,14 @@ class ForeignTally:
         with self._lock:
             self.tally.busy -= 1
             self.tally.count(duration_s, failed=response.status.startswith("5"))
+
+
+def _pause(worker: Any, seconds: float) -> None:
+    """Wait, with a heartbeat, unless the worker is told to end."""
+    end = time.monotonic() + seconds
+    while worker.alive and (left := end - time.monotonic()) > 0:
+        worker.notify()
+        time.sleep(min(left, _BEAT_S))
 
 
 def _is_ours(worker_class: Any) -> bool:
