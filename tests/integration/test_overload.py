@@ -131,7 +131,9 @@ def test_a_full_queue_is_answered_at_once_and_probes_and_critical_paths_pass(sit
     page.write_text("<h1>Please come back</h1>")
     options = ("--threads", "1", "--queue-limit", "2", "--overload-page", str(page), "--critical-paths", "/release")
     with site.served(*options, workers=1) as running, ThreadPoolExecutor(4) as clients:
-        waiting = [clients.submit(ask, running, "/hold") for _ in range(3)]
+        waiting = [clients.submit(ask, running, "/hold")]
+        wait_until(lambda: '"busy": 1' in status_of(site, running), "the only thread ran it")
+        waiting += [clients.submit(ask, running, "/hold") for _ in range(2)]
         wait_until(lambda: '"queued": 2' in status_of(site, running), "the queue was full")
         assert running.status("/-/ready") == 200
         # The oldest that waits makes place for what comes, and is answered at once.
