@@ -116,10 +116,10 @@ class Loop:
 
         dedicated: by a thread that runs no requests itself. Returns whether there were requests to run.
         """
+        self._now = time.monotonic()
         self._end_returned()
-        now = time.monotonic()
-        self._watch_listeners(now)
-        events = self._poller.poll(self._poll_timeout_s(now) if wait else 0)
+        self._watch_listeners(self._now)
+        events = self._poller.poll(self._poll_timeout_s() if wait else 0)
         self._now = time.monotonic()
         for fd, event in events:
             channel = self._channels.get(fd)
@@ -149,13 +149,16 @@ class Loop:
         while self._returned:
             self._end_request(self._returned.popleft())
 
-    def _poll_timeout_s(self, now: float) -> float:
+    def _poll_timeout_s(self) -> float:
         wake_at = self._next_sweep
-        if now < self._acceptor.resume_at < wake_at:
+        if self._now < self._acceptor.resume_at < wake_at:
             wake_at = self._acceptor.resume_at
         if self._sink.waiting:
-            wake_at = min(wake_at, now + _WAITING_POLL_S)
-        return max(0.0, wake_at - now)
+            wake_at = min(wake_at, self._now + _WAITING_POLL_S)
+        # Looked at last: a thread gives a channel back before it takes the next request.
+        if self._batch or self._returned:
+            return 0.0
+        return max(0.0, wake_at - self._now)
 
     def stop(self) -> None:
         """Accept no more; connections that were kept open are answered a little longer, then closed."""
@@ -184,7 +187,7 @@ class Loop:
         self._acceptor.watch(now, has_room=self._room > 0)
 
     def _accept(self, fd: int) -> None:
-        for sock, peer, server in self._acceptor.accept(fd, time.monotonic(), len(self._channels), self._room):
+        for sock, peer, server in self._acceptor.accept(fd, self._now, len(self._channels), self._room):
             transport: Any = sock
             if self._wrap_tls is not None:
                 try:
