@@ -105,8 +105,7 @@ def test_each_connection_is_left_anew(site):
         site.knock(1)
         assert site.accept(one, now) == 0
         assert site.accept(two, now) == 1
-        one.watch(now + 0.001, has_room=True)
-        one.watch(now + 0.5, has_room=True)
+        one.watch(now + 0.001, has_room=True)  # and then the poller waits for the next
 
 
 def test_who_has_as_much_as_others_accepts(site):
@@ -115,6 +114,29 @@ def test_who_has_as_much_as_others_accepts(site):
     two.tell(lambda: 4, 100.0)
     site.knock(2)
     assert site.accept(one, 100.0) == site.accept(two, 100.0) == 1
+
+
+def test_two_workers_in_one_row_know_their_own_load(site):
+    heavy, light, third = site.acceptor(1), site.acceptor(65), site.acceptor(2)
+    heavy.tell(lambda: 500, 100.0)
+    light.tell(lambda: 2, 100.0)
+    third.tell(lambda: 400, 100.0)
+    site.knock(2)
+    assert site.accept(heavy, 100.0) == 0
+    assert site.accept(light, 100.0) == 1
+
+
+def test_a_pause_for_want_of_descriptors_outlasts_a_moment(site, monkeypatch):
+    def accept(_sock):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    one = site.acceptor(1)
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    assert site.accept(one, 100.0) == 0
+    Loads(site.memory, 2).tell(0, 100.0)
+    one.tell(lambda: 5, 100.0)
+    assert site.accept(one, 100.0) == 0
+    assert one.resume_at == pytest.approx(100.1)
 
 
 def test_a_worker_that_has_ended_or_is_stuck_does_not_count(site):

@@ -34,15 +34,16 @@ class Loads:
     def __init__(self, memory: mmap | bytearray, row: int) -> None:
         self._memory = memory
         self._row = row % _ROWS
+        self._own = 0.0
 
     def tell(self, load: float, now: float) -> None:
+        self._own = load
         _ROW.pack_into(self._memory, self._row * _ROW.size, load, now)
 
     def is_lighter_elsewhere(self, now: float) -> bool:
         """Whether another worker, of those that told it lately, has less to do."""
         table = _TABLE.unpack_from(self._memory)
-        own = table[2 * self._row]
-        return any(load < own and now - at < _STALE_S for load, at in zip(table[::2], table[1::2], strict=True))
+        return any(load < self._own and now - at < _STALE_S for load, at in zip(table[::2], table[1::2], strict=True))
 
 
 class Acceptor:
@@ -54,15 +55,14 @@ class Acceptor:
         self._log = log
         self._loads = loads
         self._watching = False
-        self._has_left = False  # connections to siblings, until this round: those that still wait, nobody wanted
+        self._resumed_at = 0.0  # when it listened again: what the poller tells of at once, nobody else wanted
         self.resume_at = 0.0  # when it listens again, on the monotonic clock; 0 while it does
 
     def watch(self, now: float, *, has_room: bool) -> None:
         """Have the poller tell of new connections, or not. For each round of the loop."""
         watching = has_room and now >= self.resume_at
-        self._has_left = watching and self.resume_at > 0
-        if watching:
-            self.resume_at = 0.0
+        if watching and self.resume_at:
+            self._resumed_at, self.resume_at = now, 0.0
         if watching == self._watching:
             return
         self._watching = watching
@@ -83,11 +83,13 @@ class Acceptor:
     def accept(self, fd: int, now: float, connections: int, room: int) -> list[tuple[socket.socket, Any, Any]]:
         """New connections of a listener that is ready: each with the client's address and our own.
 
-        connections: there are so many. Alone, it takes all that wait, so that none is left in the kernel, where
-        nobody sees how long it waits; else a part of what it has, so that those who begin together remain equal.
+        now: when the poller told of it. connections: there are so many. Alone, it takes all that wait, so that none is
+        left in the kernel, where nobody sees how long it waits; else a part of what it has, so that those who begin
+        together remain equal.
         """
-        if self._loads is not None and not self._has_left and self._loads.is_lighter_elsewhere(now):
-            self.resume_at = now + _LEAVE_S
+        unwanted = now - self._resumed_at < _LEAVE_S
+        if self._loads is not None and not unwanted and self._loads.is_lighter_elsewhere(now):
+            self.resume_at = max(self.resume_at, now + _LEAVE_S)
             return []
         at_once = _MOST_AT_ONCE if self._loads is None else 1 + connections // 8
         listener, accepted = self._listeners[fd], []
