@@ -193,21 +193,36 @@ def test_a_client_that_floods_comes_after_all_others():
     assert [admission.take(now)[0] for _ in range(3)] == ["other again", "and again", "again"]
 
 
-def test_as_long_as_a_client_floods_the_overload_lasts_and_after_it_all_is_forgotten():
+def test_as_long_as_a_client_floods_and_others_wait_the_overload_lasts():
     admission = Admission(AdmissionRules(target_s=0.05, client_share=0.1))
     now = overload(admission)
     for _ in range(100):
         now += 0.05
         offer(admission, now, *range(10), client="flood")
-        while admission.take(now)[0] is not None:
-            pass
+        offer(admission, now, "other", client="other")
+        assert admission.take(now)[0] == "other"
         assert admission.overloaded
-    now += 1
-    admission.take(now)
+    for _ in range(2):  # what is too old is shed, and an interval later it is over
+        now += 1
+        assert admission.take(now)[0] is None
     assert not admission.overloaded
     assert offer(admission, now, *range(10), client="flood") == []
     assert not offer(admission, now, "other", client="other")
     assert [admission.take(now)[0] for _ in range(11)] == [*range(10), "other"]
+
+
+@pytest.mark.parametrize("pause_s", [0.1, 3600])
+def test_who_wants_more_than_a_share_of_a_queue_that_nobody_else_waits_in_has_it(pause_s):
+    """An overload ends, also where nobody took a request when it was over."""
+    admission = Admission(AdmissionRules(target_s=0.05, client_share=0.1))
+    now = overload(admission)
+    while admission.take(now)[0] is not None:
+        pass
+    for _ in range(20):
+        now += pause_s
+        assert offer(admission, now, *range(6), client="page with parts") == []
+        assert sorted(admission.take(now)[0] for _ in range(6)) == list(range(6))
+    assert not admission.overloaded
 
 
 def test_no_more_clients_are_remembered_than_fit():
@@ -315,4 +330,5 @@ def test_paths_and_then_a_callable_say_how_much_a_request_matters():
 def test_the_client_behind_a_trusted_proxy_is_the_last_it_names(trusted, counted):
     triage = Triage(counts_clients=True)
     asked = request("/", x_forwarded_for="10.0.0.1, 198.51.100.7")
+    asked.headers.insert(0, ("X-FORWARDED-FOR", "203.0.113.1"))  # the client's own, before the line of its proxy
     assert triage.entry(client(trusted=trusted), asked, 0.0).client == counted

@@ -128,11 +128,11 @@ class Admission(Generic[J]):
 
     def offer(self, entry: Waiting[J], now: float) -> list[J]:
         """Take a request in. Returns what is shed for it: it itself, or one that matters less."""
+        self._end_overload_if_over(now)
         self._arrived += 1
         self._was_empty = self._was_empty or not self.waiting
         shed: list[J] = []
         if self._fairness.is_on and not self._is_fair(entry, now):
-            self._needed_at = now
             self.shed += 1
             return [entry.job]
         if self.waiting >= self._rules.limit:
@@ -187,13 +187,16 @@ class Admission(Generic[J]):
         self._longer.end_period(now, _LONGEST_INTERVAL_S, self._arrived, self._taken)
         if self.overloaded and self.oldest_wait_s(now) > self._longest_wait_s:
             self._needed_at = now
-        if self.overloaded:  # by chance, even under ten times the load a queue runs empty for a moment
-            self.overloaded = now - self._needed_at < self._oldest.window_s
-            if not self.overloaded:
-                self._fairness.forget_greed()
-        elif self._oldest.has_full_window(now):
+        self._end_overload_if_over(now)
+        if not self.overloaded and self._oldest.has_full_window(now):
             self.overloaded = self._too_many_come(self._oldest.minimum(now))
             self._needed_at = now
+
+    def _end_overload_if_over(self, now: float) -> None:
+        """After a whole interval: by chance, even under ten times the load a queue runs empty for a moment."""
+        if self.overloaded and now - self._needed_at >= self._oldest.window_s:
+            self.overloaded = False
+            self._fairness.forget_greed()
 
     def _too_many_come(self, shortest_wait_s: float) -> bool:
         """For what has waited so long at least, in the last interval."""
@@ -210,9 +213,12 @@ class Admission(Generic[J]):
                 yield queue[0]
 
     def _is_fair(self, entry: Waiting[J], now: float) -> bool:
-        """Whether its client has less than its share: of the longest queue, or, while overloaded, of that there is."""
-        queue = self.waiting if self.overloaded else self._rules.limit
+        """Whether its client has less than its share: of the longest queue, or, while others wait, of that there is."""
+        crowded = self.overloaded and self.oldest_wait_s(now) > self.target_s
+        queue = self.waiting if crowded else self._rules.limit
         if not self._fairness.allows(entry.client, queue, now + self._oldest.window_s):
+            if crowded:
+                self._needed_at = now
             return False
         if self._fairness.is_greedy(entry.client, now):
             entry.priority = Priority.SHEDDABLE

@@ -75,7 +75,7 @@ class Triage:
     @staticmethod
     def _client(channel: Channel, request: Request) -> str:
         if channel.http.trusted:
-            for name, value in request.headers:
+            for name, value in reversed(request.headers):
                 if name == "X-FORWARDED-FOR":
                     return value.rpartition(",")[2].strip()
         return str(channel.peer[0]) if isinstance(channel.peer, tuple) else ""
