@@ -79,10 +79,10 @@ def test_a_file_that_became_shorter_cuts_the_response():
         unsent.close()
 
 
-def threads_for(count: int, handle, shed, wake_loop=list) -> Threads:
-    """Threads whose loop is never lent."""
+def threads_for(count: int, handle, shed=None, wake_loop=list, turn_loop=lambda wait: False, ran_alone=pytest.fail):
+    """Threads whose loop is never lent, unless told otherwise."""
     admission = Admission(AdmissionRules())
-    return Threads(count, admission, handle, shed, wake_loop, lambda wait: False, pytest.fail, bool)
+    return Threads(count, admission, handle, shed or never, wake_loop, turn_loop, ran_alone, bool)
 
 
 def never(channel, request) -> None:
@@ -107,7 +107,7 @@ def test_threads_are_woken_for_what_waits_and_go_to_sleep_after_it():
         arrived.release()
         gate.wait(20)
 
-    threads = threads_for(3, handle, never, lambda: woken.append(1))
+    threads = threads_for(3, handle, wake_loop=lambda: woken.append(1))
     channel, now = SimpleNamespace(gone=False), time.monotonic()
     threads.put([Waiting((channel, number), now) for number in range(5)])
     assert arrived.acquire(timeout=20)
@@ -121,3 +121,45 @@ def test_threads_are_woken_for_what_waits_and_go_to_sleep_after_it():
     threads.stop(20)
     assert threads.in_flight() == 0
     assert len(woken) >= 3
+
+
+def test_a_thread_that_runs_the_loop_is_measured_although_there_is_always_more_to_run():
+    """Else it would run alone, for ever, what waits for a database."""
+    channel, told, full = SimpleNamespace(gone=False), [], 1000
+
+    def turn_loop(wait: bool) -> bool:
+        if not told and not wait:
+            assert len(ran) < full, "it was never measured"
+            threads.put([Waiting((channel, 1), time.monotonic())])
+        return not wait
+
+    ran: list[int] = []
+    threads = threads_for(
+        1, lambda *_: (time.sleep(0.002), ran.append(1)), turn_loop=turn_loop, ran_alone=lambda *work: told.append(work)
+    )
+    threads.put([Waiting((channel, 1), time.monotonic())])
+    wait_until(lambda: told, "its work is told")
+    threads.stop(20)
+    count, wall_s, cpu_s, _ = told[0]
+    assert count > 0
+    assert wall_s > cpu_s
+
+
+def test_a_request_that_computes_for_long_holds_no_other_up():
+    over, channel = threading.Event(), SimpleNamespace(gone=False)
+
+    def handle(_channel, request) -> None:
+        if request == "quick":
+            over.set()
+        while not over.is_set():
+            sum(range(1000))
+
+    threads = threads_for(2, handle)
+    threads.put([Waiting((channel, "long"), time.monotonic())])
+    wait_until(lambda: not threads.waiting, "the long one runs")
+    threads.put([Waiting((channel, "quick"), time.monotonic())])
+    end = time.monotonic() + 20
+    while not over.is_set() and time.monotonic() < end:  # as the loop does, every time it comes to run
+        threads.wake_for_waiting()
+    assert over.wait(0)
+    threads.stop(20)

@@ -31,6 +31,9 @@ _PROBE_EVERY_S = 0.001
 _PROBE_BUSY_EVERY_S = 0.005
 _PROBE_S = 0.0001  # the loop gives up the interpreter so long ...
 _BUSY_S = 0.0006  # ... and gets it back later than this only where another thread computes
+# Nobody waits for a request that has run for so long, and for so many times the mean.
+_LONG_S = 0.05
+_LONG_MEANS = 4
 
 
 class Seat:
@@ -45,6 +48,21 @@ class Seat:
         self.began_s = 0.0
         self.told = False
         self.finished = 0
+
+
+Work = tuple[int, float, float, float]  # as `Quickness.ran` wants it
+
+
+class Stint:
+    """What a thread runs at a stretch. Made, and asked, by that thread."""
+
+    __slots__ = ("_began_s", "_cpu_s", "_finished")
+
+    def __init__(self, seat: Seat, now: float) -> None:
+        self._finished, self._began_s, self._cpu_s = seat.finished, now, time.thread_time()
+
+    def work(self, seat: Seat, now: float) -> Work:
+        return seat.finished - self._finished, now - self._began_s, time.thread_time() - self._cpu_s, now
 
 
 class Threads:
@@ -112,6 +130,11 @@ class Threads:
         """How many requests no thread has taken yet."""
         return self.admission.waiting
 
+    @property
+    def is_awake(self) -> bool:
+        """Whether any thread runs, or will look for requests before it sleeps."""
+        return len(self.seats) > self._sleeping
+
     def wake_for_waiting(self) -> None:
         """Have as many threads run as help, now and then while requests wait. By a thread that runs none itself."""
         now = time.monotonic()
@@ -121,12 +144,18 @@ class Threads:
         self._probe_at = now + (_PROBE_BUSY_EVERY_S if busy else _PROBE_EVERY_S)
         held_up = self._is_held_up()
         with self._lock:
-            running = len(self.seats) - self._sleeping
+            running = self._running_locked(now)
             change = self._concurrency.change(running, self.admission.waiting, busy=busy, held_up=held_up)
             self._surplus = max(0, -change)
             self._let_loop_through()
             if self._wakes.empty():  # else some were woken, and have not had their turn yet
                 self._wake_locked(max(change, 1 if not running else 0))
+
+    def _running_locked(self, now: float) -> int:
+        """Threads that run requests, without those whose request takes much longer than others: nobody waits for it."""
+        long_s = max(_LONG_S, _LONG_MEANS * self.admission.service_s)
+        long = sum(seat.request is not None and now - seat.began_s > long_s for seat in self.seats)
+        return max(0, len(self.seats) - self._sleeping - long)
 
     def _interpreter_is_busy(self) -> bool:
         """Whether another thread computes: the interpreter, given up for a moment, then comes back late."""
@@ -189,16 +218,20 @@ class Threads:
     def _run(self, seat: Seat) -> None:
         seat.ident = threading.get_ident()
         while self._is_woken(seat):
-            while self.admission.waiting:
-                surplus = self._run_jobs(seat)
+            surplus = False
+            while self._is_needed(surplus=surplus):
+                surplus = self._run_jobs(seat, alone=False)
                 while not surplus and self._turn_loop(True):
-                    surplus = self._run_jobs_alone(seat)
+                    surplus = self._run_jobs(seat, alone=True)
                 self._wake_loop()  # which may put more meanwhile, and relies on this thread to look again
                 self._looker = None
-                if surplus:
-                    break
-            with self._lock:
-                self._sleeping += 1
+
+    def _is_needed(self, *, surplus: bool) -> bool:
+        """Whether requests wait for this thread; if not, it is one of those that sleep."""
+        with self._lock:
+            needed = self.admission.waiting > 0 and not surplus
+            self._sleeping += not needed
+            return needed
 
     def _is_woken(self, seat: Seat) -> bool:
         """Sleep until woken; False where this thread ends."""
@@ -214,26 +247,22 @@ class Threads:
                         self._started.remove(threading.current_thread())
                         return False
 
-    def _run_jobs_alone(self, seat: Seat) -> bool:
-        """Run what this thread has just read itself, and measure it unless it is too quick to have waited for long."""
-        self._looker = seat
-        if self.admission.service_s < BRIEFLY_S:
-            return self._run_jobs(seat)
-        finished, began, cpu = seat.finished, time.monotonic(), time.thread_time()
-        surplus = self._run_jobs(seat)
-        now = time.monotonic()
-        self._ran_alone(seat.finished - finished, now - began, time.thread_time() - cpu, now)
-        return surplus
+    def _run_jobs(self, seat: Seat, *, alone: bool) -> bool:
+        """Run requests until none waits, or until this thread is one too many: then True.
 
-    def _run_jobs(self, seat: Seat) -> bool:
-        """Run requests until none waits, or until this thread is one too many: then True."""
+        alone: this thread has read them itself.
+        """
+        self._looker = seat
         told_loop = now = time.monotonic()
+        stint = self._begin_stint(seat, now)
         while True:
             with self._lock:
                 job, shed = self.admission.take(now)
             for dropped in shed:
                 self._shed(*dropped)
             if job is None:
+                if alone and stint is not None:
+                    self._ran_alone(*stint.work(seat, now))
                 return False
             if job[0].gone:
                 self._shed(*job)
@@ -250,9 +279,20 @@ class Threads:
             if self._surplus and self._is_surplus():
                 return True
             if now - told_loop > _LONGEST_BATCH_S:
-                if not self._turn_loop(False):
-                    self._wake_loop()
-                told_loop = now
+                self._end_batch(stint.work(seat, now) if stint is not None else None)
+                told_loop = now = time.monotonic()
+                stint = self._begin_stint(seat, now)
+
+    def _begin_stint(self, seat: Seat, now: float) -> Stint | None:
+        """None where requests are so quick that they cannot have waited for long."""
+        return Stint(seat, now) if self.admission.service_s >= BRIEFLY_S else None
+
+    def _end_batch(self, work: Work | None) -> None:
+        """Have responses sent before more requests are run: by this thread, if it is the one that runs the loop."""
+        if not self._turn_loop(False):
+            self._wake_loop()
+        elif work is not None:
+            self._ran_alone(*work)
 
     def _is_surplus(self) -> bool:
         with self._lock:

@@ -115,8 +115,8 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             access_log.flush()
 
     def _run_loop(self) -> None:
-        handed_over = self._loop.run_once()
-        if handed_over and self._quickness.is_worth_lending(self._threads.admission.service_s, time.monotonic()):
+        to_be_run = self._loop.run_once() and self._threads.is_awake
+        if to_be_run and self._quickness.is_worth_lending(self._threads.admission.service_s, time.monotonic()):
             self._lead.lend()
 
     @property
