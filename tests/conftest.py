@@ -1,14 +1,18 @@
-"""Real database servers for the tests that need one; each starts at its first use."""
+"""Real database servers for the tests that need one; each starts at its first use. Time decides no verdict."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from private_servers import PrivateServer, mariadb, postgresql
 
 if TYPE_CHECKING:
     from dbsupport import Database
+
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -338,7 +338,6 @@ def message(draw) -> tuple[bytes, tuple[str, str, list[tuple[str, str]], bytes]]
     return head + framed, ("POST", uri, [*understood, framing], body)
 
 
-@settings(deadline=None)
 @given(st.lists(message(), min_size=1, max_size=4), st.data())
 def test_any_split_of_valid_requests_gives_the_same(messages, data):
     stream = b"".join(raw for raw, _ in messages)
@@ -349,7 +348,7 @@ def test_any_split_of_valid_requests_gives_the_same(messages, data):
     assert [(r.method, r.uri, r.headers, r.body.read()) for r in requests] == [m for _, m in messages]
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 @given(st.data())
 def test_mutated_bytes_never_raise_anything_but_a_refusal(data):
     """A bounded fuzz run: samples with bytes changed, dropped, doubled and cut, in any number of pieces."""
