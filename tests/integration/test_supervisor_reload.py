@@ -1,7 +1,9 @@
 """A reload drops no request, a broken deploy harms nobody, and reloads and stops at once are never stuck."""
 
 import os
+import select
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -50,7 +52,7 @@ def test_a_broken_deploy_harms_nobody(site: Site, kind: str) -> None:
         assert load.failures == []
         assert set(load.answers) == {"version 1"}
         assert told in running.output
-        assert running.tree() == before
+        wait_until(lambda: running.tree() == before, "nothing of the broken generation was left")
         assert alive(before) == list(before)
 
 
@@ -89,3 +91,25 @@ def test_a_unix_socket_outlives_a_reload_and_goes_with_the_supervisor(site: Site
         running.signal(signal.SIGTERM)
         assert running.process.wait(DEADLINE_S) == 0
         assert not path.exists()
+
+
+def test_no_worker_accepts_before_all_of_its_generation_are_ready(site: Site) -> None:
+    """It might be discarded for the sake of another, with the requests that it runs."""
+    site.append(
+        "wsgi",
+        f"""
+import os, time
+try:
+    os.close(os.open({str(site.folder / "first")!r}, os.O_CREAT | os.O_EXCL))
+except FileExistsError:
+    while not os.path.exists({str(site.folder / "go-on")!r}):
+        time.sleep(0.02)
+""",
+    )
+    with site.started() as running:
+        wait_until((site.folder / "first").exists, "one worker was about to be ready")
+        with socket.create_connection(("127.0.0.1", running.port), timeout=DEADLINE_S) as client:
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert select.select([client], [], [], 1.0)[0] == [], "nobody answers, however long one waits"
+            (site.folder / "go-on").touch()
+            assert b"version 1" in client.makefile("rb").read()

@@ -56,6 +56,10 @@ def test_the_supervisor_tells_all_workers_that_the_site_stops(path: Path) -> Non
     assert not writers[0].site_is_stopping
     board.tell_stopping()
     assert writers[0].site_is_stopping
+    assert writers[0].opened_generation == 0
+    board.tell_opened(70_000)
+    assert writers[0].opened_generation == 70_000
+    assert writers[0].site_is_stopping
 
 
 def write_for_ever(path: Path, pid: int) -> None:

@@ -25,9 +25,8 @@ from fullhouse.worker import Worker
 SHORT_LIFE_S = 5.0
 # Seconds that the next worker waits after so many short lives in a row.
 PAUSES_S = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0)
-# A worker that is not fit to serve is ended within this time, unless its generation serves already: then it goes on.
-_LAST_WORD_S = 2.0
 _BEAT_S = 0.5
+_LOOK_EVERY_S = 0.01
 
 MakeReady = Callable[[Callable[..., Any]], None]
 
@@ -56,6 +55,7 @@ class Hooks:
         self._streak = 0
         self._born: dict[int, float] = {}
         self._foreign = ForeignTally()
+        self._is_open: Callable[[], bool] = lambda: True
 
     def added_to(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """gunicorn's settings `values` with these hooks before the user's own."""
@@ -84,7 +84,10 @@ class Hooks:
             )  # the master's handlers would lose it until gunicorn sets the worker's
         self._lifeline.hold_worker()
         self._tell_board(worker)
-        _pause(worker, PAUSES_S[min(self._streak, len(PAUSES_S) - 1)])
+        end = time.monotonic() + PAUSES_S[min(self._streak, len(PAUSES_S) - 1)]
+        while (left := end - time.monotonic()) > 0:
+            worker.notify()
+            time.sleep(min(left, _BEAT_S))
 
     def _post_worker_init(self, worker: Any) -> None:
         self._lifeline.hold_again()
@@ -92,12 +95,16 @@ class Hooks:
             self._make_ready(worker.wsgi)
         except ApplicationError as error:
             report_failure(self._pipe, error)
-            _pause(worker, _LAST_WORD_S)  # before it accepts a connection, which would die with it
         else:
             send(self._pipe, "ready", pid=worker.pid)
+        # Until all workers are ready, the generation may be discarded, with all that it has accepted.
+        while worker.alive and not self._is_open():
+            worker.notify()
+            time.sleep(_LOOK_EVERY_S)
 
     def _tell_board(self, worker: Any) -> None:
         row = Writer(self._board)
+        self._is_open = lambda: row.opened_generation >= self._generation
         tally = self._foreign.tally
         if isinstance(worker, Worker):
             tally = worker.tally
@@ -128,14 +135,6 @@ class ForeignTally:
         with self._lock:
             self.tally.busy -= 1
             self.tally.count(duration_s, failed=response.status.startswith("5"))
-
-
-def _pause(worker: Any, seconds: float) -> None:
-    """Wait, with a heartbeat, unless the worker is told to end."""
-    end = time.monotonic() + seconds
-    while worker.alive and (left := end - time.monotonic()) > 0:
-        worker.notify()
-        time.sleep(min(left, _BEAT_S))
 
 
 def _is_ours(worker_class: Any) -> bool:

@@ -244,6 +244,7 @@ class Supervisor:
                 case Unready():
                     self._board.tell_stopping()
                 case Opened(number):
+                    self._board.tell_opened(number)
                     self._publish(number)
                     if self._log is not None and not self._log.takes_output:
                         self._log.take_output()

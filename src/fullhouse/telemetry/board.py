@@ -25,6 +25,8 @@ DATABASES = 8
 _MAGIC = b"fullhouse board\0"
 _HEADER = struct.Struct("=16sIIII")
 _STOPPING = _HEADER.size  # one byte, written by the supervisor alone
+_OPENED = struct.Struct("=I")  # the newest generation that serves, written by the supervisor alone ...
+_OPENED_AT = _HEADER.size + 4  # ... here
 _TABLE = _HEADER.size + 8
 _SEQUENCE = struct.Struct("=Q")
 _ROW_SIZE = 1024
@@ -104,7 +106,7 @@ def _open(path: Path, flags: int) -> tuple[int, mmap.mmap]:
 
 
 class Writer:
-    """A worker's own row. One thread of it calls `write`; any may ask `site_is_stopping`."""
+    """A worker's own row. One thread of it calls `write`; any may ask what the supervisor tells."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor, self._memory = _open(path, os.O_RDWR)
@@ -114,6 +116,11 @@ class Writer:
     def site_is_stopping(self) -> bool:
         """Whether the supervisor has begun to stop the whole site."""
         return self._memory[_STOPPING] != 0
+
+    @property
+    def opened_generation(self) -> int:
+        """The newest generation that serves; 0 before the first does."""
+        return int(_OPENED.unpack_from(self._memory, _OPENED_AT)[0])
 
     def write(self, row: Row) -> None:
         """Replace the row. Databases beyond the number that a row holds are left out."""
@@ -142,13 +149,16 @@ def _packed(databases: Sequence[Database]) -> bytes:
 
 
 class Board:
-    """The supervisor's end: reads every row, and tells the workers that the site stops."""
+    """The supervisor's end: reads every row, and tells the workers which generation serves, and that the site stops."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor, self._memory = _open(path, os.O_RDWR)
 
     def tell_stopping(self) -> None:
         self._memory[_STOPPING] = 1
+
+    def tell_opened(self, generation: int) -> None:
+        _OPENED.pack_into(self._memory, _OPENED_AT, generation)
 
     def rows(self) -> Iterator[Row]:
         """Every row that was ever written; whether its process lives is for the caller to know."""
