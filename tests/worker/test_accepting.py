@@ -94,6 +94,8 @@ def test_who_has_more_to_do_leaves_a_connection_to_others_for_a_moment(site):
     one.watch(100.001, has_room=True)
     assert one._poller.watched
     assert site.accept(one, 100.001) == 1, "the other did not take it"
+    site.knock(1)
+    assert site.accept(one, 100.001) == 0, "but it may take the next"
 
 
 def test_each_connection_is_left_anew(site):

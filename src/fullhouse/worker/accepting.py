@@ -87,7 +87,7 @@ class Acceptor:
         left in the kernel, where nobody sees how long it waits; else a part of what it has, so that those who begin
         together remain equal.
         """
-        unwanted = now - self._resumed_at < _LEAVE_S
+        unwanted, self._resumed_at = now - self._resumed_at < _LEAVE_S, 0.0
         if self._loads is not None and not unwanted and self._loads.is_lighter_elsewhere(now):
             self.resume_at = max(self.resume_at, now + _LEAVE_S)
             return []
