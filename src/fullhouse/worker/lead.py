@@ -19,7 +19,7 @@ LOOK_EVERY_S = 0.003
 # Longer requests are worth a thread of their own ...
 QUICK_S = 0.003
 # ... and so are those that wait longer for others than it costs to change threads meanwhile.
-BRIEFLY_S = 0.0005
+BRIEFLY_S = 0.001
 _TRY_AGAIN_S = 1.0
 _WEIGHT = 0.05
 
