@@ -32,8 +32,8 @@ _PROBE_BUSY_EVERY_S = 0.005
 _PROBE_S = 0.0001  # the loop gives up the interpreter so long ...
 _BUSY_S = 0.0006  # ... and gets it back later than this only where another thread computes
 # Nobody waits for a request that has run for so long, and for so many times the mean.
-_LONG_S = 0.05
-_LONG_MEANS = 4
+_LONG_S = 0.5
+_LONG_MEANS = 10
 
 
 class Seat:
