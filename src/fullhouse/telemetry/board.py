@@ -19,7 +19,7 @@ from pathlib import Path
 from fullhouse.errors import ConfigurationError
 from fullhouse.telemetry.tally import BUCKETS
 
-VERSION = 2
+VERSION = 3
 ROWS = 256
 DATABASES = 8
 _MAGIC = b"fullhouse board\0"
