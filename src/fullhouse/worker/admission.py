@@ -2,34 +2,24 @@
 
 Pure: the caller brings the time (monotonic seconds) and, where threads share it, the lock.
 
-**Overloaded** means two things at once. The queue stands, by CoDel's rule (Nichols and Jacobson, "Controlling Queue
-Delay", 2012; for servers: folly's Codel): for a whole interval the oldest request has always waited longer than the
-target. And more requests come than are served, by more than chance: a crowd that has come once, or clients that each
-wait for their answer before they ask again, make a long queue too, but shedding would not shorten anybody's wait. Then
-the newest runs first, since it is the one whose client still waits (Facebook's adaptive LIFO), and what has waited for
-more than twice the target is shed, until for a whole interval there was nothing to shed.
+While **overloaded** (`overload`), the newest runs first, since it is the one whose client still waits (Facebook's
+adaptive LIFO), and what has waited for more than twice the target is shed.
 """
 
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from math import ceil, inf, sqrt
+from math import ceil, inf
 from typing import Generic, TypeVar
 
 from fullhouse.worker.fairness import Fairness
-from fullhouse.worker.sliding_minimum import SlidingMinimum
+from fullhouse.worker.overload import Overload
 
 J = TypeVar("J")
 
-# CoDel wants a target of 5 to 10 % of the interval. The longest of these, so that a crowd may take its time to come.
-_TARGETS_IN_INTERVAL = 10
-_LONGEST_INTERVAL_S = 1.0
 # How fast the mean of the time in service follows.
 _SERVICE_WEIGHT = 0.05
-# What comes must exceed what is served by so much, and by so many standard deviations of a random number of arrivals.
-_EXCESS = 1.05
-_SIGMAS = 2
 # Looking at every request would cost more than the rest of the queue.
 _OBSERVE_EVERY_S = 0.001
 _LONGEST_RETRY_S = 60
@@ -66,36 +56,6 @@ class Waiting(Generic[J]):
     client: str = ""
 
 
-class Flows:
-    """How many requests came in a period, and how many were taken."""
-
-    def __init__(self) -> None:
-        self._came = 0
-        self._excess = self._excess_before = 0.0
-        self._since = -inf
-        self._before = (0, 0)
-        self.served_per_s = 0.0
-
-    @property
-    def exceed_twice(self) -> bool:
-        """Whether more came in each of the last two periods. A crowd that comes at once is in one."""
-        return self._excess > 1 and self._excess_before > 1
-
-    @property
-    def exceed_chance(self) -> bool:
-        """Whether more came in the last period than chance would have it, if they come independently of each other."""
-        return self._excess > _SIGMAS * sqrt(self._came)
-
-    def end_period(self, now: float, period_s: float, arrived: int, taken: int) -> None:
-        """arrived, taken: in all. Ends a period if it has been so long."""
-        if now - self._since < period_s:
-            return
-        came, served = arrived - self._before[0], taken - self._before[1]
-        self._came, self._excess_before, self._excess = came, self._excess, came - _EXCESS * served
-        self.served_per_s = served / (now - self._since)
-        self._since, self._before = now, (arrived, taken)
-
-
 class Admission(Generic[J]):
     """The queue. What it sheds is returned, for the caller to answer."""
 
@@ -103,32 +63,29 @@ class Admission(Generic[J]):
         self._rules = rules
         self._fairness = Fairness(rules.client_share)
         self._queues: tuple[deque[Waiting[J]], ...] = tuple(deque() for _ in Priority)
-        self._oldest = SlidingMinimum(_LONGEST_INTERVAL_S)
+        self._overload = Overload(rules.target_s)
         self._observe_at = -inf
         self._was_empty = True  # at some moment since it was looked at
         self.service_s = 0.0
         self._arrived = 0
-        self._taken = 0
-        self._lately = Flows()
-        self._longer = Flows()
-        self._needed_at = -inf  # when there was something to shed, while overloaded
+        self._served = 0
+        self.running = 0
         self.waiting = 0
         self.shed = 0
-        self.overloaded = False
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether more requests come than can be served."""
+        return self._overload.is_on
 
     @property
     def target_s(self) -> float:
         """The wait beyond which a queue that stands is an overload."""
         return max(self._rules.target_s, self.service_s)
 
-    @property
-    def _longest_wait_s(self) -> float:
-        """What is shed while overloaded has waited longer."""
-        return 2 * self.target_s
-
     def offer(self, entry: Waiting[J], now: float) -> list[J]:
         """Take a request in. Returns what is shed for it: it itself, or one that matters less."""
-        self._end_overload_if_over(now)
+        self._overload.end_if_over(now)
         self._arrived += 1
         self._was_empty = self._was_empty or not self.waiting
         shed: list[J] = []
@@ -157,15 +114,21 @@ class Admission(Generic[J]):
                 entry = queue.pop() if self.overloaded else queue.popleft()
                 self._forget(entry)
                 if entry.deadline >= now:
-                    self._taken += 1
+                    self.running += 1
                     return entry.job, shed
                 self.shed += 1
                 shed.append(entry.job)
         return None, shed
 
     def served(self, service_s: float) -> None:
-        """A request was answered after so long in a thread."""
+        """A request that was taken has been answered after so long in a thread."""
+        self.running -= 1
+        self._served += 1
         self.service_s += _SERVICE_WEIGHT * (service_s - self.service_s)
+
+    def gone(self) -> None:
+        """A request that was taken does not run, since its client has gone."""
+        self.running -= 1
 
     def oldest_wait_s(self, now: float) -> float:
         """How long the oldest request has waited; 0 where none waits."""
@@ -173,41 +136,26 @@ class Admission(Generic[J]):
 
     def retry_after_s(self) -> int:
         """When a client that was shed may try again: once what waits is served, at the rate of the last seconds."""
-        if not self._longer.served_per_s:
+        if not self._overload.served_per_s:
             return 1
-        return max(1, min(_LONGEST_RETRY_S, ceil(self.waiting / self._longer.served_per_s)))
+        return max(1, min(_LONGEST_RETRY_S, ceil(self.waiting / self._overload.served_per_s)))
 
     def _observe(self, now: float) -> None:
         self._observe_at = now + _OBSERVE_EVERY_S
-        self._oldest.add(now, 0.0 if self._was_empty else self.oldest_wait_s(now))
-        self._was_empty = False
-        self._oldest.window_s = min(_LONGEST_INTERVAL_S, _TARGETS_IN_INTERVAL * self.target_s)
-        # By half intervals, so that a crowd that came before the last one is not counted any more.
-        self._lately.end_period(now, self._oldest.window_s / 2, self._arrived, self._taken)
-        self._longer.end_period(now, _LONGEST_INTERVAL_S, self._arrived, self._taken)
-        if self.overloaded and self.oldest_wait_s(now) > self._longest_wait_s:
-            self._needed_at = now
-        self._end_overload_if_over(now)
-        if not self.overloaded and self._oldest.has_full_window(now):
-            self.overloaded = self._too_many_come(self._oldest.minimum(now))
-            self._needed_at = now
-
-    def _end_overload_if_over(self, now: float) -> None:
-        """After a whole interval: by chance, even under ten times the load a queue runs empty for a moment."""
-        if self.overloaded and now - self._needed_at >= self._oldest.window_s:
-            self.overloaded = False
-            self._fairness.forget_greed()
-
-    def _too_many_come(self, shortest_wait_s: float) -> bool:
-        """For what has waited so long at least, in the last interval."""
-        if shortest_wait_s <= self.target_s:
-            return False
-        stands_long = shortest_wait_s >= self._oldest.window_s
-        return self._lately.exceed_chance or (stands_long and self._longer.exceed_twice)
+        self._overload.target_s = self.target_s
+        was_empty, self._was_empty = self._was_empty, False
+        self._overload.observe(
+            now,
+            self.oldest_wait_s(now),
+            was_empty=was_empty,
+            present=self.waiting + self.running,
+            arrived=self._arrived,
+            served=self._served,
+        )
 
     def _hopeless(self, now: float) -> Iterator[Waiting[J]]:
         """The oldest of each queue, as long as they have waited too long. Critical ones wait until their deadline."""
-        longest = self._longest_wait_s if self.overloaded else inf
+        longest = self._overload.longest_wait_s
         for queue in self._queues:
             while queue and (queue[0].deadline < now or (queue[0].priority and now - queue[0].since > longest)):
                 yield queue[0]
@@ -216,9 +164,9 @@ class Admission(Generic[J]):
         """Whether its client has less than its share: of the longest queue, or, while others wait, of that there is."""
         crowded = self.overloaded and self.oldest_wait_s(now) > self.target_s
         queue = self.waiting if crowded else self._rules.limit
-        if not self._fairness.allows(entry.client, queue, now + self._oldest.window_s):
+        if not self._fairness.allows(entry.client, queue, now + self._overload.interval_s):
             if crowded:
-                self._needed_at = now
+                self._overload.need(now)
             return False
         if self._fairness.is_greedy(entry.client, now):
             entry.priority = Priority.SHEDDABLE

@@ -33,9 +33,6 @@ class Fairness:
         """
         return self._greedy_until.get(client, now) > now
 
-    def forget_greed(self) -> None:
-        self._greedy_until.clear()
-
     def entered(self, client: str) -> None:
         if self.is_on:
             self._held[client] += 1

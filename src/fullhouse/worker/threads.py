@@ -265,6 +265,8 @@ class Threads:
                     self._ran_alone(*stint.work(seat, now))
                 return False
             if job[0].gone:
+                with self._lock:
+                    self.admission.gone()
                 self._shed(*job)
                 continue
             seat.channel, seat.request = job
@@ -275,8 +277,7 @@ class Threads:
             seat.request = seat.channel = None
             seat.finished += 1
             now = time.monotonic()
-            self.admission.served(now - seat.began_s)
-            if self._surplus and self._is_surplus():
+            if self._end_job(now - seat.began_s):
                 return True
             if now - told_loop > _LONGEST_BATCH_S:
                 self._end_batch(stint.work(seat, now) if stint is not None else None)
@@ -294,9 +295,10 @@ class Threads:
         elif work is not None:
             self._ran_alone(*work)
 
-    def _is_surplus(self) -> bool:
+    def _end_job(self, service_s: float) -> bool:
+        """Count a request that was served; whether its thread is one too many."""
         with self._lock:
-            if self._surplus and len(self.seats) - self._sleeping > 1:
-                self._surplus -= 1
-                return True
-        return False
+            self.admission.served(service_s)
+            is_surplus = self._surplus > 0 and len(self.seats) - self._sleeping > 1
+            self._surplus -= is_surplus
+            return is_surplus

@@ -1,0 +1,177 @@
+"""Whether more requests come than can be served. Pure: the caller brings the time, in monotonic seconds.
+
+**Overloaded** means two things at once. The queue stands, by CoDel's rule (Nichols and Jacobson, "Controlling Queue
+Delay", 2012; for servers: folly's Codel): for a whole interval the oldest request has always waited longer than the
+target. And more requests come than are served, by more than chance: a crowd that has come once, or clients that each
+wait for their answer before they ask again, make a long queue too, but shedding would not shorten anybody's wait.
+
+Whether more come can only be seen while nothing is shed: a client that was refused and asks again at once is no new
+demand. So an overload begins with a **trial**, in which all may wait, and has one now and then. If the queue does not
+grow meanwhile, those who ask were all there already: a crowd that took its time to come, and no overload.
+"""
+
+from math import inf, sqrt
+
+from fullhouse.worker.sliding_minimum import SlidingMinimum
+
+# CoDel wants a target of 5 to 10 % of the interval. The longest of these, so that a crowd may take its time to come.
+_TARGETS_IN_INTERVAL = 10
+_LONGEST_INTERVAL_S = 1.0
+# What comes must exceed what is served by so much, and by so many standard deviations of a random number of arrivals.
+_EXCESS = 1.05
+_SIGMAS = 2
+# A trial is decided by so many served requests: at half as many again offered, chance hides the excess once in 100.
+_SERVED_IN_TRIAL = 40
+_LONGEST_TRIAL_INTERVALS = 2
+# From one trial to the next, at most; at first less, since a crowd that has come is served soonest if none is refused.
+# In a trial it takes longer until a client hears that it is refused; others notice nothing.
+_LONGEST_PAUSE_INTERVALS = 16
+
+
+class Flows:
+    """How many requests came in a period, and how many left, having been served."""
+
+    def __init__(self) -> None:
+        self._came = 0
+        self._excess = self._excess_before = 0.0
+        self._since = -inf
+        self._before = (0, 0)
+        self.served_per_s = 0.0
+
+    @property
+    def exceed_twice(self) -> bool:
+        """Whether more came in each of the last two periods. A crowd that comes at once is in one."""
+        return self._excess > 1 and self._excess_before > 1
+
+    @property
+    def exceed_chance(self) -> bool:
+        """Whether more came in the last period than chance would have it, if they come independently of each other."""
+        return self._excess > _SIGMAS * sqrt(self._came)
+
+    def end_period(self, now: float, period_s: float, arrived: int, served: int) -> None:
+        """arrived, served: in all. Ends a period if it has been so long."""
+        if now - self._since < period_s:
+            return
+        came, left = arrived - self._before[0], served - self._before[1]
+        self._came, self._excess_before, self._excess = came, self._excess, came - _EXCESS * left
+        self.served_per_s = left / (now - self._since)
+        self._since, self._before = now, (arrived, served)
+
+    def forget_excess(self) -> None:
+        self._excess = self._excess_before = 0.0
+
+
+class Trial:
+    """Whether a queue grows that nothing is shed from.
+
+    interval_s: a trial takes one at least; it settles for half of one, in which those come again that were refused.
+    """
+
+    def __init__(self, now: float, interval_s: float) -> None:
+        self._settled_at = now + interval_s / 2
+        self._soonest, self._latest = now + interval_s, now + _LONGEST_TRIAL_INTERVALS * interval_s
+        self._before: tuple[int, int] | None = None
+
+    def more_come(self, now: float, arrived: int, served: int) -> bool | None:
+        """Whether more come than are served; None as long as that is not clear."""
+        if self._before is None and now >= self._settled_at:
+            self._before = arrived, served
+        if self._before is None or now < self._soonest:
+            return None
+        came, left = arrived - self._before[0], served - self._before[1]
+        excess = came - _EXCESS * left
+        if excess > _SIGMAS * sqrt(came):
+            return True
+        return excess > 1 if left >= _SERVED_IN_TRIAL or now >= self._latest else None
+
+
+class Overload:
+    """is_on: whether there is one. target_s: a wait that is none yet. interval_s: of CoDel's rule."""
+
+    def __init__(self, target_s: float) -> None:
+        self.is_on = False
+        self.target_s = target_s
+        self.interval_s = _LONGEST_INTERVAL_S
+        self._oldest = SlidingMinimum(self.interval_s)
+        self._lately = Flows()
+        self._longer = Flows()
+        self._needed_at = -inf  # when there was something to shed, while overloaded
+        self._trial: Trial | None = None
+        self._trial_at = inf  # when the next one begins
+        self._pause_intervals = 1  # until then
+        self._crowd = inf  # more requests than these are not only those that a trial has seen
+
+    @property
+    def longest_wait_s(self) -> float:
+        """What has waited longer is shed."""
+        return 2 * self.target_s if self.is_on and self._trial is None else inf
+
+    @property
+    def served_per_s(self) -> float:
+        """In the last second or two."""
+        return self._longer.served_per_s
+
+    def observe(
+        self, now: float, oldest_wait_s: float, *, was_empty: bool, present: int, arrived: int, served: int
+    ) -> None:
+        """Look at the queue, often.
+
+        was_empty: at some moment since the last look. present: requests that wait or run. arrived, served: in all.
+        """
+        self._oldest.add(now, 0.0 if was_empty else oldest_wait_s)
+        self._oldest.window_s = self.interval_s = min(_LONGEST_INTERVAL_S, _TARGETS_IN_INTERVAL * self.target_s)
+        # By half intervals, so that a crowd that came before the last one is not counted any more.
+        self._lately.end_period(now, self.interval_s / 2, arrived, served)
+        self._longer.end_period(now, _LONGEST_INTERVAL_S, arrived, served)
+        if oldest_wait_s > 2 * self.target_s:
+            self.need(now)
+        if self.is_on:
+            self.end_if_over(now)
+            self._try(now, present, arrived, served)
+        elif self._oldest.has_full_window(now):
+            self._begin_if_needed(now, present)
+
+    def need(self, now: float) -> None:
+        """There was something to shed, so an overload goes on."""
+        self._needed_at = now
+
+    def end_if_over(self, now: float) -> None:
+        """After a whole interval: by chance, even under ten times the load a queue runs empty for a moment."""
+        if self.is_on and now - self._needed_at >= self.interval_s:
+            self._end()
+
+    def _begin_if_needed(self, now: float, present: int) -> None:
+        shortest_wait_s = self._oldest.minimum(now)
+        if shortest_wait_s <= self.target_s:
+            self._crowd, self._pause_intervals = inf, 1
+        elif present > self._crowd:
+            self.is_on, self._needed_at = True, now
+            self._pause(now)
+        elif self._too_many_come(shortest_wait_s):
+            self.is_on, self._needed_at, self._trial = True, now, Trial(now, self.interval_s)
+
+    def _try(self, now: float, present: int, arrived: int, served: int) -> None:
+        if self._trial is None:
+            if now >= self._trial_at:
+                self._trial = Trial(now, self.interval_s)
+            return
+        more_come = self._trial.more_come(now, arrived, served)
+        if more_come is False:
+            self._crowd = present + _SIGMAS * sqrt(present)
+            self._end()
+        elif more_come:
+            self._pause(now)
+
+    def _pause(self, now: float) -> None:
+        self._trial, self._trial_at = None, now + self._pause_intervals * self.interval_s
+        self._pause_intervals = min(2 * self._pause_intervals, _LONGEST_PAUSE_INTERVALS)
+
+    def _end(self) -> None:
+        self.is_on, self._trial = False, None
+        self._lately.forget_excess()
+        self._longer.forget_excess()
+
+    def _too_many_come(self, shortest_wait_s: float) -> bool:
+        """For what has waited so long at least, in the last interval."""
+        stands_long = shortest_wait_s >= self.interval_s
+        return self._lately.exceed_chance or (stands_long and self._longer.exceed_twice)
