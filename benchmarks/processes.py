@@ -1,5 +1,7 @@
 """Servers under measurement, started on a port of their own, waited for and ended; and the order of their turns."""
 
+import os
+import signal
 import socket
 import subprocess
 import tempfile
@@ -37,7 +39,12 @@ def serving(
     """
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
-            [str(word) for word in command], env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=errors
+            [str(word) for word in command],
+            env=environment,
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
         )
         try:
             if not _answers(process, port, path):
@@ -51,6 +58,8 @@ def serving(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            with suppress(ProcessLookupError):  # workers that outlive their master would slow down who comes next
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _answers(process: subprocess.Popen[bytes], port: int, path: str) -> bool:

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from fullhouse.worker.accepting import Acceptor, Loads
+from fullhouse.worker.accepting import Acceptor
+from fullhouse.worker.siblings import Siblings
 
 
 class Poller:
@@ -41,13 +42,13 @@ class Site:
 
     def __init__(self, opened, listener) -> None:
         self._opened, self._listener = opened, listener
-        self.memory = bytearray(Loads.BYTES)
+        self.memory = bytearray(Siblings.BYTES)
         self.log: list[str] = []
 
     def acceptor(self, row: int | None = None) -> Acceptor:
-        loads = None if row is None else Loads(self.memory, row)
+        siblings = None if row is None else Siblings(self.memory, row)
         log = SimpleNamespace(warning=lambda text, *values: self.log.append(text % values))
-        return Acceptor([self._listener], Poller(), log, loads)
+        return Acceptor([self._listener], Poller(), log, siblings)
 
     def knock(self, times: int) -> None:
         for _ in range(times):
@@ -135,7 +136,7 @@ def test_a_pause_for_want_of_descriptors_outlasts_a_moment(site, monkeypatch):
     one = site.acceptor(1)
     monkeypatch.setattr(socket.socket, "accept", accept)
     assert site.accept(one, 100.0) == 0
-    Loads(site.memory, 2).tell(0, 100.0)
+    Siblings(site.memory, 2).tell_load(0, 100.0)
     one.tell(lambda: 5, 100.0)
     assert site.accept(one, 100.0) == 0
     assert one.resume_at == pytest.approx(100.1)

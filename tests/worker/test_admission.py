@@ -138,9 +138,22 @@ def test_a_crowd_that_takes_its_time_to_come_is_no_overload():
 def test_a_crowd_that_asks_again_at_once_when_it_is_refused_does_not_keep_an_overload_alive():
     admission = Admission(AdmissionRules(target_s=0.05))
     assert crowd(admission, 0.0, 500, 2.5) > 100, "as long as more come"
-    crowd(admission, 2.5, 0, 5)
-    assert crowd(admission, 7.5, 0, 20) == 0
+    crowd(admission, 2.5, 0, 10)
+    assert crowd(admission, 12.5, 0, 20) == 0, "since a trial at 10 s"
     assert not admission.overloaded
+
+
+def test_a_queue_that_does_not_grow_is_an_overload_where_that_of_another_worker_does():
+    others_come = 0
+
+    def tell_flow(arrived: int, served: int) -> tuple[int, int]:
+        nonlocal others_come
+        others_come += 3
+        return arrived + others_come, served
+
+    admission = Admission(AdmissionRules(target_s=0.05), tell_flow)
+    assert crowd(admission, 0.0, 150, 2), "who would all wait if they were alone"
+    assert admission.overloaded
 
 
 def test_more_than_the_crowd_that_a_trial_has_seen_are_an_overload_at_once():

@@ -6,54 +6,25 @@ that they share, and the one with more waits for a moment before it accepts.
 """
 
 import socket
-import struct
 from collections.abc import Callable
-from mmap import mmap
 from typing import Any
 
 from fullhouse.worker.poller import READ, Poller
+from fullhouse.worker.siblings import Siblings
 
-_ROWS = 64
-_TABLE = struct.Struct(f"={2 * _ROWS}d")
-_ROW = struct.Struct("=2d")  # the load, and when it was told
-_STALE_S = 2.0  # several times as long as a worker that lives is silent
 _LEAVE_S = 0.001  # the poller's clock is no finer
 _PAUSE_S = 0.1  # after the system had no descriptor or no memory left
 _MOST_AT_ONCE = 64
 
 
-class Loads:
-    """How much each worker of a master has to do. Times in monotonic seconds, one clock for all processes of a host.
-
-    memory: of `BYTES`, shared by all workers, zeros at first. row: a number that no other worker has; if more than
-    fit into the memory live at once, some are not seen.
-    """
-
-    BYTES = _TABLE.size
-
-    def __init__(self, memory: mmap | bytearray, row: int) -> None:
-        self._memory = memory
-        self._row = row % _ROWS
-        self._own = 0.0
-
-    def tell(self, load: float, now: float) -> None:
-        self._own = load
-        _ROW.pack_into(self._memory, self._row * _ROW.size, load, now)
-
-    def is_lighter_elsewhere(self, now: float) -> bool:
-        """Whether another worker, of those that told it lately, has less to do."""
-        table = _TABLE.unpack_from(self._memory)
-        return any(load < self._own and now - at < _STALE_S for load, at in zip(table[::2], table[1::2], strict=True))
-
-
 class Acceptor:
-    """The listening sockets, as the loop sees them. Used by the thread that runs the loop. loads: None if alone."""
+    """The listening sockets, as the loop sees them. Used by the thread that runs the loop. siblings: None if alone."""
 
-    def __init__(self, listeners: list[socket.socket], poller: Poller, log: Any, loads: Loads | None) -> None:
+    def __init__(self, listeners: list[socket.socket], poller: Poller, log: Any, siblings: Siblings | None) -> None:
         self._listeners = {listener.fileno(): listener for listener in listeners}
         self._poller = poller
         self._log = log
-        self._loads = loads
+        self._siblings = siblings
         self._watching = False
         self._resumed_at = 0.0  # when it listened again: what the poller tells of at once, nobody else wanted
         self.resume_at = 0.0  # when it listens again, on the monotonic clock; 0 while it does
@@ -77,8 +48,8 @@ class Acceptor:
 
     def tell(self, load: Callable[[], float], now: float) -> None:
         """Tell siblings how much there is to do, if there are any; infinity for a worker that accepts no more."""
-        if self._loads is not None:
-            self._loads.tell(load(), now)
+        if self._siblings is not None:
+            self._siblings.tell_load(load(), now)
 
     def accept(self, fd: int, now: float, connections: int, room: int) -> list[tuple[socket.socket, Any, Any]]:
         """New connections of a listener that is ready: each with the client's address and our own.
@@ -88,10 +59,10 @@ class Acceptor:
         together remain equal.
         """
         unwanted, self._resumed_at = now - self._resumed_at < _LEAVE_S, 0.0
-        if self._loads is not None and not unwanted and self._loads.is_lighter_elsewhere(now):
+        if self._siblings is not None and not unwanted and self._siblings.is_lighter_elsewhere(now):
             self.resume_at = max(self.resume_at, now + _LEAVE_S)
             return []
-        at_once = _MOST_AT_ONCE if self._loads is None else 1 + connections // 8
+        at_once = _MOST_AT_ONCE if self._siblings is None else 1 + connections // 8
         listener, accepted = self._listeners[fd], []
         try:
             for _ in range(min(room, at_once)):

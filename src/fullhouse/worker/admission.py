@@ -7,22 +7,24 @@ adaptive LIFO), and what has waited for more than twice the target is shed.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from math import ceil, inf
 from typing import Generic, TypeVar
 
 from fullhouse.worker.fairness import Fairness
-from fullhouse.worker.overload import Overload
+from fullhouse.worker.overload import Counts, Overload
 
 J = TypeVar("J")
+TellFlow = Callable[[int, int], tuple[int, int]]
 
 # How fast the mean of the time in service follows.
 _SERVICE_WEIGHT = 0.05
 # Looking at every request would cost more than the rest of the queue.
-_OBSERVE_EVERY_S = 0.001
+_OBSERVE_EVERY_S = 0.005
 _LONGEST_RETRY_S = 60
+_RATE_S = 1.0
 
 
 class Priority(IntEnum):
@@ -57,9 +59,13 @@ class Waiting(Generic[J]):
 
 
 class Admission(Generic[J]):
-    """The queue. What it sheds is returned, for the caller to answer."""
+    """The queue. What it sheds is returned, for the caller to answer.
 
-    def __init__(self, rules: AdmissionRules) -> None:
+    tell_flow: is given how many requests came and were served, and returns the same of all workers; None if alone.
+    """
+
+    def __init__(self, rules: AdmissionRules, tell_flow: TellFlow | None = None) -> None:
+        self._tell_flow = tell_flow or (lambda arrived, served: (arrived, served))
         self._rules = rules
         self._fairness = Fairness(rules.client_share)
         self._queues: tuple[deque[Waiting[J]], ...] = tuple(deque() for _ in Priority)
@@ -69,6 +75,7 @@ class Admission(Generic[J]):
         self.service_s = 0.0
         self._arrived = 0
         self._served = 0
+        self._served_per_s, self._rated_at, self._served_before = 0.0, -inf, 0
         self.running = 0
         self.waiting = 0
         self.shed = 0
@@ -136,22 +143,19 @@ class Admission(Generic[J]):
 
     def retry_after_s(self) -> int:
         """When a client that was shed may try again: once what waits is served, at the rate of the last seconds."""
-        if not self._overload.served_per_s:
+        if not self._served_per_s:
             return 1
-        return max(1, min(_LONGEST_RETRY_S, ceil(self.waiting / self._overload.served_per_s)))
+        return max(1, min(_LONGEST_RETRY_S, ceil(self.waiting / self._served_per_s)))
 
     def _observe(self, now: float) -> None:
         self._observe_at = now + _OBSERVE_EVERY_S
         self._overload.target_s = self.target_s
-        was_empty, self._was_empty = self._was_empty, False
-        self._overload.observe(
-            now,
-            self.oldest_wait_s(now),
-            was_empty=was_empty,
-            present=self.waiting + self.running,
-            arrived=self._arrived,
-            served=self._served,
-        )
+        counts = Counts(self.waiting, self.running, *self._tell_flow(self._arrived, self._served))
+        self._overload.observe(now, counts, self.oldest_wait_s(now), was_empty=self._was_empty)
+        self._was_empty = False
+        if now - self._rated_at >= _RATE_S:
+            self._served_per_s = (self._served - self._served_before) / (now - self._rated_at)
+            self._rated_at, self._served_before = now, self._served
 
     def _hopeless(self, now: float) -> Iterator[Waiting[J]]:
         """The oldest of each queue, as long as they have waited too long. Critical ones wait until their deadline."""

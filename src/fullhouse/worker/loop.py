@@ -18,7 +18,7 @@ from math import inf
 from typing import Any, Protocol
 
 from fullhouse.telemetry.tally import Tally
-from fullhouse.worker.accepting import Acceptor, Loads
+from fullhouse.worker.accepting import Acceptor
 from fullhouse.worker.admission import Waiting
 from fullhouse.worker.body import Data
 from fullhouse.worker.channel import Channel
@@ -28,6 +28,7 @@ from fullhouse.worker.options import HttpRules, Options
 from fullhouse.worker.poller import GONE, READ, WRITE, new_poller
 from fullhouse.worker.probes import Probes
 from fullhouse.worker.refusal import RefusedError, refusal_bytes
+from fullhouse.worker.siblings import Siblings
 from fullhouse.worker.triage import Job, Triage
 from fullhouse.worker.unsent import Unsent
 
@@ -65,11 +66,11 @@ class Loop:
         log: Any,
         flush_log: Callable[[], None],
         tick: Callable[[], None],
-        loads: Loads | None,
+        siblings: Siblings | None,
         wrap_tls: Callable[[socket.socket], Any] | None = None,
     ) -> None:
         self._poller = new_poller()
-        self._acceptor = Acceptor(listeners, self._poller, log, loads)
+        self._acceptor = Acceptor(listeners, self._poller, log, siblings)
         self._wake_fd = wake_fd
         self._sink = sink
         self._rules = rules

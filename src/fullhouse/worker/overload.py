@@ -11,6 +11,7 @@ grow meanwhile, those who ask were all there already: a crowd that took its time
 """
 
 from math import inf, sqrt
+from typing import NamedTuple
 
 from fullhouse.worker.sliding_minimum import SlidingMinimum
 
@@ -20,12 +21,22 @@ _LONGEST_INTERVAL_S = 1.0
 # What comes must exceed what is served by so much, and by so many standard deviations of a random number of arrivals.
 _EXCESS = 1.05
 _SIGMAS = 2
-# A trial is decided by so many served requests: at half as many again offered, chance hides the excess once in 100.
+# No overload is seen only by so many served requests, and so many times as many as run at once: these end in bursts.
 _SERVED_IN_TRIAL = 40
+_TURNS_IN_TRIAL = 4
 _LONGEST_TRIAL_INTERVALS = 2
-# From one trial to the next, at most; at first less, since a crowd that has come is served soonest if none is refused.
-# In a trial it takes longer until a client hears that it is refused; others notice nothing.
-_LONGEST_PAUSE_INTERVALS = 16
+# Between the beginnings of later trials, on a clock that all workers share: one that sheds takes the growth from one
+# that does not. In a trial it takes longer until a client hears that it is refused; others notice nothing.
+_TRIAL_EVERY_S = 10.0
+
+
+class Counts(NamedTuple):
+    """Requests that wait and run here now; that ever came to, and were served by, all workers."""
+
+    waiting: int
+    running: int
+    arrived: int
+    served: int
 
 
 class Flows:
@@ -35,8 +46,7 @@ class Flows:
         self._came = 0
         self._excess = self._excess_before = 0.0
         self._since = -inf
-        self._before = (0, 0)
-        self.served_per_s = 0.0
+        self._arrived = self._served = 0
 
     @property
     def exceed_twice(self) -> bool:
@@ -48,14 +58,13 @@ class Flows:
         """Whether more came in the last period than chance would have it, if they come independently of each other."""
         return self._excess > _SIGMAS * sqrt(self._came)
 
-    def end_period(self, now: float, period_s: float, arrived: int, served: int) -> None:
-        """arrived, served: in all. Ends a period if it has been so long."""
+    def end_period(self, now: float, period_s: float, counts: Counts) -> None:
+        """Ends a period if it has been so long."""
         if now - self._since < period_s:
             return
-        came, left = arrived - self._before[0], served - self._before[1]
+        came, left = counts.arrived - self._arrived, counts.served - self._served
         self._came, self._excess_before, self._excess = came, self._excess, came - _EXCESS * left
-        self.served_per_s = left / (now - self._since)
-        self._since, self._before = now, (arrived, served)
+        self._since, self._arrived, self._served = now, counts.arrived, counts.served
 
     def forget_excess(self) -> None:
         self._excess = self._excess_before = 0.0
@@ -70,19 +79,23 @@ class Trial:
     def __init__(self, now: float, interval_s: float) -> None:
         self._settled_at = now + interval_s / 2
         self._soonest, self._latest = now + interval_s, now + _LONGEST_TRIAL_INTERVALS * interval_s
-        self._before: tuple[int, int] | None = None
+        self._before: Counts | None = None
+        self._most_ran = 0
 
-    def more_come(self, now: float, arrived: int, served: int) -> bool | None:
+    def more_come(self, now: float, counts: Counts) -> bool | None:
         """Whether more come than are served; None as long as that is not clear."""
+        self._most_ran = max(self._most_ran, counts.running)
         if self._before is None and now >= self._settled_at:
-            self._before = arrived, served
+            self._before = counts
         if self._before is None or now < self._soonest:
             return None
-        came, left = arrived - self._before[0], served - self._before[1]
+        came, left = counts.arrived - self._before.arrived, counts.served - self._before.served
         excess = came - _EXCESS * left
         if excess > _SIGMAS * sqrt(came):
             return True
-        return excess > 1 if left >= _SERVED_IN_TRIAL or now >= self._latest else None
+        if excess <= 1 and left >= max(_SERVED_IN_TRIAL, _TURNS_IN_TRIAL * self._most_ran):
+            return False
+        return True if now >= self._latest else None
 
 
 class Overload:
@@ -98,7 +111,6 @@ class Overload:
         self._needed_at = -inf  # when there was something to shed, while overloaded
         self._trial: Trial | None = None
         self._trial_at = inf  # when the next one begins
-        self._pause_intervals = 1  # until then
         self._crowd = inf  # more requests than these are not only those that a trial has seen
 
     @property
@@ -106,30 +118,20 @@ class Overload:
         """What has waited longer is shed."""
         return 2 * self.target_s if self.is_on and self._trial is None else inf
 
-    @property
-    def served_per_s(self) -> float:
-        """In the last second or two."""
-        return self._longer.served_per_s
-
-    def observe(
-        self, now: float, oldest_wait_s: float, *, was_empty: bool, present: int, arrived: int, served: int
-    ) -> None:
-        """Look at the queue, often.
-
-        was_empty: at some moment since the last look. present: requests that wait or run. arrived, served: in all.
-        """
+    def observe(self, now: float, counts: Counts, oldest_wait_s: float, *, was_empty: bool) -> None:
+        """Look at the queue, often. was_empty: at some moment since the last look."""
         self._oldest.add(now, 0.0 if was_empty else oldest_wait_s)
         self._oldest.window_s = self.interval_s = min(_LONGEST_INTERVAL_S, _TARGETS_IN_INTERVAL * self.target_s)
         # By half intervals, so that a crowd that came before the last one is not counted any more.
-        self._lately.end_period(now, self.interval_s / 2, arrived, served)
-        self._longer.end_period(now, _LONGEST_INTERVAL_S, arrived, served)
+        self._lately.end_period(now, self.interval_s / 2, counts)
+        self._longer.end_period(now, _LONGEST_INTERVAL_S, counts)
         if oldest_wait_s > 2 * self.target_s:
             self.need(now)
         if self.is_on:
             self.end_if_over(now)
-            self._try(now, present, arrived, served)
+            self._try(now, counts)
         elif self._oldest.has_full_window(now):
-            self._begin_if_needed(now, present)
+            self._begin_if_needed(now, counts)
 
     def need(self, now: float) -> None:
         """There was something to shed, so an overload goes on."""
@@ -140,31 +142,31 @@ class Overload:
         if self.is_on and now - self._needed_at >= self.interval_s:
             self._end()
 
-    def _begin_if_needed(self, now: float, present: int) -> None:
+    def _begin_if_needed(self, now: float, counts: Counts) -> None:
         shortest_wait_s = self._oldest.minimum(now)
         if shortest_wait_s <= self.target_s:
-            self._crowd, self._pause_intervals = inf, 1
-        elif present > self._crowd:
+            self._crowd = inf
+        elif counts.waiting + counts.running > self._crowd:
             self.is_on, self._needed_at = True, now
-            self._pause(now)
+            self._shed_until_next_trial(now)
         elif self._too_many_come(shortest_wait_s):
             self.is_on, self._needed_at, self._trial = True, now, Trial(now, self.interval_s)
 
-    def _try(self, now: float, present: int, arrived: int, served: int) -> None:
+    def _try(self, now: float, counts: Counts) -> None:
         if self._trial is None:
             if now >= self._trial_at:
                 self._trial = Trial(now, self.interval_s)
             return
-        more_come = self._trial.more_come(now, arrived, served)
+        more_come = self._trial.more_come(now, counts)
         if more_come is False:
-            self._crowd = present + _SIGMAS * sqrt(present)
+            crowd = counts.waiting + counts.running
+            self._crowd = crowd + _SIGMAS * sqrt(crowd)
             self._end()
         elif more_come:
-            self._pause(now)
+            self._shed_until_next_trial(now)
 
-    def _pause(self, now: float) -> None:
-        self._trial, self._trial_at = None, now + self._pause_intervals * self.interval_s
-        self._pause_intervals = min(2 * self._pause_intervals, _LONGEST_PAUSE_INTERVALS)
+    def _shed_until_next_trial(self, now: float) -> None:
+        self._trial, self._trial_at = None, now - now % _TRIAL_EVERY_S + _TRIAL_EVERY_S
 
     def _end(self) -> None:
         self.is_on, self._trial = False, None

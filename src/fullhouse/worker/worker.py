@@ -19,7 +19,6 @@ from gunicorn.config import PostRequest, PreRequest
 from gunicorn.workers import base
 
 from fullhouse.telemetry.tally import Tally
-from fullhouse.worker.accepting import Loads
 from fullhouse.worker.access_log import AccessLog
 from fullhouse.worker.admission import Admission, Waiting
 from fullhouse.worker.channel import Channel
@@ -32,6 +31,7 @@ from fullhouse.worker.options import Options, http_rules, refuse_unsupported, wi
 from fullhouse.worker.probes import Probes
 from fullhouse.worker.request import Request
 from fullhouse.worker.response import Response
+from fullhouse.worker.siblings import Siblings
 from fullhouse.worker.stuck import NoQueries, Queries, StuckRequests, describe
 from fullhouse.worker.threads import Threads
 from fullhouse.worker.tls import TlsSocket, server_context
@@ -44,7 +44,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
     """`worker_class = "fullhouse.worker.Worker"`: a loop that waits for clients, threads for requests."""
 
     options: ClassVar[Options] = Options()
-    _all_loads: ClassVar[mmap] = mmap(-1, Loads.BYTES)  # made in the master, so that all workers share it
+    _shared: ClassVar[mmap] = mmap(-1, Siblings.BYTES)  # made in the master, so that all workers share it
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         self._lead = Lead()
@@ -80,9 +80,10 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         options = with_gunicorn_settings(self.options, self.cfg)
         access_log = AccessLog(self.log, self.cfg.access_log_format)
         self._options = options
+        siblings = Siblings(self._shared, self.age) if options.siblings else None
         self._threads = Threads(
             self.cfg.threads,
-            Admission(options.admission),
+            Admission(options.admission, siblings.tell_flow if siblings else None),
             self._gateway(options, access_log).handle,
             self._shed,
             self._wake_loop,
@@ -103,7 +104,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             self.log,
             access_log.flush,
             self._tick,
-            Loads(self._all_loads, self.age) if options.siblings else None,
+            siblings,
             self._tls_wrapper(),
         )
         self.notify()
