@@ -1,5 +1,6 @@
 """WSGI applications that the servers under test run."""
 
+import asyncio
 import json
 import os
 import tempfile
@@ -142,6 +143,8 @@ def _respond(path, environ, start_response):  # noqa: C901 - a table of cases
             raise RuntimeError("the application fails")
         case "/exit":
             raise SystemExit(3)
+        case "/cancelled":
+            raise asyncio.CancelledError  # which is no Exception
         case "/fail-after":
             return _failing_after(start_response)
         case "/late-error":

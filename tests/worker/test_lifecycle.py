@@ -134,6 +134,29 @@ def test_hooks(tmp_path):
     assert "worker_exit" in log
 
 
+@pytest.mark.parametrize("path", ["/exit", "/cancelled"])
+def test_what_the_application_raises_ends_no_thread(tmp_path, path):
+    with gunicorn(tmp_path, "apps:many", threads=1) as server:
+        assert b" 500 Internal Server Error" in server.exchange(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        assert b"200 OK" in server.exchange(b"GET /length HTTP/1.0\r\n\r\n")
+
+
+FAILING_LOGGER = """
+from gunicorn.glogging import Logger
+class FailingLogger(Logger):
+    def access(self, resp, req, environ, request_time):
+        raise ValueError("not to be logged")
+logger_class = FailingLogger
+"""
+
+
+def test_a_logger_that_fails_ends_no_thread(tmp_path):
+    with gunicorn(tmp_path, "apps:many", threads=1, accesslog="-", _code=FAILING_LOGGER) as server:
+        for _ in range(2):
+            assert b"200 OK" in server.exchange(b"GET /length HTTP/1.0\r\n\r\n")
+        server.wait_logged("Error after the response to GET /length", 2)
+
+
 def test_a_worker_whose_threads_are_all_stuck_is_replaced(tmp_path):
     hook = "def worker_abort(worker): worker.log.info('worker_abort called')"
     with gunicorn(tmp_path, "apps:gated", threads=2, timeout=2, _code=hook) as server:

@@ -24,7 +24,6 @@ from fullhouse.worker.unsent import FileRange
 
 PreRequest = Callable[[Request], None]
 PostRequest = Callable[[Request, Environ, Response], None]
-_APPLICATION_ERRORS = (Exception, SystemExit)  # a SystemExit must not end a thread that others wait for
 
 
 class Gateway:
@@ -67,7 +66,7 @@ class Gateway:
         except ClientGoneError as error:
             self._log.debug("The client has gone: %s", error)
             response.force_close()
-        except _APPLICATION_ERRORS:
+        except BaseException:  # a SystemExit, say, or a CancelledError must not end a thread that others wait for
             self._log.exception("Error handling request %s %s", request.method, request.uri)
             self._answer_error(channel, response)
         channel.must_close = response.must_close
@@ -118,7 +117,7 @@ class Gateway:
             return
         try:
             close()
-        except _APPLICATION_ERRORS:
+        except BaseException:
             self._log.exception("Error closing the response to %s", response.request.uri)
             response.force_close()
 
@@ -136,13 +135,13 @@ class Gateway:
         channel.small_response = refusal_bytes(status, "the application failed")
 
     def _finish(self, request: Request, environ: Environ, response: Response) -> None:
-        if self._access_log.enabled and environ:
-            self._access_log.write(request, response, environ, time.monotonic() - request.received_s)
-        if self._post_request is not None:
-            try:
+        try:
+            if self._access_log.enabled and environ:
+                self._access_log.write(request, response, environ, time.monotonic() - request.received_s)
+            if self._post_request is not None:
                 self._post_request(request, environ, response)
-            except Exception:
-                self._log.exception("Exception in post_request hook")
+        except BaseException:
+            self._log.exception("Error after the response to %s %s", request.method, request.uri)
         request.body.close()
 
 
