@@ -406,6 +406,15 @@ def test_paths_and_then_a_callable_say_how_much_a_request_matters():
     assert list(found.values()) == [Priority.CRITICAL, Priority.SHEDDABLE, Priority.CRITICAL, Priority.NORMAL]
 
 
+def test_a_priority_that_cannot_be_told_is_normal():
+    told = []
+    log = SimpleNamespace(exception=lambda text, *values: told.append(text % values))
+    for fails in (lambda request: request.missing, lambda _request: "urgent"):
+        triage = Triage(priority_of=fails, log=log)
+        assert triage.entry(client(), request("/a"), 0.0).priority == Priority.NORMAL
+    assert told == ["Cannot tell the priority of /a, so it is normal"] * 2
+
+
 @pytest.mark.parametrize(("trusted", "counted"), [(True, "198.51.100.7"), (False, "192.0.2.9")])
 def test_the_client_behind_a_trusted_proxy_is_the_last_it_names(trusted, counted):
     triage = Triage(counts_clients=True)

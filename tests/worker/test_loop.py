@@ -1,13 +1,16 @@
-"""One round of the loop, with real sockets and without threads."""
+"""Rounds of the loop, with real sockets and without threads."""
 
+import errno
 import os
 import socket
-from contextlib import closing
+from contextlib import ExitStack, suppress
 from types import SimpleNamespace
 
+import pytest
 from gunicorn.config import Config
 
 from fullhouse.telemetry.tally import Tally
+from fullhouse.worker import body
 from fullhouse.worker.loop import Loop
 from fullhouse.worker.options import Options, http_rules
 from fullhouse.worker.probes import Probes
@@ -50,29 +53,148 @@ class Poller:
         return self._poller.poll(timeout_s)
 
 
-def test_a_round_that_has_requests_to_hand_over_waits_for_nothing():
-    """A pipelined request is read while its predecessor is sent, before the poller is asked."""
-    options, sink, wakes = Options(), Sink(), os.pipe()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setblocking(False)
-        log = SimpleNamespace(debug=lambda *_: None)
-        loop = Loop(
-            [listener], wakes[0], sink, http_rules(Config(), options), options, Probes(None, None, bool), Triage(),
-            Tally(), log, lambda: None, lambda: None, None,
+class Site:
+    """A loop, and its clients."""
+
+    def __init__(self, opened: ExitStack) -> None:
+        self._opened = opened
+        self._listener = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self._listener.setblocking(False)
+        self.options = Options(body_memory_bytes=100, keepalive_s=30.0, stop_linger_s=2.0)
+        self.sink = Sink()
+        self.told: list[str] = []
+        wakes = os.pipe()
+        for fd in wakes:
+            opened.callback(os.close, fd)
+        tell = lambda text, *values: self.told.append(text % values)  # noqa: E731
+        log = SimpleNamespace(debug=tell, warning=tell, error=tell, exception=tell)
+        self.loop = Loop(
+            [self._listener], wakes[0], self.sink, http_rules(Config(), self.options), self.options,
+            Probes(None, None, bool), Triage(), Tally(), log, lambda: None, lambda: None, None,
         )  # fmt: skip
-        loop._poller = Poller(loop._poller)
-        with closing(socket.create_connection(listener.getsockname())) as client:
-            client.sendall(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
-            while not sink.taken:
-                loop.run_once()
-            channel, first = sink.taken.pop()
-            assert first.path == "/1"
-            channel.small_response = ANSWER
-            loop.take_back(channel)
-            loop.run_once()
-            assert loop._poller.timeouts[-1] == 0
-            assert [request.path for _, request in sink.taken] == ["/2"]
-            assert client.recv(1000) == ANSWER
-            loop.close()
-    for fd in wakes:
-        os.close(fd)
+        opened.callback(self.loop.close)
+
+    def connect(self, sends: bytes = b"") -> socket.socket:
+        client = self._opened.enter_context(socket.create_connection(self._listener.getsockname(), timeout=20))
+        client.sendall(sends)
+        return client
+
+    def take(self):
+        """Rounds until there is a request to run: its channel, and itself."""
+        while not self.sink.taken:
+            self.loop.run_once()
+        return self.sink.taken.pop(0)
+
+    def answer(self, channel) -> None:
+        channel.small_response = ANSWER
+        self.loop.take_back(channel)
+        self.loop.run_once()
+
+
+@pytest.fixture
+def site():
+    with ExitStack() as opened:
+        yield Site(opened)
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+
+
+def test_a_round_that_has_requests_to_hand_over_waits_for_nothing(site):
+    """A pipelined request is read while its predecessor is sent, before the poller is asked."""
+    poller = site.loop._poller = Poller(site.loop._poller)
+    client = site.connect(get("/1") + get("/2"))
+    channel, first = site.take()
+    assert first.path == "/1"
+    site.answer(channel)
+    assert poller.timeouts[-1] == 0
+    assert [request.path for _, request in site.sink.taken] == ["/2"]
+    assert client.recv(1000) == ANSWER
+
+
+def test_what_goes_wrong_with_one_client_costs_only_its_connection(site, monkeypatch):
+    read = Loop._read
+
+    def fail(loop, channel) -> None:
+        if channel.sock.getpeername() == client.getsockname():
+            raise RuntimeError("a defect")
+        read(loop, channel)
+
+    monkeypatch.setattr(Loop, "_read", fail)
+    client = site.connect(get("/1"))
+    site.connect(get("/2"))
+    while not site.told:
+        site.loop.run_once()
+    with suppress(ConnectionResetError):
+        assert client.recv(100) == b""
+    assert site.take()[1].path == "/2"
+    assert site.told == ["Closing the connection of ip=127.0.0.1"]
+
+
+def test_a_body_that_there_is_no_room_for_is_refused(site, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(body.tempfile, "TemporaryFile", fail)
+    bystander = site.connect()
+    client = site.connect(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n" + 1000 * b"x")
+    bystander.sendall(get("/"))
+    site.take()
+    while not site.told:
+        site.loop.run_once()
+    assert client.recv(1000).startswith(b"HTTP/1.1 507 ")
+    assert site.told == ["Cannot keep the body of a request: [Errno 28] No space left on device"]
+
+
+def test_an_application_that_closes_its_socket_harms_no_other_client(site):
+    site.connect(get("/1"))
+    channel, _ = site.take()
+    other = site.connect(get("/2"))
+    channel.sock.close()
+    other_channel, _ = site.take()
+    assert other_channel.fd == channel.fd, "the system gives the number to the next"
+    site.answer(channel)
+    site.answer(other_channel)
+    assert other.recv(1000) == ANSWER
+    assert site.loop.connections == 1
+
+
+def test_a_request_given_up_when_it_has_just_been_answered_does_not_answer_the_next(site):
+    client = site.connect(get("/1") + get("/2"))
+    channel, first = site.take()
+    site.answer(channel)
+    _, second = site.take()
+    site.loop.give_up(channel, first, b"late")
+    site.answer(channel)
+    site.loop.give_up(channel, second, b"late")
+    site.loop.run_once()
+    assert client.recv(1000) == 2 * ANSWER
+
+
+@pytest.mark.parametrize("stops_first", [True, False])
+def test_a_connection_is_not_kept_for_long_while_stopping(site, stops_first):
+    site.connect(get("/"))
+    channel, _ = site.take()
+    if stops_first:
+        site.loop.stop()
+    site.answer(channel)
+    if not stops_first:
+        site.loop.stop()
+    assert channel.deadline <= site.loop._now + site.options.stop_linger_s + 1
+
+
+def test_who_closes_its_side_at_once_still_gets_its_answer_and_who_does_later_does_not(site):
+    client = site.connect(get("/"))
+    client.shutdown(socket.SHUT_WR)
+    channel, _ = site.take()
+    while channel.watched:
+        site.loop.run_once()
+    assert not channel.gone
+    client = site.connect(get("/"))
+    channel, _ = site.take()
+    channel.began_s -= 1
+    client.close()
+    while channel.watched:
+        site.loop.run_once()
+    assert channel.gone

@@ -82,7 +82,18 @@ def test_a_file_that_became_shorter_cuts_the_response():
 def threads_for(count: int, handle, shed=None, wake_loop=list, turn_loop=lambda wait: False, ran_alone=pytest.fail):
     """Threads whose loop is never lent, unless told otherwise."""
     admission = Admission(AdmissionRules())
-    return Threads(count, admission, handle, shed or never, wake_loop, turn_loop, ran_alone, bool)
+    return Threads(count, admission, handle, shed or never, wake_loop, turn_loop, ran_alone, bool, log)
+
+
+class Log:
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def error(self, text: str, *values) -> None:
+        self.told.append(text % values)
+
+
+log = Log()
 
 
 def never(channel, request) -> None:
@@ -97,6 +108,41 @@ def test_requests_of_clients_that_have_gone_do_not_run():
     wait_until(lambda: len(ran) + len(shed) == 3, "all are dealt with")
     threads.stop(20)
     assert (ran, shed) == ([(here, 1), (here, 1)], [(gone, 1)])
+
+
+def test_who_has_waited_for_too_long_is_told_so_while_all_threads_are_busy():
+    arrived, gate, shed = threading.Semaphore(0), threading.Event(), []
+    threads = threads_for(1, lambda *_: (arrived.release(), gate.wait(20)), lambda *job: shed.append(job))
+    channel, now = SimpleNamespace(gone=False), time.monotonic()
+    threads.put([Waiting((channel, "runs"), now)])
+    assert arrived.acquire(timeout=20)
+    threads.put([Waiting((channel, "too late"), now, deadline=now), Waiting((channel, "waits"), now)])
+    while not shed:  # as the loop does, every time it comes to run
+        threads.wake_for_waiting()
+    assert (shed, threads.waiting) == ([(channel, "too late")], 1)
+    gate.set()
+    threads.stop(20)
+
+
+def test_as_many_threads_run_as_the_system_allows(monkeypatch):
+    ran, channel, now = [], SimpleNamespace(gone=False), time.monotonic()
+    arrived, gate = threading.Semaphore(0), threading.Event()
+    threads = threads_for(2, lambda *job: (arrived.release(), gate.wait(20), ran.append(job)))
+    threads.put([Waiting((channel, 1), now)])
+    assert arrived.acquire(timeout=20)
+
+    def start(_thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    log.told.clear()
+    threads.put([Waiting((channel, 2), now), Waiting((channel, 3), now)])
+    while not log.told:
+        threads.wake_for_waiting()
+    assert log.told[0] == "can't start new thread: 1 run, of the 2 there may be"
+    gate.set()
+    wait_until(lambda: len(ran) == 3, "the one thread runs all")
+    threads.stop(20)
 
 
 def test_threads_are_woken_for_what_waits_and_go_to_sleep_after_it():

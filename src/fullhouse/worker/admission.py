@@ -112,10 +112,7 @@ class Admission(Generic[J]):
 
     def take(self, now: float) -> tuple[J | None, list[J]]:
         """The request that runs next, None where none waits; and those that are shed at this moment."""
-        shed: list[J] = []
-        if now >= self._observe_at:
-            self._observe(now)
-            shed = [self._drop(entry) for entry in self._hopeless(now)]
+        shed = self.expire(now)
         for queue in self._queues:
             while queue:
                 entry = queue.pop() if self.overloaded else queue.popleft()
@@ -126,6 +123,13 @@ class Admission(Generic[J]):
                 self.shed += 1
                 shed.append(entry.job)
         return None, shed
+
+    def expire(self, now: float) -> list[J]:
+        """What has waited for too long; where no request has ended for a while, the loop has to ask."""
+        if now < self._observe_at:
+            return []
+        self._observe(now)
+        return [self._drop(entry) for entry in self._hopeless(now)]
 
     def served(self, service_s: float) -> None:
         """A request that was taken has been answered after so long in a thread."""

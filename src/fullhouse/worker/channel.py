@@ -13,6 +13,7 @@ from typing import Any
 from fullhouse.worker.connection import HttpConnection
 from fullhouse.worker.options import Options
 from fullhouse.worker.pace import Pace
+from fullhouse.worker.request import Request
 from fullhouse.worker.unsent import FileRange, Unsent
 
 SMALL_BYTES = 64 * 1024  # up to here, head and body are joined, which costs less than a second piece
@@ -41,6 +42,7 @@ class Channel:
         "options",
         "pace",
         "peer",
+        "request",
         "server",
         "small_response",
         "sock",
@@ -56,6 +58,7 @@ class Channel:
         self.server = server
         self.options = options
         self.busy = False
+        self.request: Request | None = None  # that is run, or waits for it
         self.gone = False  # the client has closed its end: nobody waits for an answer
         self.given_up = False  # the loop has answered its request, whose thread has not come back yet
         self._turn: list[bool] = []  # one item as long as nobody answers its request
@@ -70,9 +73,9 @@ class Channel:
         self.pace: Pace | None = None  # of the body or response that is on its way
         self.watched = 0  # the events that the loop polls it for
 
-    def begin_request(self) -> None:
+    def begin_request(self, request: Request) -> None:
         """The loop hands its request to a thread, or to the queue in front of them."""
-        self.busy = True
+        self.busy, self.request = True, request
         self._turn = [True]
 
     def take_turn(self) -> bool:

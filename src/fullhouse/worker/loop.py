@@ -13,6 +13,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from math import inf
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ from fullhouse.worker.options import HttpRules, Options
 from fullhouse.worker.poller import GONE, READ, WRITE, new_poller
 from fullhouse.worker.probes import Probes
 from fullhouse.worker.refusal import RefusedError, refusal_bytes
+from fullhouse.worker.request import Request
 from fullhouse.worker.siblings import Siblings
 from fullhouse.worker.triage import Job, Triage
 from fullhouse.worker.unsent import Unsent
@@ -35,6 +37,7 @@ from fullhouse.worker.unsent import Unsent
 _RECV_BYTES = 64 * 1024
 _RECV_BODY_BYTES = 256 * 1024
 _WAITING_POLL_S = 0.001  # how soon to look again whether the threads that run get to all requests
+_HALF_CLOSED_S = 0.5  # who closes its side sooner after its request only says that it sends no more
 _SWEEP_INTERVAL_S = 0.5  # how exact timeouts are, and how often the heartbeat is given
 
 
@@ -99,9 +102,9 @@ class Loop:
         """Return a channel whose request has been run. The thread writes to `wake_fd` before it sleeps."""
         self._returned.append(channel)
 
-    def give_up(self, channel: Channel, answer: bytes) -> None:
+    def give_up(self, channel: Channel, request: Request, answer: bytes) -> None:
         """Answer a request for its thread, unless that has begun to; the connection ends with it. For `tick`."""
-        if channel.take_turn():
+        if channel.request is request and channel.take_turn():
             channel.must_close, channel.small_response, channel.failed = True, answer, True
             self._end_request(channel)
             channel.given_up = True
@@ -125,8 +128,8 @@ class Loop:
         for fd, event in events:
             channel = self._channels.get(fd)
             if channel is not None:
-                channel.gone = bool(event & GONE)
-                self._on_ready(channel)
+                channel.gone = bool(event & GONE) and self._now - channel.began_s > _HALF_CLOSED_S
+                self._attempt(self._on_ready, channel)
             elif self._acceptor.listens_on(fd):
                 self._accept(fd)
             elif fd == self._wake_fd:
@@ -148,7 +151,7 @@ class Loop:
 
     def _end_returned(self) -> None:
         while self._returned:
-            self._end_request(self._returned.popleft())
+            self._attempt(self._end_request, self._returned.popleft())
 
     def _poll_timeout_s(self) -> float:
         wake_at = self._next_sweep
@@ -165,10 +168,16 @@ class Loop:
         """Accept no more; connections that were kept open are answered a little longer, then closed."""
         self.stopping = True
         self._watch_listeners(time.monotonic())
-        until = time.monotonic() + min(self._options.keepalive_s, self._options.stop_linger_s)
+        until = time.monotonic() + self._kept_s
         for channel in self._channels.values():
             if not channel.busy and not channel.http.in_request and channel.unsent is None:
                 channel.deadline = min(channel.deadline, until)
+
+    @property
+    def _kept_s(self) -> float:
+        """How long a connection is kept open for its next request."""
+        kept_s = self._options.keepalive_s
+        return min(kept_s, self._options.stop_linger_s) if self.stopping else kept_s
 
     def close(self) -> None:
         """Close every connection at once."""
@@ -203,6 +212,14 @@ class Loop:
 
     # one channel
 
+    def _attempt(self, step: Callable[[Channel], None], channel: Channel) -> None:
+        """What goes wrong with one client must not end this worker, and all others with it."""
+        try:
+            step(channel)
+        except Exception:
+            self._log.exception("Closing the connection of ip=%s", _host(channel.peer))
+            self._close(channel)
+
     def _watch(self, channel: Channel, events: int) -> None:
         if events == channel.watched:
             return
@@ -215,8 +232,10 @@ class Loop:
         channel.watched = events
 
     def _close(self, channel: Channel) -> None:
-        self._watch(channel, 0)
-        del self._channels[channel.fd]
+        if self._channels.get(channel.fd) is channel:  # else the application closed it, and the number is another's
+            with suppress(OSError):
+                self._watch(channel, 0)
+            del self._channels[channel.fd]
         channel.http.discard()
         if channel.unsent is not None:
             channel.unsent.close()
@@ -235,7 +254,7 @@ class Loop:
         if channel.given_up:  # its client was answered while the thread was still at it
             channel.given_up = False
             return
-        channel.busy = False
+        channel.busy, channel.request = False, None
         if channel.began_s:
             self._tally.count(self._now - channel.began_s, failed=channel.failed)
             channel.began_s = 0.0
@@ -260,7 +279,7 @@ class Loop:
 
     def _on_sent(self, channel: Channel) -> None:
         """A response has gone out: linger if it was the last one, else wait for the next request."""
-        channel.deadline = self._now + self._options.keepalive_s
+        channel.deadline = self._now + self._kept_s
         if channel.lingering:
             channel.deadline = self._now + self._options.linger_s
             try:
@@ -297,13 +316,17 @@ class Loop:
         except RefusedError as error:
             self._refuse(channel, error.status, str(error))
             return
+        except OSError as error:
+            self._log.error("Cannot keep the body of a request: %s", error)
+            self._answer(channel, HTTPStatus.INSUFFICIENT_STORAGE, "there is no room for the body")
+            return
         if request is not None:
             if self.stopping or not self._options.keepalive_s or len(self._channels) > self._max_kept:
                 request.force_close()
             request.received_s = self._now
             channel.head_begun = False
             channel.pace = None
-            channel.begin_request()
+            channel.begin_request(request)
             probed = self._probes.answer(request)
             if probed is None:
                 channel.began_s = self._now
@@ -328,8 +351,11 @@ class Loop:
             self._log.debug("Cannot ask for a body: %s", error)
 
     def _refuse(self, channel: Channel, status: HTTPStatus, message: str) -> None:
-        """Answer for the server itself, and end the connection."""
         self._log.warning("Invalid request from ip=%s: %s", _host(channel.peer), message)
+        self._answer(channel, status, message)
+
+    def _answer(self, channel: Channel, status: HTTPStatus, message: str) -> None:
+        """Answer for the server itself, and end the connection."""
         channel.must_close = True
         channel.small_response = refusal_bytes(status, message)
         self._end_request(channel)
@@ -358,7 +384,7 @@ class Loop:
     def _sweep(self) -> None:
         expired = [c for c in self._channels.values() if c.deadline <= self._now and not c.busy]
         for channel in expired:
-            self._on_expired(channel)
+            self._attempt(self._on_expired, channel)
 
     def _on_expired(self, channel: Channel) -> None:
         """A client was too slow: 408 where an answer is still possible, and the end of the connection."""

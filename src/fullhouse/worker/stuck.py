@@ -86,7 +86,10 @@ class StuckRequests:
                 )
                 self._replace()
         if late:
-            threading.Thread(target=self._cancel, args=(late,), name="fullhouse-cancel", daemon=True).start()
+            try:
+                threading.Thread(target=self._cancel, args=(late,), name="fullhouse-cancel", daemon=True).start()
+            except RuntimeError as error:  # as many threads as the system allows
+                self._log.error("The query of a request that is over its time cannot be cancelled: %s", error)
 
     def _cancel(self, threads: list[int]) -> None:
         for thread in threads:

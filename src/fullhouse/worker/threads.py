@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from fullhouse.worker.admission import Admission, Waiting
 from fullhouse.worker.channel import Channel
@@ -83,6 +84,7 @@ class Threads:
         turn_loop: Callable[[bool], bool],
         ran_alone: Callable[[int, float, float, float], None],
         is_held_up: Callable[[], bool],
+        log: Any,
     ) -> None:
         self.threads = threads
         self.admission = admission
@@ -92,6 +94,7 @@ class Threads:
         self._turn_loop = turn_loop
         self._ran_alone = ran_alone
         self._is_held_up = is_held_up
+        self._log = log
         self._concurrency = Concurrency(threads)
         self._lock = threading.Lock()
         self._wakes: SimpleQueue[bool] = SimpleQueue()  # one thread goes on for each; False ends it
@@ -144,12 +147,15 @@ class Threads:
         self._probe_at = now + (_PROBE_BUSY_EVERY_S if busy else _PROBE_EVERY_S)
         held_up = self._is_held_up()
         with self._lock:
+            shed = self.admission.expire(now)
             running = self._running_locked(now)
             change = self._concurrency.change(running, self.admission.waiting, busy=busy, held_up=held_up)
             self._surplus = max(0, -change)
             self._let_loop_through()
             if self._wakes.empty():  # else some were woken, and have not had their turn yet
                 self._wake_locked(max(change, 1 if not running else 0))
+        for job in shed:
+            self._shed(*job)
 
     def _running_locked(self, now: float) -> int:
         """Threads that run requests, without those whose request takes much longer than others: nobody waits for it."""
@@ -203,11 +209,17 @@ class Threads:
 
     def _start_locked(self) -> None:
         seat = Seat()
+        thread = threading.Thread(target=self._run, args=(seat,), name=f"request-{len(self.seats) + 1}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            if not self.seats:
+                raise
+            self._log.error("%s: %d run, of the %d there may be", error, len(self.seats), self.threads)
+            return
         self.seats.append(seat)
-        thread = threading.Thread(target=self._run, args=(seat,), name=f"request-{len(self.seats)}", daemon=True)
         self._started.append(thread)
         self._wakes.put(True)
-        thread.start()
 
     # any thread
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
 from fullhouse.worker.admission import Priority, Waiting
 from fullhouse.worker.channel import Channel
@@ -35,7 +36,7 @@ class Triage:
     """critical, sheddable: prefixes of paths. priority_of: asked where no prefix fits; None means normal.
 
     wait_timeout_s: how long a client waits for its turn, the time in a proxy's queue included. counts_clients: whether
-    anybody asks whose a request is.
+    anybody asks whose a request is. log: where a `priority_of` that fails is told.
     """
 
     critical: tuple[str, ...] = ()
@@ -44,6 +45,7 @@ class Triage:
     wait_timeout_s: float = inf
     counts_clients: bool = False
     wall_clock: Callable[[], float] = time.time
+    log: Any = None
 
     def entry(self, channel: Channel, request: Request, now: float) -> Waiting[Job]:
         """The request as it goes into the queue, at `now` in monotonic seconds."""
@@ -69,8 +71,14 @@ class Triage:
             return Priority.CRITICAL
         if self.sheddable and request.path.startswith(self.sheddable):
             return Priority.SHEDDABLE
-        said = self.priority_of(request) if self.priority_of else None
-        return Priority.NORMAL if said is None else Priority[said.upper()]
+        if self.priority_of is None:
+            return Priority.NORMAL
+        try:
+            said = self.priority_of(request)
+            return Priority.NORMAL if said is None else Priority[said.upper()]
+        except Exception:
+            self.log.exception("Cannot tell the priority of %s, so it is normal", request.path)
+            return Priority.NORMAL
 
     @staticmethod
     def _client(channel: Channel, request: Request) -> str:

@@ -90,6 +90,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             self._turn_loop,
             self._ran_alone,
             self.is_held_up,
+            self.log,
         )
         self._stuck = StuckRequests(options.time_limits, self.queries, self.log, self._give_up, self._replace)
         self._loop = Loop(
@@ -142,6 +143,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             options.priority_of,
             options.wait_timeout_s,
             counts_clients=options.admission.client_share < 1,
+            log=self.log,
         )
 
     def _wake_loop(self) -> None:
@@ -176,7 +178,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
 
     def _give_up(self, channel: Channel, request: Request) -> None:
         request.force_close()
-        self._loop.give_up(channel, self._overloaded(request))
+        self._loop.give_up(channel, request, self._overloaded(request))
 
     def _replace(self) -> None:
         self.alive = False
@@ -192,11 +194,19 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             options,
             self.log,
             is_stopping=lambda: not self.alive,
-            give_back=lambda channel: self._loop.take_back(channel),
+            give_back=self._give_back_at_once if calls_post else self._give_back,
             beat=lambda: self._threads.beat(),
             pre_request=self._call_pre_request if calls_pre else None,
             post_request=self._call_post_request if calls_post else None,
         )
+
+    def _give_back(self, channel: Channel) -> None:
+        self._loop.take_back(channel)
+
+    def _give_back_at_once(self, channel: Channel) -> None:
+        """Its response does not wait for what its thread has yet to do."""
+        self._loop.take_back(channel)
+        self._wake_loop()
 
     def _call_pre_request(self, request: Request) -> None:
         self.cfg.pre_request(self, request)
