@@ -138,8 +138,8 @@ def test_a_crowd_that_takes_its_time_to_come_is_no_overload():
 def test_a_crowd_that_asks_again_at_once_when_it_is_refused_does_not_keep_an_overload_alive():
     admission = Admission(AdmissionRules(target_s=0.05))
     assert crowd(admission, 0.0, 500, 2.5) > 100, "as long as more come"
-    crowd(admission, 2.5, 0, 10)
-    assert crowd(admission, 12.5, 0, 20) == 0, "since a trial at 10 s"
+    crowd(admission, 2.5, 0, 5)
+    assert crowd(admission, 7.5, 0, 20) == 0, "since a trial at 5 s"
     assert not admission.overloaded
 
 
@@ -158,8 +158,8 @@ def test_a_queue_that_does_not_grow_is_an_overload_where_that_of_another_worker_
 
 def test_more_than_the_crowd_that_a_trial_has_seen_are_an_overload_at_once():
     admission = Admission(AdmissionRules(target_s=0.05))
-    crowd(admission, 0.0, 150, 5)
-    now, present = 5.0, admission.waiting
+    crowd(admission, 0.0, 150, 4)
+    now, present = 4.0, admission.waiting
     assert not admission.overloaded
     offer(admission, now, *range(40))
     shed = run(admission, now + 0.01)[1] + run(admission, now + 0.02)[1]
@@ -211,7 +211,7 @@ def test_after_an_overload_the_oldest_runs_first_again():
 
 def test_a_queue_that_runs_empty_now_and_then_does_not_end_an_overload():
     admission = Admission(AdmissionRules(target_s=0.05))
-    now = overload(admission, 2.5)  # after the third trial
+    now = overload(admission)
     for _ in range(15):
         offer(admission, now, "too late")
         now += 0.101

@@ -27,7 +27,9 @@ _TURNS_IN_TRIAL = 4
 _LONGEST_TRIAL_INTERVALS = 2
 # Between the beginnings of later trials, on a clock that all workers share: one that sheds takes the growth from one
 # that does not. In a trial it takes longer until a client hears that it is refused; others notice nothing.
-_TRIAL_EVERY_S = 10.0
+# At first more often: a crowd that took its time to come is served soonest if nobody is refused.
+_TRIAL_EVERY_S = 20.0
+_FIRST_TRIAL_EVERY_S = 5.0
 
 
 class Counts(NamedTuple):
@@ -110,7 +112,8 @@ class Overload:
         self._longer = Flows()
         self._needed_at = -inf  # when there was something to shed, while overloaded
         self._trial: Trial | None = None
-        self._trial_at = inf  # when the next one begins
+        self._began_at = -inf
+        self._trial_at = -inf  # what the last one has shown counts until then
         self._crowd = inf  # more requests than these are not only those that a trial has seen
 
     @property
@@ -146,11 +149,10 @@ class Overload:
         shortest_wait_s = self._oldest.minimum(now)
         if shortest_wait_s <= self.target_s:
             self._crowd = inf
-        elif counts.waiting + counts.running > self._crowd:
+        elif counts.waiting + counts.running > self._crowd or self._too_many_come(shortest_wait_s):
             self.is_on, self._needed_at = True, now
-            self._shed_until_next_trial(now)
-        elif self._too_many_come(shortest_wait_s):
-            self.is_on, self._needed_at, self._trial = True, now, Trial(now, self.interval_s)
+            if now >= self._trial_at:
+                self._trial, self._began_at = Trial(now, self.interval_s), now
 
     def _try(self, now: float, counts: Counts) -> None:
         if self._trial is None:
@@ -162,11 +164,9 @@ class Overload:
             crowd = counts.waiting + counts.running
             self._crowd = crowd + _SIGMAS * sqrt(crowd)
             self._end()
-        elif more_come:
-            self._shed_until_next_trial(now)
-
-    def _shed_until_next_trial(self, now: float) -> None:
-        self._trial, self._trial_at = None, now - now % _TRIAL_EVERY_S + _TRIAL_EVERY_S
+        if more_come is not None:
+            every_s = _TRIAL_EVERY_S if now - self._began_at > _FIRST_TRIAL_EVERY_S else _FIRST_TRIAL_EVERY_S
+            self._trial, self._trial_at = None, now - now % every_s + every_s
 
     def _end(self) -> None:
         self.is_on, self._trial = False, None
