@@ -64,8 +64,9 @@ class Flows:
         """Ends a period if it has been so long."""
         if now - self._since < period_s:
             return
-        came, left = counts.arrived - self._arrived, counts.served - self._served
-        self._came, self._excess_before, self._excess = came, self._excess, came - _EXCESS * left
+        if self._since > -inf:  # else other workers have counted since long ago
+            came, left = counts.arrived - self._arrived, counts.served - self._served
+            self._came, self._excess_before, self._excess = came, self._excess, came - _EXCESS * left
         self._since, self._arrived, self._served = now, counts.arrived, counts.served
 
     def forget_excess(self) -> None:
