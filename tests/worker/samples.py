@@ -87,6 +87,7 @@ REFUSED = {
     "length with an underscore": (_post(b"Content-Length: 1_0\r\n", b"abc"), BAD),
     "empty length": (_post(b"Content-Length:\r\n", b""), BAD),
     "endless length": (_post(b"Content-Length: 99999999999999999999\r\n", b""), BAD),
+    "length after zeros without end": (_post(b"Content-Length: %b3\r\n" % (b"0" * 4300), b"abc"), BAD),
     "length in other digits": (_post(b"Content-Length: \xc2\xb2\r\n", b"abc"), BAD),
     "unknown coding": (_post(b"Transfer-Encoding: xchunked\r\n", b"0\r\n\r\n"), BAD),
     "unknown outer coding": (

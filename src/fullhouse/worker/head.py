@@ -24,6 +24,7 @@ _REQUEST_LINE = re.compile(rb"(?:\r\n)?([A-Z][A-Z_-]{2,19}) ([\x21-\x7e]+) HTTP/
 _SINGLE_FIELDS = frozenset({"HOST", "CONTENT-TYPE"})  # RFC 9110 section 5.3, as gunicorn reads it
 # RFC 9110 section 6.5.1: fields that must not come after the body
 _FORBIDDEN_TRAILERS = frozenset({"HOST", "CONTENT-LENGTH", "TRANSFER-ENCODING", "TRAILER", "AUTHORIZATION", "TE"})
+_LENGTH_DIGITS = 20  # of the longest length that llhttp accepts
 _OUTER_CODINGS = frozenset({"compress", "deflate", "gzip", "identity"})
 
 
@@ -152,7 +153,7 @@ def _apply_rules(request: Request, fields: list[tuple[str, str]], trusted: bool,
                 raise bad_request(f"Invalid header: {name} is repeated")
             seen.add(name)
         elif name == "CONTENT-LENGTH":
-            request.content_length = int(value)  # llhttp has seen to it that it is digits, and comes once
+            request.content_length = _length(value)
         elif name == "TRANSFER-ENCODING":
             _apply_coding(request, value)
         elif name == "EXPECT":
@@ -162,6 +163,13 @@ def _apply_rules(request: Request, fields: list[tuple[str, str]], trusted: bool,
         headers.append(field)
     if trusted and rules.secure_scheme_headers:
         _apply_scheme(request, fields, rules)
+
+
+def _length(value: str) -> int:
+    """A length as a number. llhttp has seen to it that it is digits, and comes once; zeros before it may be many."""
+    if len(value) > _LENGTH_DIGITS:  # int() refuses what is much longer
+        raise bad_request("Invalid header: CONTENT-LENGTH is too long")
+    return int(value)
 
 
 def _apply_scheme(request: Request, fields: list[tuple[str, str]], rules: HttpRules) -> None:
