@@ -290,6 +290,7 @@ def test_without_a_proxy_header_the_connection_is_a_plain_one():
     [
         (b"PROXY UNKNOWN\r\n", 400),
         (b"PROXY TCP4 192.0.2.1 nowhere 1 2\r\n", 400),
+        (b"PROXY TCP4 192.0.2.1\0 192.0.2.2 1 2\r\n", 400),
         (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 99999\r\n", 400),
         (b"PROXY TCP4 " + b"1" * 200, 400),
         (V2.replace(b"\x21\x11", b"\x31\x11"), 400),

@@ -62,7 +62,7 @@ def _parse_v1(data: bytes) -> Parsed | None:
     try:
         for address in words[2:4]:
             socket.inet_pton(families[words[1]], address)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: it has a NUL
         raise _invalid(repr(line)) from None
     if not all(port.isascii() and port.isdigit() and int(port) <= 65535 for port in words[4:]):
         raise _invalid(repr(line))
