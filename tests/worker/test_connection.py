@@ -189,6 +189,7 @@ TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         (b"GET / HTTP/1.1\r\nX: %b" % (b"y" * 300), TOO_LARGE),
         (b"PUT / HTTP/1.1\r\n" + CHUNKED + b"\r\n1;%b" % (b"x" * 60), HTTPStatus.BAD_REQUEST),
         (b"PUT / HTTP/1.1\r\n" + CHUNKED + b"\r\n0\r\n" + b"X: y\r\n" * 4 + b"\r\n", TOO_LARGE),
+        (b"PUT / HTTP/1.1\r\n" + CHUNKED + b"\r\n0\r\n" + b"X: y\r\n" * 5, TOO_LARGE),
     ],
 )
 def test_limits(data, status):
@@ -200,6 +201,14 @@ def test_limits(data, status):
             with pytest.raises(RefusedError) as refused:
                 read_all(http, *pieces)
             assert refused.value.status == status
+
+
+def test_fields_after_a_body_may_be_no_longer_than_a_head():
+    http = connection(LIMITS)
+    http.feed(b"PUT / HTTP/1.1\r\n" + CHUNKED + b"\r\n0\r\nA: b\r\n")
+    with pytest.raises(RefusedError) as refused:
+        http.feed(b"X: %b\r\nY: " % (b"y" * LIMITS.limit_head))
+    assert refused.value.status == TOO_LARGE
 
 
 def headers_of(rules: HttpRules, peer, *lines: bytes) -> Request:

@@ -9,7 +9,8 @@ from typing import Any, BinaryIO, Protocol, cast
 
 import httptools
 
-from fullhouse.worker.refusal import bad_request
+from fullhouse.worker.options import HttpRules
+from fullhouse.worker.refusal import bad_request, fields_too_large
 
 HEAD_END = b"\r\n\r\n"
 Data = bytes | memoryview
@@ -149,19 +150,21 @@ class ChunkedFraming:
     line, so the parser is fed up to each one in turn, and never sees a byte of the next request.
     """
 
-    def __init__(self, memory_bytes: int, limit_line: int) -> None:
-        self.store: BodyStore | BufferStore = BodyStore(memory_bytes)
+    def __init__(self, rules: HttpRules) -> None:
+        self.store: BodyStore | BufferStore = BodyStore(rules.body_memory_bytes)
         self.complete = False
         self.trailers: list[tuple[bytes, bytes]] = []
-        self._limit_line = limit_line
+        self._trailer_bytes = 0
+        self._rules = rules
         self._line_bytes = 0  # fed since the last piece of the body: size lines, extensions, trailers
         self._edge = b""  # the last bytes fed, in case an empty line is split
         self._parser = httptools.HttpRequestParser(self)
         self._parser.feed_data(_CHUNKED_HEAD)
-        self.trailers.clear()  # of the field in that head
+        self.trailers, self._trailer_bytes = [], 0  # without the field in that head
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.trailers.append((name, value))
+        self._trailer_bytes += len(name) + len(value) + len(": \r\n")
         self._line_bytes = 0
 
     def on_body(self, piece: bytes) -> None:
@@ -189,5 +192,14 @@ class ChunkedFraming:
             self._parser.feed_data(piece)
         except httptools.HttpParserError as error:
             raise bad_request(f"Invalid chunked body: {error}") from None
-        if self._line_bytes > self._limit_line and not self.complete:
-            raise bad_request(f"Invalid chunked body: a line is longer than {self._limit_line} bytes")
+        self._check_limits()
+
+    def _check_limits(self) -> None:
+        """Refuse at once what never ends. The fields that came are looked at when all of them are there."""
+        rules = self._rules
+        if self._line_bytes > rules.limit_request_field_size and not self.complete:
+            raise bad_request(f"Invalid chunked body: a line is longer than {rules.limit_request_field_size} bytes")
+        if len(self.trailers) > rules.limit_request_fields:
+            raise fields_too_large(f"more than {rules.limit_request_fields} fields after the body")
+        if self._trailer_bytes > rules.limit_head:
+            raise fields_too_large(f"the fields after the body are longer than {rules.limit_head} bytes")

@@ -11,7 +11,7 @@ from fullhouse.worker.body import HEAD_END, ChunkedFraming, Data, Framing, Lengt
 from fullhouse.worker.head import HeadParser, line_too_long, parse_head, parse_trailers
 from fullhouse.worker.options import HttpRules
 from fullhouse.worker.proxy_protocol import parse_proxy_header
-from fullhouse.worker.refusal import RefusedError, bad_request
+from fullhouse.worker.refusal import RefusedError, bad_request, fields_too_large
 from fullhouse.worker.request import Request
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -143,10 +143,7 @@ class HttpConnection:
             if line_end < 0:
                 raise line_too_long(rules)
         if len(pending) > rules.limit_head + (rules.limit_request_line or rules.limit_head):
-            raise RefusedError(
-                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-                f"the headers are longer than {rules.limit_head} bytes",
-            )
+            raise fields_too_large(f"the headers are longer than {rules.limit_head} bytes")
 
     def _begin(self, head: bytes) -> Request | None:
         """Parse a head; the request if it has no body, else None with `_framing` set."""
@@ -158,11 +155,10 @@ class HttpConnection:
             self.closing = request.must_close
             return request
         self._request = request
-        memory_bytes = self._rules.body_memory_bytes
         if request.chunked:
-            self._framing = ChunkedFraming(memory_bytes, self._rules.limit_request_field_size)
+            self._framing = ChunkedFraming(self._rules)
         else:
-            self._framing = LengthFraming(request.content_length, memory_bytes)
+            self._framing = LengthFraming(request.content_length, self._rules.body_memory_bytes)
         return None
 
     def _feed_body(self, data: Data) -> Request | None:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from fullhouse.worker.options import HttpRules
-from fullhouse.worker.refusal import RefusedError, bad_request
+from fullhouse.worker.refusal import RefusedError, bad_request, fields_too_large
 from fullhouse.worker.request import Request
 
 Fields = list[tuple[bytes, bytes]]
@@ -129,18 +129,14 @@ def _method(name: bytes) -> str:
 def _decode(fields: Fields, rules: HttpRules) -> list[tuple[str, str]]:
     """Names in upper case and values without the white space around them, within the limits."""
     if len(fields) > rules.limit_request_fields:
-        raise _too_large(f"more than {rules.limit_request_fields} header fields")
+        raise fields_too_large(f"more than {rules.limit_request_fields} header fields")
     limit = rules.limit_request_field_size - len(": \r\n")
     decoded = []
     for name, value in fields:
         if len(name) + len(value) > limit:
-            raise _too_large(f"a header field is longer than {rules.limit_request_field_size} bytes")
+            raise fields_too_large(f"a header field is longer than {rules.limit_request_field_size} bytes")
         decoded.append((_upper(name), str(value, "latin-1").rstrip(" \t")))
     return decoded
-
-
-def _too_large(message: str) -> RefusedError:
-    return RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message)
 
 
 def _apply_rules(request: Request, fields: list[tuple[str, str]], trusted: bool, rules: HttpRules) -> None:

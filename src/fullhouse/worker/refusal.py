@@ -21,6 +21,10 @@ def bad_request(message: str) -> RefusedError:
     return RefusedError(HTTPStatus.BAD_REQUEST, message)
 
 
+def fields_too_large(message: str) -> RefusedError:
+    return RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message)
+
+
 @dataclass(frozen=True)
 class OverloadAnswer:
     """The answer to a request that is shed, or given up. body, content_type: what the client sees with the 503."""
