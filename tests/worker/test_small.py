@@ -1,6 +1,7 @@
 """The pure parts: accept delay, pace, what is left to send, the threads' queue."""
 
 import os
+import socket
 import tempfile
 import threading
 import time
@@ -29,6 +30,7 @@ class NarrowSocket:
 
     def __init__(self, width: int) -> None:
         self.received = b""
+        self.flags = 0
         self._width = width
         self._full = False
 
@@ -36,6 +38,7 @@ class NarrowSocket:
         raise AssertionError("only the kernel may use the descriptor")
 
     def sendmsg(self, pieces: list[memoryview], ancillary: tuple[()], flags: int) -> int:
+        self.flags |= flags
         return self.send(b"".join(pieces))
 
     def send(self, data: bytes | memoryview) -> int:
@@ -69,6 +72,17 @@ def test_a_part_of_a_file_follows_the_head():
         sock = NarrowSocket(3)
         drain(Unsent([b"head"], FileRange(os.dup(file.fileno()), 2, 6, sendfile=False)), sock)
     assert sock.received == b"head234567"
+
+
+@pytest.mark.parametrize("count", [0, 6])
+def test_the_kernel_waits_for_more_than_the_head_only_if_more_follows(count):
+    """Else it keeps the head back for 200 ms: as of an empty file, or in the answer to HEAD."""
+    with tempfile.TemporaryFile() as file:
+        file.write(b"0123456789")
+        file.flush()
+        sock = NarrowSocket(1000)
+        drain(Unsent([b"head"], FileRange(os.dup(file.fileno()), 0, count, sendfile=False)), sock)
+    assert sock.flags == (getattr(socket, "MSG_MORE", 0) if count else 0)
 
 
 def test_a_file_that_became_shorter_cuts_the_response():

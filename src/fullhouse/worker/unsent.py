@@ -57,8 +57,9 @@ class Unsent:
     def send_nowait(self, sock: Sender) -> bool:
         """Send what the socket takes without waiting; whether everything is sent. Raises OSError when cut."""
         try:
+            more = _MORE if self._file is not None and self._file.count else 0
             while self._pieces:
-                self._forget(sock.sendmsg(self._pieces, (), _MORE if self._file is not None else 0))
+                self._forget(sock.sendmsg(self._pieces, (), more))
             while self._file is not None and self._file.count:
                 self.sent += self._file.send_nowait(sock)
         except BlockingIOError:
