@@ -85,6 +85,22 @@ def test_the_kernel_waits_for_more_than_the_head_only_if_more_follows(count):
     assert sock.flags == (getattr(socket, "MSG_MORE", 0) if count else 0)
 
 
+@pytest.mark.parametrize("sendfile", [False, True])
+def test_a_long_file_is_sent_in_parts_to_whoever_takes_all_of_it(sendfile, monkeypatch):
+    sizes: list[int] = []
+    sock = SimpleNamespace(fileno=lambda: -1, send=lambda data: sizes.append(len(data)) or len(data))
+    monkeypatch.setattr(os, "sendfile", lambda out, fd, offset, count: sizes.append(count) or count)
+    with tempfile.TemporaryFile() as file:
+        file.truncate(100 << 20)
+        unsent, parts = Unsent([], FileRange(os.dup(file.fileno()), 0, 100 << 20, sendfile=sendfile)), []
+        finished = False
+        while not finished:
+            finished = unsent.send_nowait(sock)
+            parts.append(sum(sizes))
+            sizes.clear()
+    assert (sum(parts), max(parts)) == (100 << 20, 4 << 20)
+
+
 def test_a_file_that_became_shorter_cuts_the_response():
     with tempfile.TemporaryFile() as file:
         unsent = Unsent([], FileRange(os.dup(file.fileno()), 0, 6, sendfile=False))

@@ -9,7 +9,7 @@ from fullhouse.worker.body import temporary_file
 
 _MORE = getattr(socket, "MSG_MORE", 0)  # keeps Linux from sending the head as a packet of its own
 _FILE_PIECE_BYTES = 256 * 1024
-_SENDFILE_BYTES = 0x3FFFFFFF  # some systems refuse more than 2 GB at once
+_ROUND_BYTES = 4 * 1024 * 1024  # of a file at once: whoever reads as fast as it is sent would keep the loop
 
 
 class Sender(Protocol):
@@ -32,7 +32,7 @@ class FileRange:
     def send_nowait(self, sock: Sender) -> int:
         """Send once; how many bytes went. Raises OSError if the file has become shorter."""
         if self._sendfile:
-            sent = os.sendfile(sock.fileno(), self.fd, self.offset, min(self.count, _SENDFILE_BYTES))
+            sent = os.sendfile(sock.fileno(), self.fd, self.offset, min(self.count, _ROUND_BYTES))
         else:
             piece = os.pread(self.fd, min(self.count, _FILE_PIECE_BYTES), self.offset)
             sent = sock.send(piece) if piece else 0
@@ -55,12 +55,18 @@ class Unsent:
         self.sent = 0
 
     def send_nowait(self, sock: Sender) -> bool:
-        """Send what the socket takes without waiting; whether everything is sent. Raises OSError when cut."""
+        """Send what the socket takes without waiting, or a part of a long file; whether everything is sent.
+
+        Raises OSError when cut.
+        """
         try:
             more = _MORE if self._file is not None and self._file.count else 0
             while self._pieces:
                 self._forget(sock.sendmsg(self._pieces, (), more))
+            stop_at = self.sent + _ROUND_BYTES
             while self._file is not None and self._file.count:
+                if self.sent >= stop_at:
+                    return False
                 self.sent += self._file.send_nowait(sock)
         except BlockingIOError:
             return False
