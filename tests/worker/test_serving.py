@@ -225,6 +225,17 @@ def test_tls(tmp_path, certificate):
             client.close()
 
 
+def test_a_request_in_the_tls_record_that_ends_a_body(tmp_path, certificate):
+    with (
+        gunicorn(tmp_path, "apps:many", keepalive=60, **certificate) as server,
+        tls_client(server, certificate) as client,
+    ):
+        client.sendall(b"POST /length HTTP/1.1\r\nHost: a\r\nContent-Length: 40000\r\n\r\n")
+        client.sendall(b"x" * 35_000)
+        client.sendall(b"x" * 5000 + CLOSE)
+        assert read_to_end(client).count(b"HTTP/1.1 200 OK") == 2
+
+
 def test_plain_http_to_a_tls_port_does_no_harm(tmp_path, certificate):
     with gunicorn(tmp_path, **certificate) as server:
         with suppress(ConnectionResetError):

@@ -297,7 +297,8 @@ class Loop:
             if channel.http.body_bytes is None:
                 data = channel.sock.recv(_RECV_BYTES)
             else:
-                room = channel.http.room or self._body_buffer
+                # A TLS record is taken whole: the poller does not tell of what OpenSSL would keep of it.
+                room = (channel.http.room if self._wrap_tls is None else None) or self._body_buffer
                 data = room[: channel.sock.recv_into(room)]
         except BlockingIOError:
             return
