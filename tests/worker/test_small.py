@@ -11,7 +11,10 @@ import pytest
 from serving import wait_until
 
 from fullhouse.worker.admission import Admission, AdmissionRules, Waiting
+from fullhouse.worker.channel import ClientGoneError
 from fullhouse.worker.pace import Pace
+from fullhouse.worker.request import Request
+from fullhouse.worker.response import Response
 from fullhouse.worker.threads import Threads
 from fullhouse.worker.unsent import FileRange, Unsent
 
@@ -107,6 +110,19 @@ def test_a_file_that_became_shorter_cuts_the_response():
         with pytest.raises(OSError, match="6 bytes before"):
             drain(unsent, NarrowSocket(3))
         unsent.close()
+
+
+@pytest.mark.parametrize("status", ["", "200 OK"], ids=["not started", "given up"])
+def test_a_file_that_is_never_sent_is_closed(status):
+    request = Request("GET", "/", (1, 1), "http", None)
+    response = Response(request, SimpleNamespace(take_turn=lambda: False, send_whole=pytest.fail), bool)
+    response.status = status
+    with tempfile.TemporaryFile() as file:
+        part = FileRange(os.dup(file.fileno()), 0, 0, sendfile=True)
+    with pytest.raises((AssertionError, ClientGoneError)):
+        response.send_file(part)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(part.fd)
 
 
 def threads_for(count: int, handle, shed=None, wake_loop=list, turn_loop=lambda wait: False, ran_alone=pytest.fail):

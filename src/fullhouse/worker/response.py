@@ -171,7 +171,7 @@ class Response:
         self._channel.send_whole(self._head(), body)
 
     def send_file(self, file: FileRange) -> None:
-        """Send a response whose body is in a file, without waiting. Takes over the descriptor."""
+        """Send a response whose body is in a file, without waiting. Takes over the descriptor, even if it raises."""
         if self.omits_body:
             file.count = 0
         elif self.response_length is None:
@@ -181,7 +181,12 @@ class Response:
         self.sent = file.count
         if self._is_short():
             self.force_close()
-        self._channel.send_whole(self._head(), b"", file)
+        try:
+            head = self._head()
+        except BaseException:
+            file.close()
+            raise
+        self._channel.send_whole(head, b"", file)
 
     def take_turn(self) -> None:
         """Become the one who answers. Raises ClientGoneError where the loop has answered 503 for us."""
