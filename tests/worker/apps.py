@@ -59,6 +59,15 @@ class WholeResponse(Closing):
     streaming = False
 
 
+class ClosedFile(Closing):
+    """A file that was closed too early."""
+
+    def read(self, *_size):
+        raise ValueError("I/O operation on closed file.")
+
+    fileno = tell = read
+
+
 def _file(environ, start_response, size: int, length: bool = True):
     with tempfile.NamedTemporaryFile(delete=False) as file:
         file.write(os.urandom(1) * size)
@@ -170,6 +179,11 @@ def _respond(path, environ, start_response):  # noqa: C901 - a table of cases
         case "/whole":
             start_response("200 OK", PLAIN)
             return WholeResponse([b"who", b"le"])
+        case "/whole-fails":
+            return WholeResponse(_failing_after(start_response))
+        case "/closed-file":
+            start_response("200 OK", PLAIN)
+            return environ["wsgi.file_wrapper"](ClosedFile([]))
         case "/closed":
             return _fixed(start_response, body=[str(Closing.closed).encode()])
     return echo(environ, start_response)

@@ -130,10 +130,11 @@ def test_connections_that_end(servers, name):
 
 def test_the_response_is_closed_whatever_its_kind(servers):
     before = servers[0].exchange(request(b"GET /closed HTTP/1.1"))
-    for path in (b"/closing", b"/whole"):
+    paths = (b"/closing", b"/whole", b"/whole-fails", b"/closed-file")
+    for path in paths:
         servers[0].exchange(request(b"GET " + path + b" HTTP/1.1"))
     after = servers[0].exchange(request(b"GET /closed HTTP/1.1"))
-    assert int(after.rpartition(b"\r\n")[2]) == int(before.rpartition(b"\r\n")[2]) + 2
+    assert int(after.rpartition(b"\r\n")[2]) == int(before.rpartition(b"\r\n")[2]) + len(paths)
 
 
 def test_headers_are_replaced_by_a_second_start_response(servers):

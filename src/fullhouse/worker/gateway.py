@@ -76,30 +76,28 @@ class Gateway:
 
     def _run(self, environ: Environ, response: Response) -> None:
         result = self._application(environ, response.start_response)
-        if response.headers_sent:  # the application has used write()
-            self._stream(result, response)
-            return
-        if isinstance(result, FileWrapper):
-            file = self._file_range(result)
-            if file is not None:
-                self._close(result, response)
-                response.send_file(file)
-                return
-        body = _whole_body(result)
-        if body is None:
-            self._stream(result, response)
-        else:
-            self._close(result, response)
-            response.send_whole(body)
-
-    def _stream(self, result: Any, response: Response) -> None:
         try:
-            for piece in result:
-                response.write(piece)
-                self._beat()
-            response.finish_stream()
+            # headers_sent: the application has used write()
+            whole = None if response.headers_sent else self._whole(result)
+            if whole is None:
+                self._stream(result, response)
         finally:
             self._close(result, response)
+        if isinstance(whole, FileRange):
+            response.send_file(whole)
+        elif whole is not None:
+            response.send_whole(whole)
+
+    def _stream(self, result: Any, response: Response) -> None:
+        for piece in result:
+            response.write(piece)
+            self._beat()
+        response.finish_stream()
+
+    def _whole(self, result: Any) -> FileRange | bytes | None:
+        """The body if all of it is there already; None if it must be asked for piece by piece."""
+        file = self._file_range(result) if isinstance(result, FileWrapper) else None
+        return _whole_body(result) if file is None else file
 
     def _file_range(self, result: FileWrapper) -> FileRange | None:
         """The file behind a wsgi.file_wrapper as the kernel knows it, or None if it is not a real file."""
@@ -146,10 +144,7 @@ class Gateway:
 
 
 def _whole_body(result: Any) -> bytes | None:
-    """The body if all of it is there already; None if it must be asked for piece by piece.
-
-    Django's responses say with `streaming` which of the two they are.
-    """
+    """The body if all of it is in memory, which Django's responses tell with `streaming`; else None."""
     if isinstance(result, list | tuple):
         if len(result) == 1 and type(result[0]) is bytes:
             return result[0]
