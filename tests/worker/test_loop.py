@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import time
 from contextlib import ExitStack, suppress
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from fullhouse.worker import body
 from fullhouse.worker.loop import Loop
 from fullhouse.worker.options import Options, http_rules
 from fullhouse.worker.probes import Probes
+from fullhouse.worker.siblings import Siblings
 from fullhouse.worker.triage import Triage
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -58,6 +60,7 @@ class Site:
 
     def __init__(self, opened: ExitStack) -> None:
         self._opened = opened
+        self.memory = bytearray(Siblings.BYTES)
         self._listener = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
         self._listener.setblocking(False)
         self.options = Options(body_memory_bytes=100, keepalive_s=30.0, stop_linger_s=2.0)
@@ -70,7 +73,7 @@ class Site:
         log = SimpleNamespace(debug=tell, warning=tell, error=tell, exception=tell)
         self.loop = Loop(
             [self._listener], wakes[0], self.sink, http_rules(Config(), self.options), self.options,
-            Probes(None, None, bool), Triage(), Tally(), log, lambda: None, lambda: None, None,
+            Probes(None, None, bool), Triage(), Tally(), log, lambda: None, lambda: None, Siblings(self.memory, 1),
         )  # fmt: skip
         opened.callback(self.loop.close)
 
@@ -111,6 +114,22 @@ def test_a_round_that_has_requests_to_hand_over_waits_for_nothing(site):
     assert poller.timeouts[-1] == 0
     assert [request.path for _, request in site.sink.taken] == ["/2"]
     assert client.recv(1000) == ANSWER
+
+
+def test_a_round_that_listens_again_waits_for_nothing(site):
+    """So that only what nobody else wanted is accepted in it, and what comes later may be another's."""
+    poller = site.loop._poller = Poller(site.loop._poller)
+    site.connect()
+    while not site.loop.connections:
+        site.loop.run_once()
+    Siblings(site.memory, 2).tell_load(0, time.monotonic() + 3600)
+    site.connect()
+    left = 0
+    while site.loop.connections == 1:
+        site.loop.run_once()
+        left += site.loop._acceptor.resume_at > 0
+    assert left > 0
+    assert poller.timeouts[-1] == 0
 
 
 def test_what_goes_wrong_with_one_client_costs_only_its_connection(site, monkeypatch):

@@ -26,14 +26,14 @@ class Acceptor:
         self._log = log
         self._siblings = siblings
         self._watching = False
-        self._resumed_at = 0.0  # when it listened again: what the poller tells of at once, nobody else wanted
+        self.resumed = False  # in this round: what the poller tells of at once, nobody else wanted
         self.resume_at = 0.0  # when it listens again, on the monotonic clock; 0 while it does
 
     def watch(self, now: float, *, has_room: bool) -> None:
         """Have the poller tell of new connections, or not. For each round of the loop."""
         watching = has_room and now >= self.resume_at
         if watching and self.resume_at:
-            self._resumed_at, self.resume_at = now, 0.0
+            self.resumed, self.resume_at = True, 0.0
         if watching == self._watching:
             return
         self._watching = watching
@@ -47,7 +47,11 @@ class Acceptor:
         return fd in self._listeners
 
     def tell(self, load: Callable[[], float], now: float) -> None:
-        """Tell siblings how much there is to do, if there are any; infinity for a worker that accepts no more."""
+        """Tell siblings how much there is to do, if there are any; infinity for a worker that accepts no more.
+
+        At the end of each round.
+        """
+        self.resumed = False
         if self._siblings is not None:
             self._siblings.tell_load(load(), now)
 
@@ -58,8 +62,7 @@ class Acceptor:
         left in the kernel, where nobody sees how long it waits; else a part of what it has, so that those who begin
         together remain equal.
         """
-        unwanted, self._resumed_at = now - self._resumed_at < _LEAVE_S, 0.0
-        if self._siblings is not None and not unwanted and self._siblings.is_lighter_elsewhere(now):
+        if self._siblings is not None and not self.resumed and self._siblings.is_lighter_elsewhere(now):
             self.resume_at = max(self.resume_at, now + _LEAVE_S)
             return []
         at_once = _MOST_AT_ONCE if self._siblings is None else 1 + connections // 8

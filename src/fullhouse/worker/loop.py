@@ -160,7 +160,7 @@ class Loop:
         if self._sink.waiting:
             wake_at = min(wake_at, self._now + _WAITING_POLL_S)
         # Looked at last: a thread gives a channel back before it takes the next request.
-        if self._batch or self._returned:
+        if self._batch or self._returned or self._acceptor.resumed:
             return 0.0
         return max(0.0, wake_at - self._now)
 
