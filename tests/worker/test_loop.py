@@ -151,13 +151,16 @@ def test_what_goes_wrong_with_one_client_costs_only_its_connection(site, monkeyp
     assert site.told == ["Closing the connection of ip=127.0.0.1"]
 
 
-def test_a_body_that_there_is_no_room_for_is_refused(site, monkeypatch):
+@pytest.mark.parametrize(
+    "rest", [b"Content-Length: 1000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n3e8\r\n"], ids=["whole", "chunked"]
+)
+def test_a_body_that_there_is_no_room_for_is_refused(site, monkeypatch, rest):
     def fail(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(body.tempfile, "TemporaryFile", fail)
     bystander = site.connect()
-    client = site.connect(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n" + 1000 * b"x")
+    client = site.connect(b"POST / HTTP/1.1\r\nHost: a\r\n" + rest + 1000 * b"x")
     bystander.sendall(get("/"))
     site.take()
     while not site.told:

@@ -191,6 +191,8 @@ class ChunkedFraming:
         try:
             self._parser.feed_data(piece)
         except httptools.HttpParserError as error:
+            if isinstance(error.__context__, OSError):  # of the store, which the parser calls
+                raise error.__context__ from None
             raise bad_request(f"Invalid chunked body: {error}") from None
         self._check_limits()
 
