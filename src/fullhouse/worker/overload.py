@@ -27,7 +27,7 @@ _TURNS_IN_TRIAL = 4
 _LONGEST_TRIAL_INTERVALS = 2
 # Between the beginnings of later trials, on a clock that all workers share: one that sheds takes the growth from one
 # that does not. In a trial it takes longer until a client hears that it is refused; others notice nothing.
-# At first more often: a crowd that took its time to come is served soonest if nobody is refused.
+# At first, and where a crowd was found that may grow, more often: it is served soonest if nobody is refused.
 _TRIAL_EVERY_S = 20.0
 _FIRST_TRIAL_EVERY_S = 5.0
 
@@ -166,7 +166,8 @@ class Overload:
             self._crowd = crowd + _SIGMAS * sqrt(crowd)
             self._end()
         if more_come is not None:
-            every_s = _TRIAL_EVERY_S if now - self._began_at > _FIRST_TRIAL_EVERY_S else _FIRST_TRIAL_EVERY_S
+            is_known = more_come and now - self._began_at > _FIRST_TRIAL_EVERY_S
+            every_s = _TRIAL_EVERY_S if is_known else _FIRST_TRIAL_EVERY_S
             self._trial, self._trial_at = None, now - now % every_s + every_s
 
     def _end(self) -> None:
