@@ -29,6 +29,19 @@ def test_the_loop_is_lent_again_a_while_after_requests_waited_for_others():
     assert quickness.ran(1, 0.001, 0.001, now=5.0), "what was before is forgotten"
 
 
+def test_the_loop_is_lent_more_and_more_seldom_while_requests_take_long_also_alone():
+    quickness = Quickness()
+    quickness.came_back(QUICK_S, now=1.0)
+    assert not quickness.is_worth_lending(QUICK_S / 2, 1.9)
+    assert quickness.is_worth_lending(QUICK_S / 2, 2.1)
+    quickness.came_back(QUICK_S, now=3.0)
+    assert not quickness.is_worth_lending(QUICK_S / 2, 4.9)
+    quickness.came_back(QUICK_S / 2, now=6.0)
+    assert quickness.is_worth_lending(QUICK_S / 2, 6.0), "alone they are quick"
+    quickness.came_back(QUICK_S, now=7.0)
+    assert quickness.is_worth_lending(QUICK_S / 2, 8.1)
+
+
 class Main(threading.Thread):
     """Lends the loop, as the main thread does; `error` is what it was told."""
 

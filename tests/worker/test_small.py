@@ -191,6 +191,31 @@ def test_as_many_threads_run_as_the_system_allows(monkeypatch):
     threads.stop(20)
 
 
+def test_short_requests_that_crowd_each_other_are_known_to_be_short():
+    """Many threads that compute share the interpreter: each request takes as many times longer."""
+    channel, over = SimpleNamespace(gone=False), threading.Event()
+
+    def handle(_channel, _request) -> None:
+        end = time.thread_time() + 0.001
+        while time.thread_time() < end:
+            pass
+
+    threads = threads_for(8, handle, ran_alone=lambda *_: None)
+    feeder_ends = time.monotonic() + 20
+    while not over.is_set() and time.monotonic() < feeder_ends:  # as the loop does, with a crowd of eager clients
+        now = time.monotonic()
+        threads.put([Waiting((channel, 1), now) for _ in range(40 - threads.waiting)])
+        with threads._lock:
+            threads._wake_locked(8)
+        threads.wake_for_waiting()
+        if threads.admission.service_s > 2 * threads.alone_s:
+            over.set()
+    assert over.is_set()
+    threads.leave_one()
+    wait_until(lambda: threads._sleeping >= len(threads.seats) - 1, "all but one sleep")
+    threads.stop(20)
+
+
 def test_threads_are_woken_for_what_waits_and_go_to_sleep_after_it():
     arrived, gate = threading.Semaphore(0), threading.Event()
     woken = []

@@ -75,7 +75,7 @@ class Admission(Generic[J]):
         self.service_s = 0.0
         self._arrived = 0
         self._served = 0
-        self._served_per_s, self._rated_at, self._served_before = 0.0, -inf, 0
+        self.served_per_s, self._rated_at, self._served_before = 0.0, -inf, 0
         self.running = 0
         self.waiting = 0
         self.shed = 0
@@ -147,9 +147,9 @@ class Admission(Generic[J]):
 
     def retry_after_s(self) -> int:
         """When a client that was shed may try again: once what waits is served, at the rate of the last seconds."""
-        if not self._served_per_s:
+        if not self.served_per_s:
             return 1
-        return max(1, min(_LONGEST_RETRY_S, ceil(self.waiting / self._served_per_s)))
+        return max(1, min(_LONGEST_RETRY_S, ceil(self.waiting / self.served_per_s)))
 
     def _observe(self, now: float) -> None:
         self._observe_at = now + _OBSERVE_EVERY_S
@@ -158,7 +158,7 @@ class Admission(Generic[J]):
         self._overload.observe(now, counts, self.oldest_wait_s(now), was_empty=self._was_empty)
         self._was_empty = False
         if now - self._rated_at >= _RATE_S:
-            self._served_per_s = (self._served - self._served_before) / (now - self._rated_at)
+            self.served_per_s = (self._served - self._served_before) / (now - self._rated_at)
             self._rated_at, self._served_before = now, self._served
 
     def _hopeless(self, now: float) -> Iterator[Waiting[J]]:

@@ -20,7 +20,9 @@ LOOK_EVERY_S = 0.003
 QUICK_S = 0.003
 # ... and so are those that wait longer for others than it costs to change threads meanwhile.
 BRIEFLY_S = 0.001
+# After it was lent in vain; twice as long each time, as long as requests are not quick.
 _TRY_AGAIN_S = 1.0
+_LONGEST_PAUSE_S = 16.0
 _WEIGHT = 0.05
 
 
@@ -33,10 +35,18 @@ class Quickness:
     def __init__(self) -> None:
         self._blocked_s = 0.0
         self._not_before = 0.0
+        self._pause_s = _TRY_AGAIN_S
 
-    def is_worth_lending(self, service_s: float, now: float) -> bool:
-        """service_s: the mean time that requests take."""
-        return service_s < QUICK_S and now >= self._not_before
+    def is_worth_lending(self, alone_s: float, now: float) -> bool:
+        """alone_s: the mean time that a request takes, or would take if no others ran beside it."""
+        return alone_s < QUICK_S and now >= self._not_before
+
+    def came_back(self, service_s: float, now: float) -> None:
+        """The loop is the main thread's again. service_s: the mean time that requests took."""
+        if service_s < QUICK_S:
+            self._pause_s = _TRY_AGAIN_S
+        else:
+            self._pause(now)
 
     def ran(self, count: int, wall_s: float, cpu_s: float, now: float) -> bool:
         """So many requests ran, alone, in this time, of which the processor worked `cpu_s`; whether to go on so."""
@@ -45,8 +55,13 @@ class Quickness:
         if self._blocked_s <= BRIEFLY_S:
             return True
         self._blocked_s = 0.0
-        self._not_before = now + _TRY_AGAIN_S
+        self._pause(now)
         return False
+
+    def _pause(self, now: float) -> None:
+        if now >= self._not_before:
+            self._not_before = now + self._pause_s
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
 
 class Lead:

@@ -157,6 +157,17 @@ class Threads:
         for job in shed:
             self._shed(*job)
 
+    @property
+    def alone_s(self) -> float:
+        """The mean time that a request takes, or would take if it did not share the interpreter with others."""
+        service_s, served_per_s = self.admission.service_s, self.admission.served_per_s
+        return min(service_s, 1 / served_per_s) if self._concurrency.is_rather_busy and served_per_s else service_s
+
+    def leave_one(self) -> None:
+        """Let all threads but one sleep after their requests."""
+        with self._lock:
+            self._surplus = max(0, len(self.seats) - self._sleeping - 1)
+
     def _running_locked(self, now: float) -> int:
         """Threads that run requests, without those whose request takes much longer than others: nobody waits for it."""
         long_s = max(_LONG_S, _LONG_MEANS * self.admission.service_s)

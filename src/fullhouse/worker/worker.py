@@ -118,8 +118,10 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
 
     def _run_loop(self) -> None:
         to_be_run = self._loop.run_once() and self._threads.is_awake
-        if to_be_run and self._quickness.is_worth_lending(self._threads.admission.service_s, time.monotonic()):
+        if to_be_run and self._quickness.is_worth_lending(self._threads.alone_s, time.monotonic()):
+            self._threads.leave_one()
             self._lead.lend()
+            self._quickness.came_back(self._threads.admission.service_s, time.monotonic())
 
     @property
     def alive(self) -> bool:
