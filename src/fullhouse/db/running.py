@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # How long a statement that has ended waits for its canceller; connecting takes longer only if the server is in trouble.
 _PATIENCE_S = 5.0
+_CONNECT_TIMEOUT_S = 4
 
 # What ends the running statement of another session.
 _CANCEL = MappingProxyType({"mysql": "KILL QUERY %s", "postgresql": "SELECT pg_cancel_backend(%s)"})
@@ -31,18 +32,23 @@ _SESSION: Mapping[str, Callable[[Any], int]] = MappingProxyType(
 
 
 class Statement:
-    """One that runs now. `sql` is None where its text cannot be had. session: the server's number for it."""
+    """One that runs now. `sql` is None where its text cannot be had. session: the server's number for it.
 
-    __slots__ = ("cancelled", "session", "sql", "wrapper")
+    abandoned: its thread has gone on, and the session may be another's; `_cancelling` guards it.
+    """
+
+    __slots__ = ("abandoned", "cancelled", "session", "sql", "wrapper")
 
     def __init__(self, wrapper: "Pooled", sql: Any) -> None:
         self.wrapper = wrapper
         self.sql = sql
         self.session = _SESSION[wrapper.vendor](wrapper.connection)
         self.cancelled: threading.Event | None = None
+        self.abandoned = False
 
 
 _running: dict[int, Statement] = {}
+_cancelling = threading.Lock()
 
 
 def begins(wrapper: "Pooled", sql: Any) -> None:
@@ -54,8 +60,9 @@ def begins(wrapper: "Pooled", sql: Any) -> None:
 def ends() -> None:
     """The calling thread's statement has ended, well or not."""
     statement = _running.pop(threading.get_ident(), None)
-    if statement is not None and statement.cancelled is not None:
-        statement.cancelled.wait(_PATIENCE_S)
+    if statement is not None and statement.cancelled is not None and not statement.cancelled.wait(_PATIENCE_S):
+        with _cancelling:
+            statement.abandoned = True
 
 
 def statement_of(thread: int) -> str | None:
@@ -89,5 +96,7 @@ def _cancel_on_server(statement: Statement) -> None:
         wrapper.connection.interrupt()
         return
     other = wrapper.unpooled()
-    with closing(other), other.cursor() as cursor:
-        cursor.execute(_CANCEL[wrapper.vendor], [statement.session])
+    other.settings_dict["OPTIONS"].setdefault("connect_timeout", _CONNECT_TIMEOUT_S)
+    with closing(other), other.cursor() as cursor, _cancelling:
+        if not statement.abandoned:
+            cursor.execute(_CANCEL[wrapper.vendor], [statement.session])
