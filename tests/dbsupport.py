@@ -205,7 +205,8 @@ class Observer:
         """How many transactions are open."""
         if self.server.engine == "mariadb":
             # Not information_schema.innodb_trx: asked more often than every 0.1 s, it repeats its first answer.
-            return str(self.ask("SHOW ENGINE INNODB STATUS")[0][2]).count(", ACTIVE")
+            status = str(self.ask("SHOW ENGINE INNODB STATUS")[0][2])
+            return status[status.index("\nTRANSACTIONS\n") :].count(", ACTIVE")  # the last deadlock is told before
         sql = f"SELECT count(*) FROM pg_stat_activity WHERE usename = '{self.server.user}' AND xact_start IS NOT NULL"
         return int(self.ask(sql)[0][0])
 

@@ -370,6 +370,12 @@ def temporary_connection(play: Play) -> None:
         play.write("b")
 
 
+def characteristics_first(play: Play) -> None:
+    with play.atomic():
+        play.execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+        play.write("a")
+
+
 def wrappers_change_statements(play: Play) -> None:
     def comment(execute: Any, sql: str, *rest: Any) -> Any:
         return execute(f"/* who */ {sql}", *rest)
@@ -386,5 +392,5 @@ SCENARIOS: list[Callable[[Play], None]] = [
     by_hand_block_rolls_back, forbidden_in_a_block, closed_in_a_block, closed_in_a_block_before_anything,
     closed_in_an_inner_block, all_closed_in_a_block, closed_between, ddl_in_a_block, ddl_in_a_block_that_commits,
     failing_ddl_in_a_block, raw_commit_in_a_block, procedure_in_a_block, old_cursor_in_a_block, iterated_in_a_block,
-    temporary_connection, wrappers_change_statements,
+    temporary_connection, characteristics_first, wrappers_change_statements,
 ]  # fmt: skip

@@ -2,15 +2,18 @@
 the database, what was raised and which hooks ran must be equal. Afterwards nobody holds a connection or a transaction.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import OperationalError, connections, transaction
 
 from dbsupport import STOCK_ENGINES, Database, in_thread, request
 from transaction_scenarios import (
     SCENARIOS,
     Play,
+    Stop,
     by_hand_and_forgotten,
     closed_in_a_block,
     hooks,
@@ -74,6 +77,66 @@ def test_ends_as_with_djangos_own_engine(database: Database, scenario: Callable[
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=name_of)
 def test_ends_so_without_autocommit(database: Database, scenario: Callable[[Play], None]) -> None:
     compare(database, scenario, AUTOCOMMIT=False)
+
+
+def autocommit_off_twice(play: Play) -> None:
+    connection = connections[play.alias]
+    connection.set_autocommit(False)
+    play.write("a")
+    connection.set_autocommit(False)
+    play.write("b")
+    connection.rollback()
+    connection.set_autocommit(True)
+
+
+def caught_deadlock(play: Play) -> None:
+    """InnoDB ends the transaction that has written least; what follows in the block belongs to a new one."""
+    for value in "12":
+        play.write(value)
+    with play.atomic():
+        play.execute("SELECT * FROM dbtests_token WHERE value = '1' FOR UPDATE")
+        locked = threading.Event()
+
+        def other() -> None:
+            judge = connections["mariadb"]
+            with transaction.atomic(using="mariadb"), judge.cursor() as cursor:
+                cursor.execute("SELECT * FROM dbtests_token WHERE value = '2' FOR UPDATE")
+                for value in "xyz":
+                    cursor.execute("INSERT INTO dbtests_token (value) VALUES (%s)", [value])
+                locked.set()
+                cursor.execute("SELECT * FROM dbtests_token WHERE value = '1' FOR UPDATE")
+            judge.close()
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert locked.wait(20)
+        try:
+            play.execute("SELECT * FROM dbtests_token WHERE value = '2' FOR UPDATE")
+        except OperationalError as error:
+            play.say(error.args[0])
+        thread.join()
+        play.write("later")
+        raise Stop
+
+
+def tables_locked_in_a_block(play: Play) -> None:
+    play.execute("CREATE TABLE IF NOT EXISTS not_locked (n int)")
+    play.execute("LOCK TABLES dbtests_token WRITE")
+    try:
+        with play.atomic():
+            play.write("a")
+        play.execute("SELECT * FROM not_locked")
+    except OperationalError as error:
+        play.say(error.args[0])
+    play.execute("UNLOCK TABLES")
+
+
+@pytest.mark.parametrize("database", ["mariadb"], indirect=True)
+@pytest.mark.parametrize("scenario", [autocommit_off_twice, caught_deadlock, tables_locked_in_a_block], ids=name_of)
+def test_ends_so_on_mysql(database: Database, scenario: Callable[[Play], None]) -> None:
+    with database.connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE dbtests_token ADD INDEX IF NOT EXISTS by_value (value(9))")
+    compare(database, scenario)
 
 
 @pytest.mark.parametrize("mode", ["request", "session"])

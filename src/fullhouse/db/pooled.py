@@ -13,7 +13,6 @@ Django's internals that this and `transactions` rely on, each covered by tests/i
 `autocommit`, `errors_occurred`, `needs_rollback`.
 """
 
-import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from operator import itemgetter
@@ -39,10 +38,20 @@ if TYPE_CHECKING:
 _made_from = itemgetter("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS", "TIME_ZONE")
 
 
+def _copied(value: Any) -> Any:
+    """Containers anew; what they hold, such as an SSLContext, need not be of a kind that can be copied."""
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copied(item) for item in value]
+    return tuple(_copied(item) for item in value) if isinstance(value, tuple) else value
+
+
 class Pooled(LazyTransactions):
     """Mix in before a backend's DatabaseWrapper, which is named in `stock`."""
 
     stock: "type[BaseDatabaseWrapper]"
+    begins_with_cursor = True  # since a server-side cursor depends on the transaction
     cursor_class: type = PooledCursor
     debug_cursor_class: type = PooledDebugCursor
     Database: Any
@@ -132,7 +141,7 @@ class Pooled(LazyTransactions):
                 self._pool = pools.pool_of(self, made_from)
             except ConfigurationError as error:
                 raise ImproperlyConfigured(str(error)) from error
-            self._pool_made_from = copy.deepcopy(made_from)
+            self._pool_made_from = _copied(made_from)
         return self._pool
 
     def close_pool(self) -> None:
@@ -268,8 +277,8 @@ class Pooled(LazyTransactions):
             self._opening -= 1
 
     def create_cursor(self, name: str | None = None) -> Any:
-        if self._begin_due:
-            self._send_due()  # before the cursor exists: a server-side one depends on it
+        if self._begin_due and self.begins_with_cursor:
+            self._send_due()
         return super().create_cursor(name)
 
     def make_cursor(self, cursor: Any) -> Any:
@@ -289,11 +298,11 @@ class Pooled(LazyTransactions):
     def statement_begins(self, sql: Any) -> None:
         """Send the BEGIN that is due, and pin the connection if the statement leaves something in the session."""
         self.validate_no_broken_transaction()  # before anything is sent
-        if self._begin_due:
-            self._send_due()
         if not self._pinned:
             text = self._as_text(sql)
             self._pinned = text is None or changes_session(text, self.vendor)
+        if self._begin_due:
+            self._send_due()
 
     def _as_text(self, sql: Any) -> str | None:
         """The text of a statement; None: it cannot be had."""

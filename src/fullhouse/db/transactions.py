@@ -90,7 +90,7 @@ class LazyTransactions(_Wrapper):
     def _set_autocommit(self, autocommit: bool) -> None:
         self._changing_autocommit = False  # on_commit hooks come next, and may query
         if not autocommit:
-            self._begin_due = True
+            self._begin_due = not self._transaction_open
             return
         self._begin_due = False
         self._savepoints_due.clear()

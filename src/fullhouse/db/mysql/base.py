@@ -39,6 +39,7 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
     """MySQL and MariaDB. A pinned connection is replaced: mysqlclient cannot reset a session."""
 
     stock = base.DatabaseWrapper
+    begins_with_cursor = False  # SET TRANSACTION must come before anything else
     creation_class = DatabaseCreation
 
     @cached_property
@@ -55,7 +56,21 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
         return params
 
     def _begin(self) -> None:
-        self.connection.query("START TRANSACTION")
+        if self._pinned:  # as Django's own engine does: START TRANSACTION would end LOCK TABLES
+            self.connection.autocommit(False)
+        else:
+            self.connection.query("START TRANSACTION")
+
+    def statement_failed(self, error: BaseException) -> None:
+        super().statement_failed(error)
+        # A deadlock, say, has ended the transaction. What follows in the block belongs to a new one, as with Django's
+        # own engine; if the old one is still open, this changes nothing.
+        failed_on_server = isinstance(error.__cause__ or error, Database.Error)
+        if failed_on_server and self._transaction_open and not self._broken and self.connection.get_autocommit():
+            try:
+                self.connection.autocommit(False)
+            except Database.Error:
+                self._broken = True
 
     def statement_begins(self, sql: Any) -> None:
         super().statement_begins(sql)
