@@ -4,11 +4,14 @@ import asyncio
 import gc
 import os
 import signal
+import socket
+import ssl
 import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +20,9 @@ from django.db import Error, OperationalError, connections, transaction
 from django.db.backends.signals import connection_created
 
 from dbsupport import DRIVER, Database, begin_request, end_request, in_thread, request, slot_file, wait_until
+from fullhouse.db import pools
+from fullhouse.db.driver import SILENCE_S, DjangoDriver
+from fullhouse.db.pooled import _copied
 
 
 def in_use(database: Database) -> int:
@@ -25,6 +31,43 @@ def in_use(database: Database) -> int:
 
 def slow(database: Database, seconds: float) -> str:
     return f"SELECT SLEEP({seconds})" if database.vendor == "mysql" else f"SELECT pg_sleep({seconds})"
+
+
+def test_a_connection_whose_other_end_is_silent_is_given_up_in_seconds(database: Database) -> None:
+    with database.connection.cursor():
+        descriptor = database.connection.descriptor(database.connection.connection)
+        with socket.socket(fileno=os.dup(descriptor)) as sock:
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 1000 * SILENCE_S
+
+
+def test_what_is_abandoned_in_a_statement_cannot_be_reached(database: Database, monkeypatch: Any) -> None:
+    """mysqlclient does not tell the descriptor of a connection that another thread uses."""
+    driver = DjangoDriver(database.connection, SimpleNamespace(unplanned=False))
+    connection = driver.connect()
+    descriptor = database.connection.descriptor(connection)
+    monkeypatch.setattr(type(database.connection), "descriptor", staticmethod(lambda connection: 1 / 0))
+    kept = os.dup(descriptor)
+    driver.abandon(connection)
+    assert os.stat(descriptor).st_rdev == os.stat(os.devnull).st_rdev
+    with socket.socket(fileno=kept) as sock:
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def test_options_that_cannot_be_copied(database: Database) -> None:
+    context = ssl.create_default_context()
+    options = {"ssl": context, "list": [1, (2, {"a": 3})]}
+    assert _copied(options) == options
+    assert _copied(options)["ssl"] is context
+    assert _copied(options)["list"] is not options["list"]
+
+
+def test_a_child_forked_while_a_pool_was_made_can_make_its_own() -> None:
+    with warnings.catch_warnings(), pools._lock:
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+        if not child:
+            os._exit(0 if pools._lock.acquire(blocking=False) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 # -- Modes -----------------------------------------------------------------------------------------------------------
@@ -70,6 +113,19 @@ def test_pin_by_hand(database: Database) -> None:
         "SELECT @a" if database.vendor == "mysql" else "SELECT coalesce(current_setting('app.kept', true), '')"
     )
     assert not seen
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_what_was_set_on_the_drivers_connection_is_reset(database: Database) -> None:
+    with database.another("other", max_size=1) as other:
+        with request():
+            session = other.session()
+            other.connection.ensure_connection()
+            other.connection.pin()
+            other.connection.connection.read_only = True
+        with request(), transaction.atomic(using=other.alias):
+            assert other.session() == session
+            assert other.value("SHOW transaction_read_only") == "off"
 
 
 def test_receivers_of_connection_created_set_up_every_session(database: Database) -> None:

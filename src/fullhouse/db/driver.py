@@ -6,6 +6,7 @@ is what Django itself would have made, and no statement is owed when it is lent.
 """
 
 import os
+import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,24 @@ if TYPE_CHECKING:
 # attempt that hangs holds a slot.
 CONNECT_TIMEOUT_S = 5
 
+# How long a packet may remain without an answer: longer than a failover of a network takes, shorter than patience.
+SILENCE_S = 15.0
+
 # Connections of a parent process: kept, because collecting one would say goodbye on a wire that is not ours.
 _abandoned: list[Any] = []
+
+
+def notice_silence(descriptor: int) -> None:
+    """Have the kernel end a TCP connection whose other end answers no packet, as after a firewall has dropped it.
+
+    It would try again for a quarter of an hour, and the thread that checks the connection with it. What OPTIONS or the
+    system set already is left alone.
+    """
+    with socket.socket(fileno=os.dup(descriptor)) as sock:
+        if sock.family not in (socket.AF_INET, socket.AF_INET6) or not hasattr(socket, "TCP_USER_TIMEOUT"):
+            return
+        if not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * SILENCE_S))
 
 
 class DjangoDriver:
@@ -34,6 +51,7 @@ class DjangoDriver:
         self._settings["OPTIONS"].setdefault("connect_timeout", CONNECT_TIMEOUT_S)
         self._alias = wrapper.alias
         self._slots = slots
+        self._descriptors: dict[int, int] = {}  # by id of the connection; mysqlclient tells none while one is used
 
     def _stock(self, connection: Any = None) -> Any:
         """Django's own wrapper around `connection`; it must be taken out again before the wrapper is dropped."""
@@ -51,6 +69,9 @@ class DjangoDriver:
             stock.close()
             raise
         self._wrapper_class.opened(stock)
+        descriptor = self._wrapper_class.descriptor(stock.connection)
+        self._descriptors[id(stock.connection)] = descriptor
+        notice_silence(descriptor)
         return stock.connection
 
     def lifetime_limit_s(self, connection: Any) -> float | None:
@@ -59,6 +80,7 @@ class DjangoDriver:
         return None
 
     def close(self, connection: Any) -> None:
+        self._descriptors.pop(id(connection), None)
         with suppress(Exception):
             connection.close()
 
@@ -67,7 +89,7 @@ class DjangoDriver:
         _abandoned.append(connection)
         with suppress(Exception):
             nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            os.dup2(nowhere, self._wrapper_class.descriptor(connection), inheritable=False)
+            os.dup2(nowhere, self._descriptors.pop(id(connection)), inheritable=False)
             os.close(nowhere)
 
     def check(self, connection: Any) -> bool:

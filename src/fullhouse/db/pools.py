@@ -4,6 +4,7 @@
 """
 
 import atexit
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
 
 _lock = threading.Lock()
 _pools: dict[tuple[str, str], tuple[Pool[Any], HostSlots]] = {}
+
+
+def _renew_lock() -> None:
+    """In the child of a fork: a thread that is not there any more may have held it."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def pool_of(wrapper: "Pooled", made_from: tuple[Any, ...]) -> Pool[Any]:

@@ -110,6 +110,9 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
         try:
             connection.rollback()
             connection.autocommit = True
+            level = stock.settings_dict["OPTIONS"].get("isolation_level")
+            connection.isolation_level = None if level is None else psycopg.IsolationLevel(level)
+            connection.read_only = connection.deferrable = None
             connection.execute("DISCARD ALL")
             stock.init_connection_state()
             connection_created.send(sender=type(stock), connection=stock)  # receivers set up a new session
