@@ -21,6 +21,7 @@ LEAVES_TRACE = {
         "SELECT 5 INTO @a",
         "SELECT 5 into/**/@a",
         "SELECT 5, 6 INTO @other, @a",
+        "GET DIAGNOSTICS @a = NUMBER",
         "SET SESSION sql_mode = 'ANSI_QUOTES'",
         "SET time_zone = '+03:00'",
         "SET NAMES latin1",
