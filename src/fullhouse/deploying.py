@@ -2,7 +2,6 @@
 
 import getpass
 import os
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,9 @@ from fullhouse.deploy.files import Deployment, write
 from fullhouse.errors import ConfigurationError
 from fullhouse.planning import Planned
 from fullhouse.verbs import log_path
+
+# Variables of the caller that decide what is served, and how.
+DECISIVE = ("DJANGO_SETTINGS_MODULE", "FULLHOUSE_", "GUNICORN_CMD_ARGS", "WEB_CONCURRENCY")
 
 
 def deployment(planned: Planned, options: Sequence[str]) -> Deployment:
@@ -24,13 +26,17 @@ def deployment(planned: Planned, options: Sequence[str]) -> Deployment:
         project=planned.project.name,
         user=getpass.getuser(),
         folder=os.getcwd(),
-        command=shlex.join(command),
-        address=settings.bind[0],
+        command=command,
+        environment={name: value for name, value in sorted(os.environ.items()) if name.startswith(DECISIVE)},
+        addresses=[f"127.0.0.1{one}" if one.startswith(":") else one for one in settings.bind],
+        backlog=settings.backlog,
+        has_tls=settings.certfile is not None,
         graceful_timeout_s=settings.graceful_timeout,
+        stop_delay_s=settings.stop_delay,
         boot_timeout_s=settings.boot_timeout,
         timeout_s=settings.timeout,
         keepalive_s=settings.keepalive,
-        log=settings.log_file or str(log_path(planned.project.name, None)),
+        log=os.path.abspath(settings.log_file) if settings.log_file else str(log_path(planned.project.name, None)),
         files=_files(django),
     )
 

@@ -19,7 +19,7 @@ from supervised import Load, Site, alive, birth, children, wait_until
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    site = Site(tmp_path / "site")
+    site = Site(tmp_path / "my site, 100% $HOME")
     (tmp_path / "out").mkdir()
     return site
 
@@ -79,7 +79,8 @@ def supervisord(site: Site, folder: Path) -> Iterator[list[str]]:
 
 def test_supervisord_starts_restarts_and_stops_the_site(site: Site) -> None:
     port = free_port()
-    folder = written(site, "supervisord", f"--bind=127.0.0.1:{port}", f"--log-file={site.folder / 'own.log'}")
+    log = f"--log-file={site.folder.parent / 'own.log'}"
+    folder = written(site, "supervisord", f"--bind=127.0.0.1:{port}", log, "--access-log-format=%(h)s")
     with supervisord(site, folder) as control:
         wait_until(lambda: get(port) == "version 1", "the site answered")
         pid = int(subprocess.run([*control, "pid", site.name], capture_output=True, text=True, check=True).stdout)

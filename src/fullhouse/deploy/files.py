@@ -1,41 +1,90 @@
 """The text of each file, and why each value is what it is. Pure: who writes it where is the caller's business."""
 
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+
+from fullhouse.errors import ConfigurationError
 
 # What the supervisor needs beyond graceful_timeout to end what is left (`supervisor.generations`), twice.
 STOP_MARGIN_S = 15
 # A client that waits for the last answer before our timeout ends its worker.
 PROXY_MARGIN_S = 5
+# What nginx waits for a server that has no timeout.
+NO_TIMEOUT_S = 3600
+QUOTE = '"'
+# supervisord expands the names of logs twice.
+PERCENT = "%"
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """command: the words of `fullhouse serve`. address: HOST:PORT or unix:PATH. *_s: as in the settings.
+    """command: the words of `fullhouse serve`. addresses: HOST:PORT or unix:PATH. *_s: as in the settings.
 
-    files: folders by URL that nginx serves itself: Django's static and media files.
+    environment: variables that decide what is served, and how. files: folders by URL that nginx serves itself: Django's
+    static and media files.
     """
 
     project: str
     user: str
     folder: str
-    command: str
-    address: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    addresses: Sequence[str]
+    backlog: int
+    has_tls: bool
     graceful_timeout_s: int
+    stop_delay_s: int
     boot_timeout_s: int
     timeout_s: int
     keepalive_s: int
     log: str
     files: Mapping[str, str]
 
+    @property
+    def stop_s(self) -> int:
+        """What a stop may take, until nothing is left to be ended."""
+        return self.stop_delay_s + self.graceful_timeout_s + STOP_MARGIN_S
+
+
+def _one_line(text: str, *, never: str = "") -> str:
+    """Raises ConfigurationError for what the file's format has no way to write."""
+    for character in ("\n", *never):
+        if character in text:
+            raise ConfigurationError(f"{text!r} cannot be written into that file: it has {character!r}. Rename it.")
+    return text
+
+
+def _for_supervisord(text: str, *, never: str = "") -> str:
+    """It expands %(…)s, and takes what follows " ;" as a comment."""
+    return _one_line(text, never=f";{never}").replace("%", "%%")
+
+
+def _for_systemd(text: str) -> str:
+    """It expands %…"""
+    return _one_line(text).replace("%", "%%")
+
+
+def _systemd_word(word: str) -> str:
+    """A word of ExecStart or Environment: quoted, where it must be."""
+    plain = word.replace("\\", "\\\\").replace('"', '\\"')
+    return _for_systemd(f'"{plain}"' if word != shlex.quote(word) else word)
+
+
+def _in_quotes(text: str) -> str:
+    """For nginx and logrotate, where a path has more than the usual characters."""
+    return f'"{text}"' if _one_line(text, never='"$\\') != shlex.quote(text) else text
+
 
 def supervisord(site: Deployment) -> str:
     """A [program:…] section."""
+    pairs = [f'{name}="{_for_supervisord(value, never=QUOTE)}"' for name, value in site.environment.items()]
     return f"""; fullhouse deploy supervisord {site.project}
 [program:{site.project}]
-command={site.command}
-directory={site.folder}
+command={_for_supervisord(shlex.join(site.command))}
+directory={_for_supervisord(site.folder)}
+environment={",".join(pairs)}
 user={site.user}
 autostart=true
 autorestart=true
@@ -44,12 +93,13 @@ startretries=3
 startsecs=2
 ; TERM drains; our graceful_timeout is {site.graceful_timeout_s} s, and the rest is ended after it.
 stopsignal=TERM
-stopwaitsecs={site.graceful_timeout_s + STOP_MARGIN_S}
+stopwaitsecs={site.stop_s}
 ; A TERM to the workers as well would cut the drain short; a KILL must reach everything.
 stopasgroup=false
 killasgroup=true
 redirect_stderr=true
-stdout_logfile={site.log}
+; Its folder must be there: supervisord makes none.
+stdout_logfile={_for_supervisord(site.log, never=PERCENT)}
 ; The same rotation as that of fullhouse start.
 stdout_logfile_maxbytes=20MB
 stdout_logfile_backups=20
@@ -58,6 +108,8 @@ stdout_logfile_backups=20
 
 def systemd_service(site: Deployment) -> str:
     """NAME.service, beside NAME.socket."""
+    pairs = [f"{name}={value}" for name, value in site.environment.items()]
+    variables = "".join(f"Environment={_systemd_word(pair)}\n" for pair in pairs)
     return f"""# fullhouse deploy systemd {site.project}: {site.project}.service
 [Unit]
 Description={site.project} under fullhouse
@@ -69,14 +121,14 @@ Requires={site.project}.socket
 Type=notify
 NotifyAccess=main
 User={site.user}
-WorkingDirectory={site.folder}
-ExecStart={site.command}
+WorkingDirectory={_for_systemd(site.folder)}
+{variables}ExecStart={" ".join(_systemd_word(word).replace("$", "$$") for word in site.command)}
 ExecReload=/bin/kill -HUP $MAINPID
 # TERM goes to the supervisor alone, which drains; KILL goes to all.
 KillMode=mixed
 # Above boot_timeout, {site.boot_timeout_s} s, and graceful_timeout, {site.graceful_timeout_s} s.
 TimeoutStartSec={site.boot_timeout_s + STOP_MARGIN_S}
-TimeoutStopSec={site.graceful_timeout_s + STOP_MARGIN_S}
+TimeoutStopSec={site.stop_s}
 WatchdogSec=30
 Restart=always
 RestartSec=1
@@ -95,14 +147,15 @@ WantedBy=multi-user.target
 
 def systemd_socket(site: Deployment) -> str:
     """NAME.socket: the listening socket outlives a restart of the service, and its queue waits meanwhile."""
+    streams = "\n".join(f"ListenStream={_for_systemd(one.removeprefix('unix:'))}" for one in site.addresses)
     return f"""# fullhouse deploy systemd {site.project}: {site.project}.socket
 [Unit]
 Description=Listening socket of {site.project}
 
 [Socket]
-ListenStream={site.address.removeprefix("unix:")}
+{streams}
 # As many as may wait in our own backlog.
-Backlog=2048
+Backlog={site.backlog}
 
 [Install]
 WantedBy=sockets.target
@@ -111,11 +164,10 @@ WantedBy=sockets.target
 
 def nginx(site: Deployment) -> str:
     """A site: TLS in front, static and media files, everything else to the server."""
-    upstream = f"unix:{site.address.removeprefix('unix:')}" if site.address.startswith("unix:") else site.address
-    wait = site.timeout_s + PROXY_MARGIN_S
+    wait = site.timeout_s + PROXY_MARGIN_S if site.timeout_s else NO_TIMEOUT_S
     return f"""# fullhouse deploy nginx {site.project}
 upstream {site.project} {{
-    server {upstream} fail_timeout=0;
+    server {_in_quotes(site.addresses[0])} fail_timeout=0;
     keepalive 32;
     # Below our keepalive, {site.keepalive_s} s: nginx lets go first, and meets no closing one.
     keepalive_timeout {max(1, site.keepalive_s - PROXY_MARGIN_S)}s;
@@ -129,7 +181,7 @@ server {{
     client_max_body_size 20m;
 {_files(site)}
     location / {{
-        proxy_pass http://{site.project};
+        proxy_pass {"https" if site.has_tls else "http"}://{site.project};
         proxy_http_version 1.1;
         proxy_set_header Connection "";
         proxy_set_header Host $host;
@@ -151,8 +203,8 @@ server {{
 def _files(site: Deployment) -> str:
     return "".join(
         f"""
-    location {url} {{
-        alias {folder.rstrip("/")}/;
+    location {_in_quotes(url)} {{
+        alias {_in_quotes(folder.rstrip("/") + "/")};
         expires 1h;
     }}
 """
@@ -163,7 +215,7 @@ def _files(site: Deployment) -> str:
 def logrotate(site: Deployment) -> str:
     """For a log that the server writes by --error-log or --access-log; the one of `start` rotates itself."""
     return f"""# fullhouse deploy logrotate {site.project}
-{site.log} {{
+{_in_quotes(site.log)} {{
     size 20M
     rotate 20
     missingok

@@ -1,0 +1,79 @@
+"""What the files say where the facts are unusual; tests/integration/test_deploy.py has the real programs read them."""
+
+from dataclasses import replace
+
+import pytest
+
+from fullhouse.deploy.files import Deployment, write
+from fullhouse.errors import ConfigurationError
+
+SITE = Deployment(
+    project="mysite",
+    user="web",
+    folder="/srv/my site",
+    command=["/venv/bin/python", "-m", "fullhouse", "serve", "mysite", "--access-log-format=%(h)s $HOME"],
+    environment={"DJANGO_SETTINGS_MODULE": "mysite.prod", "FULLHOUSE_WORKERS": "7"},
+    addresses=["127.0.0.1:8000", "unix:/run/my site.sock"],
+    backlog=99,
+    has_tls=False,
+    graceful_timeout_s=30,
+    stop_delay_s=120,
+    boot_timeout_s=60,
+    timeout_s=30,
+    keepalive_s=75,
+    log="/var/log/my site.log",
+    files={"/static/": "/srv/my site; 100%/static"},
+)
+
+
+def lines(kind: str, site: Deployment = SITE) -> list[str]:
+    return [line.strip() for text in write(kind, site).values() for line in text.splitlines()]
+
+
+def test_words_reach_the_server_as_they_were() -> None:
+    found = lines("supervisord")
+    assert "command=/venv/bin/python -m fullhouse serve mysite '--access-log-format=%%(h)s $HOME'" in found
+    assert 'environment=DJANGO_SETTINGS_MODULE="mysite.prod",FULLHOUSE_WORKERS="7"' in found
+    found = lines("systemd")
+    assert 'ExecStart=/venv/bin/python -m fullhouse serve mysite "--access-log-format=%%(h)s $$HOME"' in found
+    assert "Environment=DJANGO_SETTINGS_MODULE=mysite.prod" in found
+    assert "Environment=FULLHOUSE_WORKERS=7" in found
+
+
+def test_paths_have_quotes_where_they_need_them() -> None:
+    assert 'alias "/srv/my site; 100%/static/";' in lines("nginx")
+    assert '"/var/log/my site.log" {' in lines("logrotate")
+
+
+def test_a_stop_may_take_its_delay_too() -> None:
+    assert "stopwaitsecs=165" in lines("supervisord")
+    assert "TimeoutStopSec=165" in lines("systemd")
+
+
+def test_systemd_listens_on_every_address() -> None:
+    found = lines("systemd")
+    assert [line for line in found if line.startswith(("ListenStream", "Backlog"))] == [
+        "ListenStream=127.0.0.1:8000",
+        "ListenStream=/run/my site.sock",
+        "Backlog=99",
+    ]
+
+
+def test_nginx_speaks_tls_with_a_server_that_does_and_waits_for_one_without_a_timeout() -> None:
+    found = lines("nginx", replace(SITE, has_tls=True, timeout_s=0))
+    assert "proxy_pass https://mysite;" in found
+    assert "proxy_read_timeout 3600s;" in found
+
+
+@pytest.mark.parametrize(
+    ("kind", "site"),
+    [
+        ("supervisord", replace(SITE, folder="/srv/a;b")),
+        ("supervisord", replace(SITE, log="/var/log/100%.log")),
+        ("systemd", replace(SITE, folder="/srv/a\nUser=root")),
+        ("nginx", replace(SITE, files={"/static/": "/srv/$uri"})),
+    ],
+)
+def test_what_cannot_be_written_is_refused(kind: str, site: Deployment) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be written into that file"):
+        write(kind, site)
