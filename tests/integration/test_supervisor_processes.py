@@ -2,6 +2,7 @@
 
 import os
 import random
+import resource
 import signal
 import time
 from contextlib import suppress
@@ -194,3 +195,27 @@ def test_as_the_first_process_of_a_container_it_reaps_and_obeys(site: Site) -> N
         running.wait_serving()
         os.kill(first, signal.SIGTERM)
         assert running.process.wait(DEADLINE_S) == 0
+
+
+def test_a_reload_that_the_system_refuses_harms_nobody(site: Site) -> None:
+    with site.served() as running:
+        limits = resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        running.signal(signal.SIGHUP)
+        wait_until(lambda: "Too many open files" in running.output, "the refusal was told")
+        assert running.get() == "version 1"
+        resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, limits)
+        site.deploy(2)
+        running.signal(signal.SIGHUP)
+        wait_until(lambda: running.get() == "version 2", "the next reload went well")
+
+
+def test_logs_are_rotated_while_a_generation_starts(site: Site) -> None:
+    """gunicorn has no handler for USR1 yet, which would end it."""
+    with site.served() as running:
+        site.deploy(2)
+        running.signal(signal.SIGHUP)
+        wait_until(lambda: len(running.masters()) == 2, "the next generation started")
+        running.signal(signal.SIGUSR1)
+        wait_until(lambda: running.get() == "version 2", "it serves")
+        assert "killed" not in running.output

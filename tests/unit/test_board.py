@@ -109,3 +109,15 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "board").write_bytes(bytes(32 + 1024 * ROWS))
     with pytest.raises(ConfigurationError, match="no stats board of this version"):
         Board(tmp_path / "board")
+
+
+def test_has_its_room_from_the_start(tmp_path: Path) -> None:
+    """A worker that wrote where a full disk has none would die of SIGBUS."""
+    create(tmp_path / "board")
+    found = (tmp_path / "board").stat()
+    assert found.st_blocks * 512 >= found.st_size
+
+
+def test_a_disk_without_room_is_told() -> None:
+    with pytest.raises(ConfigurationError, match="cannot be written: No such file"):
+        create(Path("/nowhere/board"))

@@ -27,3 +27,22 @@ def test_a_full_disk_costs_lines_only(tmp_path: Path) -> None:
     log = LogFile(tmp_path / "site.log")
     log.write(b"lost\n")
     log.close()
+
+
+def test_a_removed_file_is_made_anew_when_it_would_rotate(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "site.log", rotate_at=10)
+    log.write(b"lost with the file\n")
+    (tmp_path / "site.log").unlink()
+    log.write(b"kept\n")
+    log.close()
+    assert (tmp_path / "site.log").read_text() == "kept\n"
+
+
+def test_goes_on_in_a_new_file_when_told_so(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "site.log")
+    log.write(b"one\n")
+    (tmp_path / "site.log").rename(tmp_path / "moved")
+    log.reopen()
+    log.write(b"two\n")
+    log.close()
+    assert [(tmp_path / name).read_text() for name in ("moved", "site.log")] == ["one\n", "two\n"]

@@ -64,7 +64,7 @@ class ControlServer:
             client.connection.close()
 
     def _accept(self) -> None:
-        with suppress(BlockingIOError):
+        with suppress(OSError):  # gone again, or more than we may open
             connection, _ = self._listener.accept()
             now = time.monotonic()
             silent = [client for client in self._clients if not client.has_asked]
@@ -96,7 +96,7 @@ class ControlServer:
         client.has_asked = True
         try:
             request = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             request = None
         if isinstance(request, dict):
             self._handle(request, client)

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 ROTATE_AT = 20 << 20
@@ -23,7 +24,16 @@ class LogFile:
         with suppress(OSError):
             if os.fstat(self._descriptor).st_size + len(data) > self._rotate_at:
                 self._rotate()
+        with suppress(OSError):
             os.write(self._descriptor, data)
+
+    def reopen(self) -> None:
+        """Go on in a new file, where somebody has moved ours away."""
+        with suppress(OSError):
+            old, self._descriptor = self._descriptor, self._open()
+            os.close(old)
+            if self.takes_output:
+                self.take_output()
 
     def take_output(self) -> None:
         self.takes_output = True
@@ -37,14 +47,11 @@ class LogFile:
         return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _rotate(self) -> None:
-        for number in range(self._kept - 1, 0, -1):
+        names = [str(self._path), *(self._numbered(number) for number in range(1, self._kept + 1))]
+        for old, new in reversed([*pairwise(names)]):
             with suppress(FileNotFoundError):
-                os.replace(self._numbered(number), self._numbered(number + 1))
-        os.replace(self._path, self._numbered(1))
-        old, self._descriptor = self._descriptor, self._open()
-        os.close(old)
-        if self.takes_output:
-            self.take_output()
+                os.replace(old, new)
+        self.reopen()
 
     def _numbered(self, number: int) -> str:
         return f"{self._path}.{number}"

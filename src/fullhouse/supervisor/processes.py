@@ -85,7 +85,12 @@ def reap_nowait() -> list[tuple[int, int]]:
 def ending(status: int) -> str:
     """How a process ended, in words: "exit code 3", "killed by SIGKILL"."""
     code = os.waitstatus_to_exitcode(status)
-    return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:  # Python names the first and the last of the real-time signals only
+        return f"killed by signal {-code}"
 
 
 def kill_group(group: int, signum: int) -> None:

@@ -16,7 +16,7 @@ LONGEST = 4096
 def send(pipe: int, event: str, **details: Any) -> None:
     """Tell the supervisor; one that is gone is not told. Long texts keep their end, where the error is."""
     clip = LONGEST
-    while len(line := _line(event, details, clip)) > LONGEST:
+    while len(line := _line(event, details, clip)) > LONGEST and clip > 1:
         clip //= 2
     with suppress(BrokenPipeError):
         os.write(pipe, line)

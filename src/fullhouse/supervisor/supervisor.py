@@ -8,9 +8,8 @@ import json
 import os
 import selectors
 import signal
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from math import inf
@@ -31,6 +30,7 @@ from fullhouse.supervisor.generations import (
     Opened,
     Report,
     Spawn,
+    State,
     Unready,
 )
 from fullhouse.supervisor.logfile import LogFile
@@ -81,6 +81,7 @@ class Supervisor:
         self._log_pipe = -1
         self._output: int | None = None  # what replaces the standard output and error of the generations
         self._systemd = systemd.Notifier(os.environ)
+        self._reopen_later: set[int] = set()  # generations that were told to reopen their logs while they started
 
     def run(self) -> int:
         processes.adopt_orphans()
@@ -127,7 +128,7 @@ class Supervisor:
             data = os.read(self._log_pipe, 1 << 16)
             self._log.write(data)
             if not self._log.takes_output:
-                os.write(2, data)
+                say(data)
 
     def stop(self) -> None:
         """Drain and leave. A second call ends everything at once."""
@@ -159,9 +160,8 @@ class Supervisor:
 
     def _step(self) -> None:
         wait = min(self._house.next_time - time.monotonic(), self._systemd.watchdog_s or inf)
-        for key, _ in self.selector.select(None if wait == inf else max(0.0, wait)):
-            if key.fd in self.selector.get_map():  # nobody before it in this round has closed it
-                key.data()
+        for callback in callbacks(self.selector, None if wait == inf else max(0.0, wait)):
+            callback()
         now = time.monotonic()
         self._systemd.alive(now)
         self._do(self._house.tick(now))
@@ -182,12 +182,21 @@ class Supervisor:
             elif signum == signal.SIGHUP:
                 self.reload()
             elif signum == signal.SIGUSR1:
-                for member in self._members.values():
-                    self._signal(member, signal.SIGUSR1)
+                self._reopen_logs()
             else:
                 self.stop()
                 if signum == signal.SIGQUIT:
                     self.stop()
+
+    def _reopen_logs(self) -> None:
+        """Pass USR1 on. It would end a generation that starts, whose gunicorn has no handler yet: that one waits."""
+        if self._log is not None:
+            self._log.reopen()
+        for one in self._house.generations:
+            if one.state is State.STARTING:
+                self._reopen_later.add(one.number)
+            else:
+                self._signal(self._members[one.number], signal.SIGUSR1)
 
     def _reap(self) -> None:
         ended = dict(processes.reap_nowait())
@@ -244,17 +253,33 @@ class Supervisor:
                 case Unready():
                     self._board.tell_stopping()
                 case Opened(number):
-                    self._board.tell_opened(number)
-                    self._publish(number)
-                    if self._log is not None and not self._log.takes_output:
-                        self._log.take_output()
-                    self._systemd.ready()
+                    self._open(number)
                 case Report(text):
-                    print(f"fullhouse: {text}", file=sys.stderr, flush=True)  # noqa: T201 - the log of the supervisor
+                    say(f"fullhouse: {text}\n".encode(errors="replace"))
                 case Finish(code):
                     self._exit_code = code
 
+    def _open(self, number: int) -> None:
+        self._board.tell_opened(number)
+        self._publish(number)
+        if self._log is not None and not self._log.takes_output:
+            self._log.take_output()
+        if number in self._reopen_later:
+            self._reopen_later.remove(number)
+            self._signal(self._members[number], signal.SIGUSR1)
+        self._systemd.ready()
+
     def _spawn(self, number: int) -> None:
+        """Start a generation. Where the system does not let us, it is one that did not come up."""
+        try:
+            member = self._member(number)
+        except OSError as error:
+            self._do(self._house.gone(number, f"it cannot be started, {error}", time.monotonic()))
+            return
+        self._members[number] = member
+        self.selector.register(member.reports.pipe, selectors.EVENT_READ, lambda: self._read(number))
+
+    def _member(self, number: int) -> Member:
         read, write = os.pipe()
         order = {
             "words": list(self._launch.words),
@@ -268,10 +293,14 @@ class Supervisor:
         }
         environ = {name: value for name, value in os.environ.items() if name not in systemd.VARIABLES}
         words = [*self._launch.command, json.dumps(order)]
-        master = processes.spawn(words, environ, [*self._launch.listeners, write, self._lifeline], self._output)
-        os.close(write)
-        self._members[number] = Member(master, Reports(read))
-        self.selector.register(read, selectors.EVENT_READ, lambda: self._read(number))
+        try:
+            master = processes.spawn(words, environ, [*self._launch.listeners, write, self._lifeline], self._output)
+        except OSError:
+            os.close(read)
+            raise
+        finally:
+            os.close(write)
+        return Member(master, Reports(read))
 
     def _publish(self, number: int) -> None:
         """Put the generation's plan into force on this host, once: from now on it is the one that counts."""
@@ -282,6 +311,22 @@ class Supervisor:
     def _signal(member: Member, signum: int) -> None:
         with suppress(ProcessLookupError):
             os.kill(member.master, signum)
+
+
+def callbacks(selector: selectors.BaseSelector, wait_s: float | None) -> Iterator[Callable[[], None]]:
+    """What is registered for all that is ready now.
+
+    Left out is what a callback before it has unregistered, although its descriptor may be another's by now.
+    """
+    for key, _ in selector.select(wait_s):
+        if selector.get_map().get(key.fd) is key:
+            yield key.data
+
+
+def say(line: bytes) -> None:
+    """Write to standard error, the log of the supervisor. A full disk or a closed pipe costs lines, never the site."""
+    with suppress(OSError):
+        os.write(2, line)
 
 
 def _as_dict(row: board.Row) -> dict[str, Any]:

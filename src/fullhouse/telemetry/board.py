@@ -82,14 +82,16 @@ class Row:
 
 
 def create(path: Path) -> None:
-    """Make an empty board, in place of any that is there."""
+    """Make an empty board, in place of any that is there. Raises ConfigurationError where there is no room for it."""
+    header = _HEADER.pack(_MAGIC, VERSION, ROWS, _ROW_SIZE, BUCKETS)
     path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.ftruncate(descriptor, _TABLE + ROWS * _ROW_SIZE)
-        os.write(descriptor, _HEADER.pack(_MAGIC, VERSION, ROWS, _ROW_SIZE, BUCKETS))
-    finally:
-        os.close(descriptor)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            # Not ftruncate: a worker that wrote to a page for which there is no room then would die of SIGBUS.
+            file.write(header.ljust(_TABLE + ROWS * _ROW_SIZE, b"\0"))
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise ConfigurationError(f"The stats board {path} cannot be written: {error.strerror}. Make room.") from error
 
 
 def _open(path: Path, flags: int) -> tuple[int, mmap.mmap]:
