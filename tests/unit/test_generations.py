@@ -118,7 +118,8 @@ def test_reloads_during_a_reload_come_after_it_once_for_all(house: House) -> Non
     house.reload(5, first)
     assert house.reload(5, second) == []
     assert house.reload(5, third) == []
-    assert bring_up(house, 2, 6) == [Opened(2), Drain(1), Answer([first], None), Spawn(3)]
+    assert bring_up(house, 2, 6) == [Opened(2), Drain(1), Answer([first], None)]
+    assert house.gone(1, "exit code 0", 6) == [Spawn(3)]
     assert bring_up(house, 3, 7) == [Opened(3), Drain(2), Answer([second, third], None)]
 
 
@@ -129,6 +130,26 @@ def test_a_reload_waiting_behind_a_broken_one_still_comes(house: House) -> None:
     house.failed(2, "broken", 5, 6)
     assert house.gone(2, "killed", 6)[-1] == Spawn(3)
     assert bring_up(house, 3, 7)[-1] == Answer([asked], None)
+
+
+def test_a_reload_waits_while_one_drains_for_the_plan_counts_two(house: House) -> None:
+    asked = Asked()
+    house.reload(5)
+    bring_up(house, 2, 6)
+    assert house.reload(7, asked) == []
+    assert house.gone(1, "exit code 0", 8) == [Spawn(3)]
+    assert bring_up(house, 3, 9)[-1] == Answer([asked], None)
+
+
+def test_who_waits_for_a_drain_gets_what_replaces_a_crashed_one(house: House) -> None:
+    asked = Asked()
+    house.reload(5)
+    bring_up(house, 2, 6)
+    house.reload(7, asked)
+    house.gone(2, "killed by SIGKILL", 8)
+    assert house.tick(8) == [Spawn(3)]
+    assert house.gone(1, "exit code 0", 9) == []
+    assert bring_up(house, 3, 10)[-1] == Answer([asked], None)
 
 
 def test_a_reload_at_start_waits_for_the_first_generation() -> None:

@@ -124,7 +124,7 @@ class House:
         self._drain_s = graceful_timeout_s + DRAIN_MARGIN_S
         self._numbers = 0
         self._generations: dict[int, Generation] = {}
-        self._waiting: list[Caller] = []  # who asked for a reload while a generation was starting
+        self._waiting: list[Caller] = []  # who asked for a reload that has to wait
         self._wanted = False  # whether anybody did
         self._spawn_at = inf  # when a crashed generation is to be replaced
         self._opened_once = False
@@ -149,18 +149,19 @@ class House:
 
     def start(self, now: float) -> list[Action]:
         """Start the first generation."""
-        return self._spawn(now, [])
+        return self._spawn(now)
 
     def reload(self, now: float, caller: Caller | None = None) -> list[Action]:
-        """Start a generation with the code of now. While one is starting, this comes right after it, once for all."""
+        """Start a generation with the code of now. While one starts or drains, this comes right after it, once for all.
+
+        So there are two at the most, as the plan counts them.
+        """
         callers = [] if caller is None else [caller]
         if self._stopping:
             return [Answer(callers, STOPPING)]
-        if self._in_state(State.STARTING) is not None:
-            self._wanted = True
-            self._waiting += callers
-            return []
-        return self._spawn(now, callers)
+        self._wanted = True
+        self._waiting += callers
+        return self._reload_if_wanted(now)
 
     def stop(self, now: float) -> list[Action]:
         """Be unready, end what starts, drain what serves after the delay, and finish once all is gone.
@@ -232,8 +233,10 @@ class House:
     def gone(self, number: int, how: str, now: float, code: int = NOT_UP) -> list[Action]:
         """No process of the generation is left; `how` its master ended, and the exit code that stands for it."""
         generation = self._generations.pop(number)
-        if generation.state is State.DRAINING or self._stopping:
+        if self._stopping:
             return self._finish_if_empty()
+        if generation.state is State.DRAINING:
+            return self._reload_if_wanted(now)
         if generation.state is State.READY:
             return self._replace(generation, how, now)
         actions: list[Action] = []
@@ -264,7 +267,7 @@ class House:
                 text = f"generation {generation.number} did not drain within {self._drain_s:g} s and is ended"
                 actions += [Report(text), Kill(generation.number)]
         if self._spawn_at <= now:
-            actions += self._spawn(now, [])
+            actions += self._spawn(now)
         return actions + self._drain_if_due(now)
 
     def _too_late(self, generation: Generation) -> str:
@@ -279,7 +282,8 @@ class House:
         waiting, self._waiting = self._waiting, []
         return [Answer(waiting, failure), *self._finish_if_empty()]
 
-    def _spawn(self, now: float, callers: list[Caller]) -> list[Action]:
+    def _spawn(self, now: float) -> list[Action]:
+        callers, self._waiting = self._waiting, []
         self._numbers += 1
         self._spawn_at = inf
         self._wanted = False
@@ -322,10 +326,8 @@ class House:
         return [Report(f"{text}{loop} It is replaced {when}.")]
 
     def _reload_if_wanted(self, now: float) -> list[Action]:
-        if not self._wanted or self._stopping:
-            return []
-        callers, self._waiting = self._waiting, []
-        return self._spawn(now, callers)
+        waits = self._in_state(State.STARTING) or self._in_state(State.DRAINING)
+        return self._spawn(now) if self._wanted and not waits and not self._stopping else []
 
     def _finish_if_empty(self) -> list[Action]:
         return [] if self._generations else [Finish(self._exit_code)]
