@@ -30,6 +30,13 @@ def test_tcp_and_unix_sockets_listen_and_leave_nothing(tmp_path: Path) -> None:
     assert all(one.fileno() == -1 for one in sockets)
 
 
+@pytest.mark.parametrize(("umask", "mode"), [(0, 0o777), (0o077, 0o700)])
+def test_everybody_may_connect_unless_the_umask_says_no(tmp_path: Path, umask: int, mode: int) -> None:
+    path = tmp_path / "site.sock"
+    with listening([f"unix:{path}"], 8, umask):
+        assert path.stat().st_mode & 0o777 == mode
+
+
 def test_a_forked_worker_that_leaves_removes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "site.sock"
     script = (

@@ -148,6 +148,14 @@ def checked(values: Mapping[str, Any]) -> dict[str, Any]:
     return dict(values)
 
 
+def umask_of(values: Mapping[str, Any]) -> int:
+    """gunicorn's umask, under which it makes the files of Unix sockets too; its default lets everybody connect."""
+    config = Config()
+    if "umask" in values:
+        config.set("umask", values["umask"])
+    return int(config.umask)
+
+
 def from_gunicorn_cmd_args(settings: Settings, environ: Mapping[str, str]) -> Settings:
     """`settings` with GUNICORN_CMD_ARGS laid over it: it keeps its meaning, and the plan takes it in.
 

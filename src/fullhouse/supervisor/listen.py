@@ -13,8 +13,11 @@ from fullhouse.supervisor.port_owner import owner_of_port
 
 
 @contextmanager
-def listening(addresses: Sequence[str], backlog: int) -> Iterator[list[socket.socket]]:
+def listening(addresses: Sequence[str], backlog: int, umask: int = 0) -> Iterator[list[socket.socket]]:
     """Sockets that listen on `addresses` (HOST:PORT, [V6]:PORT, unix:PATH), inheritable by gunicorn.
+
+    umask: for the files of Unix sockets. By default everybody may connect, as with gunicorn and a port: nginx runs as
+    another user, and the folder says who may come in.
 
     On leaving they are closed and the files of Unix sockets removed, but only by the process that opened them: a
     worker forked meanwhile leaves through here too. Raises ListenError.
@@ -25,7 +28,7 @@ def listening(addresses: Sequence[str], backlog: int) -> Iterator[list[socket.so
     try:
         for address in addresses:
             if address.startswith("unix:"):
-                sockets.append(_open_unix(address))
+                sockets.append(_open_unix(address, umask))
                 paths.append(address.removeprefix("unix:"))
             else:
                 sockets.append(_open_tcp(address))
@@ -59,15 +62,18 @@ def _split(address: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
 
 
-def _open_unix(address: str) -> socket.socket:
+def _open_unix(address: str, umask: int) -> socket.socket:
     path = address.removeprefix("unix:")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(umask)
     try:
         _remove_dead_socket(path)
         listener.bind(path)
     except OSError as error:
         listener.close()
         raise _explained(address, error) from error
+    finally:
+        os.umask(before)
     return listener
 
 
