@@ -9,7 +9,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from fullhouse.settings import OPTIONS, nearest
 from fullhouse.supervisor import instances
 from fullhouse.supervisor.control import ControlServer
 from fullhouse.supervisor.generations import House
-from fullhouse.supervisor.gunicorn_settings import gunicorn_settings
+from fullhouse.supervisor.gunicorn_settings import gunicorn_settings, umask_of
 from fullhouse.supervisor.listen import check_tls, listening
 from fullhouse.supervisor.logfile import LogFile
 from fullhouse.supervisor.processes import name_process
@@ -50,6 +50,8 @@ OVERVIEW = """start here, in the folder that holds manage.py:
 
 exit codes: 0 done, 2 configuration or plan refused, 3 database cannot be asked, 4 address cannot be
 listened on, 5 application does not load, 6 not running, 7 running already, 130 interrupted"""
+# Variables that a restart from another shell needs.
+FINDS_THE_PROJECT = ("DJANGO_SETTINGS_MODULE", "PYTHONPATH")
 FLAGS = [option.flag for option in OPTIONS.values()]
 PLANNED = {
     "plan": "Print how many workers, threads and connections fit, and how each number came about.",
@@ -158,24 +160,34 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         if unknown:
             raise _not_understood(unknown[0])
-        if arguments.command not in PLANNED:
-            _address(arguments)
-            return 0
-        planned = plan_for(arguments.project, arguments)
-        if arguments.command == "plan":
-            print(plan_text(planned, arguments.format))
-            return 0
-        if arguments.command == "deploy":
-            print(deploy(arguments.kind, planned, [*as_arguments(arguments)], arguments.into))
-            return 0
-        return _serve(planned, words)
+        code = _run(arguments, words)
+        sys.stdout.flush()
+        return code
     except FullhouseError as error:
         if arguments.traceback:
             traceback.print_exc()
         print(f"fullhouse: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # whoever read our output has ended, as in `fullhouse plan | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         return 130
+
+
+def _run(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+    if arguments.command not in PLANNED:
+        _address(arguments)
+        return 0
+    with redirect_stdout(sys.stderr):  # what the site's settings print is no part of a plan or a file
+        planned = plan_for(arguments.project, arguments)
+    if arguments.command == "serve":
+        return _serve(planned, words)
+    if arguments.command == "plan":
+        print(plan_text(planned, arguments.format))
+    else:
+        print(deploy(arguments.kind, planned, [*as_arguments(arguments)], arguments.into))
+    return 0
 
 
 def _address(arguments: argparse.Namespace) -> None:
@@ -213,22 +225,25 @@ def _serve(planned: Planned, words: Sequence[str]) -> int:
     settings = planned.settings
     values = gunicorn_settings(settings, planned.plan, planned.project.name, Equipment())
     check_tls(settings.certfile, settings.keyfile)
+    log = None if settings.log_file is None else LogFile(Path(settings.log_file).absolute())
     for signum in (signal.SIGHUP, signal.SIGUSR1):  # until the supervisor listens: nothing is loaded or open yet
         signal.signal(signum, signal.SIG_IGN)
     activated = activated_sockets(os.environ)
-    with nullcontext(activated) if activated else listening(settings.bind, settings.backlog) as sockets:
+    with (
+        nullcontext(activated) if activated else listening(settings.bind, settings.backlog, umask_of(values)) as sockets
+    ):
         addresses = [_name(listener) for listener in sockets]
         print(banner(planned, addresses, colour=wants_colour(sys.stdout)), flush=True)
         name_process(values["proc_name"])
-        return _supervise(planned, words, sockets)
+        return _supervise(planned, words, sockets, log)
 
 
-def _supervise(planned: Planned, words: Sequence[str], sockets: Sequence[socket.socket]) -> int:
+def _supervise(planned: Planned, words: Sequence[str], sockets: Sequence[socket.socket], log: LogFile | None) -> int:
     """Serve on the sockets, where commands can find and reach us, until told to end."""
     settings = planned.settings
-    log = settings.log_file and os.path.abspath(settings.log_file)
     port = instances.port_of(_name(sockets[0]))
-    facts = {"words": list(words), "folder": os.getcwd(), "log": log}
+    environment = {name: os.environ[name] for name in FINDS_THE_PROJECT if name in os.environ}
+    facts = {"words": list(words), "folder": os.getcwd(), "environment": environment, "log": log and str(log.path)}
     instance, lock = instances.claim(runtime_folder(), planned.project.name, port, facts)
     try:
         listeners = [one.fileno() for one in sockets]
@@ -236,7 +251,7 @@ def _supervise(planned: Planned, words: Sequence[str], sockets: Sequence[socket.
         house = House(settings.boot_timeout, settings.graceful_timeout, settings.stop_delay)
         supervisor = Supervisor(launch, house)
         if log is not None:
-            supervisor.log_to(LogFile(Path(log)))
+            supervisor.log_to(log)
         with closing(ControlServer(instance.control, supervisor.selector, supervisor.handle)):
             return supervisor.run()
     finally:

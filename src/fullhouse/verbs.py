@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fullhouse.budget.folder import runtime_folder
@@ -40,24 +41,37 @@ def start(project: str, port: str | None, options: Sequence[str]) -> str:
     return _launch(project, ["serve", project, *options, *bind, f"--log-file={log_path(project, port)}"])
 
 
-def _launch(project: str, words: Sequence[str]) -> str:
-    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
-        address = str(Path(folder) / "notify")
+def _launch(
+    project: str, words: Sequence[str], folder: str | None = None, environment: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """Start `fullhouse WORDS` in the background, in the folder and with the variables of one that ran before."""
+    with tempfile.TemporaryDirectory() as private, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        address = str(Path(private) / "notify")
         notified.bind(address)
         notified.settimeout(_POLL_S)
         process = subprocess.Popen(
             [sys.executable, "-m", "fullhouse", *words],
-            env={**os.environ, "NOTIFY_SOCKET": address},
+            env={**os.environ, **environment, "NOTIFY_SOCKET": address},
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
-        while True:
-            with suppress(TimeoutError):
-                if b"READY=1" in notified.recv(4096):
-                    process.returncode = 0  # it is nobody's child from now on
-                    return f"{project} serves in the background (pid {process.pid})."
-            if process.poll() is not None:
-                raise _did_not_start(project, process.returncode)
+        try:
+            while not _is_ready(notified):
+                if process.poll() is not None:
+                    raise _did_not_start(project, process.returncode)
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise
+        process.returncode = 0  # it is nobody's child from now on
+        return f"{project} serves in the background (pid {process.pid})."
+
+
+def _is_ready(notified: socket.socket) -> bool:
+    with suppress(TimeoutError):
+        return b"READY=1" in notified.recv(4096)
+    return False
 
 
 def _did_not_start(project: str, code: int) -> FullhouseError:
@@ -77,11 +91,18 @@ def stop(project: str, port: str | None) -> str:
 
 
 def restart(project: str, port: str | None) -> str:
-    """Stop it and start it anew, with the words and in the folder of before."""
+    """Stop it and start it in the background, with the words and in the folder of before.
+
+    Raises NotRunningError, or ConfigurationError where that folder is gone: then it goes on running.
+    """
     facts = instances.find(runtime_folder(), project, port).facts
+    if not os.path.isdir(facts["folder"]):
+        raise ConfigurationError(
+            f"{project} was started in {facts['folder']}, which is gone: stop it, and start it anew."
+        )
+    log = [] if facts["log"] else [f"--log-file={log_path(project, port)}"]
     stop(project, port)
-    os.chdir(facts["folder"])
-    return _launch(project, facts["words"])
+    return _launch(project, [*facts["words"], *log], facts["folder"], facts["environment"])
 
 
 def reload(project: str, port: str | None) -> str:

@@ -60,6 +60,10 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
     return value
 
 
+# A manage.py, whose DJANGO_SETTINGS_MODULE is set already.
+MANAGE = "import sys; from django.core.management import execute_from_command_line as run; run(sys.argv)"
+
+
 class Site:
     """A Django project whose files a test may change."""
 
@@ -111,11 +115,11 @@ class Site:
     def environment(self) -> dict[str, str]:
         return {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
 
-    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """`fullhouse …` in the project's folder, run to its end."""
+    def command(self, *words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """`fullhouse …` in the project's folder, or another, run to its end."""
         return subprocess.run(
             [sys.executable, "-m", "fullhouse", *words],
-            cwd=self.folder,
+            cwd=folder or self.folder,
             env=self.environment,
             capture_output=True,
             text=True,
@@ -123,17 +127,17 @@ class Site:
             check=False,
         )
 
+    def manage_environment(self, settings: str = "settings") -> dict[str, str]:
+        """The variables that a manage.py sets."""
+        paths = f"{self.folder}:{os.environ.get('PYTHONPATH', '')}"
+        return {**self.environment, "DJANGO_SETTINGS_MODULE": f"{self.name}.{settings}", "PYTHONPATH": paths}
+
     def manage(self, *words: str) -> str:
         """What a command of the project's manage.py prints; it must succeed."""
-        code = "import sys; from django.core.management import execute_from_command_line as run; run(sys.argv)"
-        django = {
-            "DJANGO_SETTINGS_MODULE": f"{self.name}.settings",
-            "PYTHONPATH": f"{self.folder}:{os.environ.get('PYTHONPATH', '')}",
-        }
         answer = subprocess.run(
-            [sys.executable, "-c", code, *words],
+            [sys.executable, "-c", MANAGE, *words],
             cwd=self.folder,
-            env={**self.environment, **django},
+            env=self.manage_environment(),
             capture_output=True,
             text=True,
             timeout=DEADLINE_S,

@@ -1,5 +1,6 @@
 """Bad input to real commands: one short error, the documented exit code, nothing left behind."""
 
+import json
 import os
 import re
 import shutil
@@ -132,6 +133,7 @@ def test_settings_that_cannot_be_meant(site: Site, text: str, message: str) -> N
         (["--gunicorn", "bind=:80"], "gunicorn's bind is the option 'bind' here"),
         (["--certfile", "/none.pem"], r"certfile /none\.pem does not exist"),
         (["--keyfile", "/none.pem"], "there is no certfile"),
+        (["--log-file", "/"], "log_file / cannot be written: Is a directory"),
         (["--bind", "nowhere"], "--bind: bind must be HOST:PORT"),
         (["--max-connections", "5", "--workers", "4"], "No thread fits database: .*\nLower the number of workers to 2"),
     ],
@@ -215,6 +217,20 @@ def test_plan_for_a_program(pristine: Site) -> None:
     assert (plan["workers"], plan["threads"], plan["pool"], plan["requests"]) == (17, 28, 56, 476)
     assert plan["servers"][0]["budget"] == 960
     assert {step["name"] for step in plan["steps"]} >= {"cores", "workers", "threads", "budget of default"}
+
+
+def test_what_settings_print_is_no_part_of_a_plan(site: Site) -> None:
+    site.append("settings", "print('loading')")
+    answer = site.command("plan", "mysite", "--format", "json")
+    assert json.loads(answer.stdout)["project"] == "mysite"
+    assert answer.stderr == "loading\n"
+
+
+def test_a_plan_that_nobody_reads_to_its_end(pristine: Site) -> None:
+    with pristine.started("-m", "fullhouse", "plan", "mysite") as running:
+        assert running.process.stdout is not None
+        running.process.stdout.close()
+        assert (running.process.wait(60), running.errors()) == (141, "")
 
 
 def test_plan_for_a_person(pristine: Site) -> None:

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from fullhouse.budget.folder import runtime_folder
 from fullhouse.supervisor.control import CLIENTS, LONGEST
 from fullhouse.supervisor.instances import running
-from supervised import Site, wait_until
+from supervised import MANAGE, Site, wait_until
 
 
 @pytest.fixture
@@ -101,6 +103,38 @@ def test_manage_py_has_the_same_verbs_for_its_own_project(site: Site) -> None:
     assert (report["project"], report["port"]) == (site.name, port)
     assert site.manage("fullhouse", "reload") == f"{site.name} serves the new code.\n"
     assert site.manage("fullhouse", "stop", port) == f"{site.name} has stopped.\n"
+
+
+def test_a_restart_needs_nothing_of_the_shell_it_is_called_in(site: Site) -> None:
+    port, elsewhere = free_port(), site.folder.parent
+    site.write("otherwise", "from .settings import *")
+    words = [sys.executable, "-c", MANAGE, "serve", "--workers=1", f"--bind=127.0.0.1:{port}"]
+    with subprocess.Popen(
+        words, cwd=site.folder, env=site.manage_environment("otherwise"), stdout=subprocess.DEVNULL
+    ) as process:
+        wait_until(lambda: site.command("status", site.name).returncode == 0, "it ran")
+        answer = site.command("restart", site.name, folder=elsewhere)
+        assert answer.returncode == 0, answer.stderr
+    report = status(site, port)
+    Path(report["log"]).unlink()  # it is in the background now, and has one
+    assert report["pid"] != process.pid
+    assert report["environment"]["DJANGO_SETTINGS_MODULE"] == f"{site.name}.otherwise"
+    assert get(port) == "version 1"
+    site.folder.rename(elsewhere / "moved")
+    gone = site.command("restart", site.name, folder=elsewhere)
+    assert (gone.returncode, "which is gone" in gone.stderr) == (2, True)
+    assert get(port) == "version 1"
+    assert site.command("stop", site.name, folder=elsewhere).returncode == 0
+
+
+def test_ctrl_c_on_a_start_leaves_nothing(site: Site) -> None:
+    site.append("wsgi", "import time; time.sleep(600)")
+    words = [sys.executable, "-m", "fullhouse", "start", site.name, free_port(), "--boot-timeout=600"]
+    with subprocess.Popen(words, cwd=site.folder, env=site.environment, stderr=subprocess.PIPE) as starting:
+        wait_until(lambda: [one for one in running(runtime_folder()) if one.facts["project"] == site.name], "it starts")
+        starting.send_signal(signal.SIGINT)
+        assert starting.wait(60) == 130
+    assert site.command("status", site.name).returncode == 6
 
 
 def test_two_ports_of_one_project_are_told_apart(site: Site) -> None:

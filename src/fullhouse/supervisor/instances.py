@@ -20,7 +20,7 @@ _SLUG_LENGTH = 40  # the path of a Unix socket has 107 bytes in all
 
 @dataclass(frozen=True)
 class Instance:
-    """A running supervisor. facts: what it wrote: project, port, pid, words, folder, log."""
+    """A running supervisor. facts: what it wrote: project, port, pid, words, folder, environment, log."""
 
     lock: Path
     facts: Mapping[str, Any]

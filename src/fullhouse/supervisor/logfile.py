@@ -5,20 +5,30 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
+from fullhouse.errors import ConfigurationError
+
 ROTATE_AT = 20 << 20
 KEPT = 20
 
 
 class LogFile:
-    """Appends bytes. Once it `takes_output`, the standard output and error of this process go into it too."""
+    """Appends bytes. Once it `takes_output`, the standard output and error of this process go into it too.
+
+    Raises ConfigurationError where the file cannot be opened.
+    """
 
     def __init__(self, path: Path, *, rotate_at: int = ROTATE_AT, kept: int = KEPT) -> None:
-        self._path = path
+        self.path = path
         self._rotate_at = rotate_at
         self._kept = kept
         self.takes_output = False
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._descriptor = self._open()
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._descriptor = self._open()
+        except OSError as error:
+            raise ConfigurationError(
+                f"log_file {path} cannot be written: {error.strerror}.\nChoose another with --log-file."
+            ) from error
 
     def write(self, data: bytes) -> None:
         with suppress(OSError):
@@ -44,14 +54,14 @@ class LogFile:
         os.close(self._descriptor)
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _rotate(self) -> None:
-        names = [str(self._path), *(self._numbered(number) for number in range(1, self._kept + 1))]
+        names = [str(self.path), *(self._numbered(number) for number in range(1, self._kept + 1))]
         for old, new in reversed([*pairwise(names)]):
             with suppress(FileNotFoundError):
                 os.replace(old, new)
         self.reopen()
 
     def _numbered(self, number: int) -> str:
-        return f"{self._path}.{number}"
+        return f"{self.path}.{number}"
