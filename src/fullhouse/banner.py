@@ -7,6 +7,7 @@ from typing import TextIO
 from fullhouse import __version__
 from fullhouse.plan.report import server_line
 from fullhouse.planning import Planned
+from fullhouse.settings import Settings
 
 BOLD, DIM, GREEN, RESET = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[0m"
 
@@ -22,6 +23,8 @@ def banner(planned: Planned, addresses: Sequence[str], *, colour: bool) -> str:
             f"{plan.workers} workers × {plan.threads} threads = {plan.requests} at once ({_why(planned)})",
         )
     )
+    if timeouts := _timeouts(settings):
+        rows.append(("timeouts", timeouts))
     rows += [("database", server_line(server)) for server in plan.servers]
     rows += [("note", note) for note in plan.notes]
     overrides = [f"{name} from {source}" for name, source in settings.sources.items() if source.isupper()]
@@ -49,6 +52,14 @@ def wants_colour(stream: TextIO) -> bool:
 
 def _address(scheme: str, address: str) -> str:
     return address if address.startswith("unix:") else f"{scheme}://{address}/"
+
+
+def _timeouts(settings: Settings) -> str:
+    """Which requests are ended, and when; empty where none are."""
+    limits = [f"{seconds:g} s under {path}" for path, seconds in settings.request_timeouts.items()]
+    if settings.request_timeout is not None:
+        limits.insert(0, f"{settings.request_timeout:g} s")
+    return f"a request is answered 503, and its query cancelled, after {', '.join(limits)}" if limits else ""
 
 
 def _why(planned: Planned) -> str:

@@ -228,6 +228,17 @@ def test_any_other_setting_of_gunicorn(site: Site) -> None:
         server.end()
 
 
+def test_the_banner_says_when_requests_are_ended(pristine: Site) -> None:
+    words = ("--request-timeout", "20", "--request-timeouts", "/export=120")
+    with pristine.served(*FULLHOUSE, *ANY_PORT, *words) as server:
+        expected = "a request is answered 503, and its query cancelled, after 20 s, 120 s under /export"
+        assert server.row("timeouts") == expected
+        server.end()
+    with pristine.served(*FULLHOUSE, *ANY_PORT) as server:
+        assert not [line for line in server.banner if line.split()[:1] == ["timeouts"]]
+        server.end()
+
+
 def test_the_banner_has_colours_on_a_terminal_only(pristine: Site) -> None:
     with pristine.served(*FULLHOUSE, *ANY_PORT) as server:
         assert "\x1b" not in "".join(server.banner)

@@ -5,6 +5,7 @@ import os
 import signal
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -37,7 +38,7 @@ def test_what_is_written_is_read(path: Path) -> None:
 def test_a_recorder_writes_what_a_tally_counts(path: Path) -> None:
     board, tally = Board(path), Tally()
     database = Database("default", 1, 1, 0, 0, 1, 20)
-    recorder = Recorder(Writer(path), (7, 2, 4), tally, lambda: [database])
+    recorder = Recorder(Writer(path), (7, 2, 4), tally, lambda: [database], None)
     recorder.record(100.0)
     for duration_s, failed in [(0.0004, False), (0.003, True), (10_000, False)]:
         tally.count(duration_s, failed=failed)
@@ -49,6 +50,23 @@ def test_a_recorder_writes_what_a_tally_counts(path: Path) -> None:
     assert row.databases == (database,)
     recorder.record(112.0)
     assert next(board.rows()).counters.requests_per_s == pytest.approx(0.25)
+
+
+def test_a_row_that_cannot_be_written_is_logged_once_and_does_not_stop_the_next(path: Path) -> None:
+    board, tally, logged = Board(path), Tally(), []
+    log = SimpleNamespace(exception=logged.append)
+    recorder = Recorder(Writer(path), (7, 2, 4), tally, list, log)
+    tally.busy = -1
+    for _ in range(2):
+        recorder.record_guarded()
+    assert logged == ["Cannot write the figures of this worker; trying again"]
+    tally.busy = 1
+    recorder.record_guarded()
+    assert next(board.rows()).counters.busy == 1
+    tally.busy = -1
+    recorder.record_guarded()
+    assert len(logged) == 2
+    board.close()
 
 
 def test_the_supervisor_tells_all_workers_that_the_site_stops(path: Path) -> None:

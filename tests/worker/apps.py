@@ -216,6 +216,17 @@ def gated(environ, start_response):
     return [body]
 
 
+KEPT = []
+
+
+def keeping(environ, start_response):
+    """Does with its input what makes closing it fail: keeps a view of its memory, or detaches its file."""
+    body = environ["wsgi.input"]
+    KEPT.append(body.detach() if environ["PATH_INFO"] == "/detach" else body.getbuffer())
+    start_response("200 OK", [*PLAIN, ("Content-Length", "2")])
+    return [b"ok"]
+
+
 class Impatient(Worker):
     """Timeouts that a test can wait for."""
 

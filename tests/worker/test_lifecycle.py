@@ -157,25 +157,27 @@ def test_a_logger_that_fails_ends_no_thread(tmp_path):
         server.wait_logged("Error after the response to GET /length", 2)
 
 
-def test_a_worker_whose_threads_are_all_stuck_is_replaced(tmp_path):
-    hook = "def worker_abort(worker): worker.log.info('worker_abort called')"
-    with gunicorn(tmp_path, "apps:gated", threads=2, timeout=2, _code=hook) as server:
-        stuck = [server.connect(), server.connect()]
-        for client in stuck:
-            client.sendall(get("/wait"))
-        server.wait_logged("WORKER TIMEOUT")
-        server.wait_logged("worker_abort called")
-        server.wait_logged("Booting worker", 2)
-        assert b"200 OK" in server.exchange(b"GET / HTTP/1.0\r\n\r\n")
-        for client in stuck:
+@pytest.mark.parametrize(("path", "length"), [("/detach", 200_000), ("/detach", 2_000_000), ("/keep", 10)])
+def test_an_input_that_cannot_be_closed_ends_no_thread(tmp_path, path, length):
+    """/detach: a body in a buffer, or in a temporary file. /keep: one in a BytesIO."""
+    request = f"POST {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n".encode() + length * b"x"
+    with gunicorn(tmp_path, "apps:keeping", threads=1) as server:
+        for _ in range(3):
+            assert b"200 OK" in server.exchange(request)
+
+
+def test_requests_longer_than_timeout_are_finished_although_no_thread_is_free(tmp_path):
+    with gunicorn(tmp_path, "apps:gated", threads=2, timeout=2) as server:
+        long = [server.connect(), server.connect()]
+        for client in long:
+            client.sendall(get("/sleep?6"))
+        for client in long:
+            assert b"200 OK" in read_response(client)[0]
             client.close()
-
-
-def test_a_worker_with_a_free_thread_is_not_replaced(tmp_path):
-    with gunicorn(tmp_path, "apps:gated", threads=2, timeout=2) as server, server.connect() as client:
-        client.sendall(get("/sleep?4"))
-        assert b"200 OK" in read_response(client)[0]
+        server.wait_logged("all 2 run requests. Others wait.")
+        server.wait_logged("The oldest: GET /sleep, running for")
     assert "WORKER TIMEOUT" not in server.logged()
+    assert server.logged().count("has become free") == 1
 
 
 def test_workers_end_with_their_master(tmp_path):

@@ -55,6 +55,18 @@ class Poller:
         return self._poller.poll(timeout_s)
 
 
+class FullPoller(Poller):
+    """Takes so many descriptors more, then none, as the kernel does at fs.epoll.max_user_watches."""
+
+    room = 0
+
+    def register(self, fd: int, events: int) -> None:
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.room -= 1
+        self._poller.register(fd, events)
+
+
 class Site:
     """A loop, and its clients."""
 
@@ -204,6 +216,24 @@ def test_a_connection_is_not_kept_for_long_while_stopping(site, stops_first):
     if not stops_first:
         site.loop.stop()
     assert channel.deadline <= site.loop._now + site.options.stop_linger_s + 1
+
+
+def test_a_poller_that_is_full_costs_connections_and_not_the_worker(site):
+    poller = site.loop._poller = site.loop._acceptor._poller = FullPoller(site.loop._poller)
+    client = site.connect(get("/1"))
+    while not site.told:  # it cannot watch the listener
+        site.loop.run_once()
+    assert "Cannot accept a connection" in site.told.pop()
+    poller.room = 1
+    while not site.told:  # it cannot watch the client
+        site.loop.run_once()
+    assert "No space left on device" in site.told.pop()
+    with suppress(ConnectionResetError):
+        assert client.recv(100) == b""
+    poller.room = 2
+    site.connect(get("/2"))
+    assert site.take()[1].path == "/2"
+    assert site.loop.connections == 1
 
 
 def test_who_closes_its_side_at_once_still_gets_its_answer_and_who_does_later_does_not(site):

@@ -138,6 +138,8 @@ class Log:
     def error(self, text: str, *values) -> None:
         self.told.append(text % values)
 
+    exception = error
+
 
 log = Log()
 
@@ -216,6 +218,27 @@ def test_short_requests_that_crowd_each_other_are_known_to_be_short():
     threads.stop(20)
 
 
+def test_a_thread_that_fails_is_replaced_and_loses_no_other_request():
+    ran: list[int] = []
+
+    def handle(channel, number: int) -> None:
+        ran.append(number)
+        if number in (1, 3):
+            raise SystemExit("a defect")
+
+    log.told.clear()
+    threads = threads_for(1, handle)
+    channel, now = SimpleNamespace(gone=False), time.monotonic()
+    threads.put([Waiting((channel, number), now) for number in (1, 2)])
+    wait_until(lambda: ran == [1, 2] and not threads.is_awake, "both have run")
+    threads.put([Waiting((channel, 3), now)])
+    wait_until(lambda: not threads.seats, "its thread has ended")
+    threads.put([Waiting((channel, 4), now)])
+    wait_until(lambda: ran == [1, 2, 3, 4] and threads.in_flight() == 0, "a new thread runs the next one")
+    assert log.told == 2 * ["A thread that runs requests has failed; another takes its place"]
+    threads.stop(20)
+
+
 def test_threads_are_woken_for_what_waits_and_go_to_sleep_after_it():
     arrived, gate = threading.Semaphore(0), threading.Event()
     woken = []
@@ -231,9 +254,7 @@ def test_threads_are_woken_for_what_waits_and_go_to_sleep_after_it():
     while threads.waiting > 2:  # as the loop does, every time it comes to run
         threads.wake_for_waiting()
     wait_until(lambda: threads.in_flight() == 5, "three run and two wait")
-    assert threads.waiting == 2
-    assert not threads.is_stuck()
-    assert threads.is_stuck()
+    assert (threads.waiting, threads.running) == (2, 3)
     gate.set()
     threads.stop(20)
     assert threads.in_flight() == 0

@@ -49,7 +49,7 @@ class Lane:
         while (job := self._wait_job()) is not None:
             try:
                 job()
-            except Exception:
+            except BaseException:  # a SystemExit of a signal's receiver, say, must not end a thread of the pool
                 logger.exception("A background job of the pool failed.")
             del job  # it holds a connection, which this thread must not keep while it waits
 
@@ -92,7 +92,7 @@ class Alarm:
         while self._wait_due():
             try:
                 tick()
-            except Exception:
+            except BaseException:
                 logger.exception("The upkeep of the pool failed; it is tried again in a second.")
                 self.wake_at(self._clock() + 1.0, tick)
 

@@ -109,7 +109,7 @@ class Hooks:
         if isinstance(worker, Worker):
             tally = worker.tally
             worker.site_is_stopping = lambda: row.site_is_stopping
-        Recorder(row, (worker.pid, self._generation, worker.cfg.threads), tally, self._databases).start()
+        Recorder(row, (worker.pid, self._generation, worker.cfg.threads), tally, self._databases, worker.log).start()
 
     def _child_exit(self, _server: Any, worker: Any) -> None:
         life = time.monotonic() - self._born.pop(worker.age)

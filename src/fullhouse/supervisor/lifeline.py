@@ -37,8 +37,10 @@ class Lifeline:
         die_with_parent(self.master)
 
     def _wait_end(self) -> None:
-        poll = select.poll()
-        poll.register(self.supervisor, select.POLLIN)
-        poll.register(self.master_read, select.POLLIN)
-        poll.poll()
-        os._exit(1)
+        try:
+            poll = select.poll()
+            poll.register(self.supervisor, select.POLLIN)
+            poll.register(self.master_read, select.POLLIN)
+            poll.poll()
+        finally:  # a worker that nobody can end any more must not stay either
+            os._exit(1)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from fullhouse.telemetry.board import Counters, Database, Row, Writer
 from fullhouse.telemetry.tally import Tally
@@ -17,15 +18,22 @@ _RATE_SAMPLES = 20
 
 
 class Recorder:
-    """identity: pid, generation and threads of the worker. databases: looks at its pools."""
+    """identity: pid, generation and threads of the worker. databases: looks at its pools. log: where a failure goes."""
 
     def __init__(
-        self, writer: Writer, identity: tuple[int, int, int], tally: Tally, databases: Callable[[], Sequence[Database]]
+        self,
+        writer: Writer,
+        identity: tuple[int, int, int],
+        tally: Tally,
+        databases: Callable[[], Sequence[Database]],
+        log: Any,
     ) -> None:
         self._writer = writer
         self._identity = identity
         self._tally = tally
         self._databases = databases
+        self._log = log
+        self._failed = False
         self._samples: deque[tuple[float, int]] = deque(maxlen=_RATE_SAMPLES)
 
     def start(self) -> None:
@@ -56,4 +64,15 @@ class Recorder:
     def _run(self) -> None:
         while True:
             time.sleep(_PERIOD_S)
+            self.record_guarded()
+
+    def record_guarded(self) -> None:
+        """A row that cannot be written is logged, once in a row, and tried again: the figures must not freeze."""
+        try:
             self.record(time.monotonic())
+        except Exception:
+            if not self._failed:
+                self._log.exception("Cannot write the figures of this worker; trying again")
+            self._failed = True
+        else:
+            self._failed = False

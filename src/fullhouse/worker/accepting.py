@@ -7,6 +7,7 @@ that they share, and the one with more waits for a moment before it accepts.
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from fullhouse.worker.poller import READ, Poller
@@ -36,12 +37,27 @@ class Acceptor:
             self.resumed, self.resume_at = True, 0.0
         if watching == self._watching:
             return
-        self._watching = watching
-        for fd in self._listeners:
-            if watching:
+        if not watching:
+            self._unwatch()
+            return
+        self._watching = True
+        try:
+            for fd in self._listeners:
                 self._poller.register(fd, READ)
-            else:
+        except OSError as error:
+            self._unwatch()
+            self.pause(error, now)
+
+    def _unwatch(self) -> None:
+        self._watching = False
+        for fd in self._listeners:
+            with suppress(OSError):  # it was not registered
                 self._poller.unregister(fd)
+
+    def pause(self, error: OSError, now: float) -> None:
+        """Accept nothing for a moment: the system has no descriptor or memory left, and the clients must not suffer."""
+        self._log.warning("Cannot accept a connection: %s; trying again in %s s.", error, _PAUSE_S)
+        self.resume_at = now + _PAUSE_S
 
     def listens_on(self, fd: int) -> bool:
         return fd in self._listeners
@@ -74,7 +90,6 @@ class Acceptor:
                 accepted.append((sock, peer, listener.getsockname()))
         except (BlockingIOError, ConnectionAbortedError):  # a sibling was faster, or the client has gone
             pass
-        except OSError as error:  # out of descriptors or memory: the others must not suffer for it
-            self._log.warning("Cannot accept a connection: %s; trying again in %s s.", error, _PAUSE_S)
-            self.resume_at = now + _PAUSE_S
+        except OSError as error:
+            self.pause(error, now)
         return accepted

@@ -8,6 +8,7 @@ import io
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -39,7 +40,6 @@ class Gateway:
         *,
         is_stopping: Callable[[], bool],
         give_back: Callable[[Channel], None],
-        beat: Callable[[], None],
         pre_request: PreRequest | None = None,
         post_request: PostRequest | None = None,
     ) -> None:
@@ -50,7 +50,6 @@ class Gateway:
         self._log = log
         self._is_stopping = is_stopping
         self._give_back = give_back
-        self._beat = beat
         self._pre_request = pre_request
         self._post_request = post_request
 
@@ -67,7 +66,7 @@ class Gateway:
             self._log.debug("The client has gone: %s", error)
             response.force_close()
         except BaseException:  # a SystemExit, say, or a CancelledError must not end a thread that others wait for
-            self._log.exception("Error handling request %s %s", request.method, request.uri)
+            self._log_error("Error handling request %s %s", request.method, request.uri)
             self._answer_error(channel, response)
         channel.must_close = response.must_close
         channel.failed = response.status.startswith("5")
@@ -91,7 +90,6 @@ class Gateway:
     def _stream(self, result: Any, response: Response) -> None:
         for piece in result:
             response.write(piece)
-            self._beat()
         response.finish_stream()
 
     def _whole(self, result: Any) -> FileRange | bytes | None:
@@ -116,7 +114,7 @@ class Gateway:
         try:
             close()
         except BaseException:
-            self._log.exception("Error closing the response to %s", response.request.uri)
+            self._log_error("Error closing the response to %s", response.request.uri)
             response.force_close()
 
     def _answer_error(self, channel: Channel, response: Response) -> None:
@@ -139,8 +137,16 @@ class Gateway:
             if self._post_request is not None:
                 self._post_request(request, environ, response)
         except BaseException:
-            self._log.exception("Error after the response to %s %s", request.method, request.uri)
-        request.body.close()
+            self._log_error("Error after the response to %s %s", request.method, request.uri)
+        try:
+            request.body.close()
+        except Exception as error:  # the application has detached it, or keeps a view of its memory
+            self._log.debug("The body of %s %s stays open: %s", request.method, request.uri, error)
+
+    def _log_error(self, text: str, *arguments: str) -> None:
+        """Log the exception that is being handled. A logger of the site's own may fail: it is not called again."""
+        with suppress(Exception):
+            self._log.exception(text, *arguments)
 
 
 def _whole_body(result: Any) -> bytes | None:

@@ -206,9 +206,14 @@ class Loop:
                     sock.close()
                     continue
             channel = Channel(transport, HttpConnection(self._rules, self._parser, peer), server, self._options)
-            self._channels[channel.fd] = channel
             channel.deadline = self._now + self._options.header_timeout_s
-            self._watch(channel, READ)
+            try:
+                self._watch(channel, READ)
+            except OSError as error:  # the user may watch no more descriptors
+                transport.close()
+                self._acceptor.pause(error, self._now)
+                continue
+            self._channels[channel.fd] = channel
 
     # one channel
 

@@ -1,4 +1,6 @@
-"""Requests that run for too long: told once, their query cancelled, their client answered; nothing is raised into them.
+"""Requests that run for too long: logged, their query cancelled, their client answered; nothing is raised into them.
+
+A site that sets no time for its requests is only warned while they leave no thread free: they may be long on purpose.
 
 `StuckRequests.look` runs in the loop's thread. Cancelling a query takes a connect, so it has a thread of its own.
 """
@@ -6,7 +8,7 @@
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from fullhouse.worker.channel import Channel
@@ -16,6 +18,8 @@ from fullhouse.worker.time_limits import TimeLimits
 
 # What a thread gets to come back once its query is cancelled, before its worker is replaced.
 GRACE_S = 5.0
+# Where gunicorn's `timeout` is 0: how long no thread may have become free before the log says so.
+DEFAULT_ALL_BUSY_S = 30.0
 
 
 class Queries(Protocol):
@@ -48,7 +52,10 @@ def describe(seat: Seat, now: float, queries: Queries) -> str:
 
 
 class StuckRequests:
-    """give_up: answers the client of a request. replace: has this worker replaced, its other requests unharmed."""
+    """give_up: answers the client of a request. replace: has this worker replaced, its other requests unharmed.
+
+    threads: as many there may be. all_busy_s: how long none of them may have become free before the log says so.
+    """
 
     def __init__(
         self,
@@ -57,6 +64,9 @@ class StuckRequests:
         log: Any,
         give_up: Callable[[Channel, Request], None],
         replace: Callable[[], None],
+        *,
+        threads: int,
+        all_busy_s: float,
     ) -> None:
         self._limits = limits
         self._queries = queries
@@ -64,11 +74,16 @@ class StuckRequests:
         self._give_up = give_up
         self._replace = replace
         self._replacing = False
+        self._threads = threads
+        self._all_busy_s = all_busy_s
+        self._all_busy_logged = False
 
     def look(self, seats: Iterable[Seat], now: float) -> None:
         """Deal with those that are over their time at `now`, in monotonic seconds."""
+        seats = list(seats)
+        self._look_for_free_thread(seats, now)
         late: list[int] = []
-        for seat in list(seats):
+        for seat in seats:
             channel, request = seat.channel, seat.request
             if channel is None or request is None:
                 continue
@@ -91,8 +106,29 @@ class StuckRequests:
             except RuntimeError as error:  # as many threads as the system allows
                 self._log.error("The query of a request that is over its time cannot be cancelled: %s", error)
 
+    def _look_for_free_thread(self, seats: Sequence[Seat], now: float) -> None:
+        """Log it, once, when all threads have been at the same requests for long."""
+        running = [seat for seat in seats if seat.request is not None]
+        busy_s = now - max((seat.began_s for seat in running), default=now)
+        if len(running) < self._threads or busy_s < self._all_busy_s:
+            self._all_busy_logged = False
+        elif not self._all_busy_logged:
+            self._all_busy_logged = True
+            oldest = min(running, key=lambda seat: seat.began_s)
+            self._log.warning(
+                "No thread of this worker has become free for %.0f s: all %d run requests. Others wait. Raise threads, "
+                "or set request_timeout to end requests that take too long. The oldest: %s",
+                busy_s,
+                len(running),
+                describe(oldest, now, self._queries),
+            )
+
     def _cancel(self, threads: list[int]) -> None:
         for thread in threads:
-            failure = self._queries.cancel(thread)
+            try:
+                failure = self._queries.cancel(thread)
+            except Exception:
+                self._log.exception("The query of a request that is over its time cannot be cancelled")
+                continue
             if failure:
                 self._log.error("The query of a request that is over its time cannot be cancelled: %s", failure)

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -69,9 +70,9 @@ class Stint:
 class Threads:
     """At most `threads` threads that call `handle` with every request that `admission` lets through.
 
-    handle: must not raise. shed: is given a channel whose request will not run, from any thread. wake_loop: is called
-    before a thread goes to sleep, since the loop has to send what it has made. is_held_up: whether requests that run
-    wait for database connections, so that more of them would only wait, too.
+    handle: must not raise; a thread in which it does is replaced. shed: is given a channel whose request will not run,
+    from any thread. wake_loop: is called before a thread goes to sleep, since the loop has to send what it has made.
+    is_held_up: whether requests that run wait for database connections, so that more of them would only wait, too.
     """
 
     def __init__(
@@ -105,9 +106,6 @@ class Threads:
         self._looker: Seat | None = None  # of a thread that will look for requests before it sleeps
         self._probe_at = 0.0
         self._switch_interval_s = sys.getswitchinterval()
-        self._beats = 0
-        self._seen_progress = -1
-        self._left = 0  # requests finished by threads that have ended
 
     # the loop
 
@@ -189,16 +187,14 @@ class Threads:
         if self._concurrency.is_full:
             sys.setswitchinterval(self._switch_interval_s / 10)
 
+    @property
+    def running(self) -> int:
+        """How many requests run."""
+        return sum(seat.request is not None for seat in self.seats)
+
     def in_flight(self) -> int:
         """How many requests wait or run."""
-        return self.admission.waiting + sum(seat.request is not None for seat in self.seats)
-
-    def is_stuck(self) -> bool:
-        """Whether all threads have been at the same requests since the last call, without any progress."""
-        progress = self._left + sum(seat.finished for seat in self.seats) + self._beats
-        stuck = self.in_flight() >= self.threads and progress == self._seen_progress
-        self._seen_progress = progress
-        return stuck
+        return self.admission.waiting + self.running
 
     def stop(self, timeout_s: float) -> None:
         """Let the threads end once nothing waits; wait for them at most `timeout_s` in all."""
@@ -234,12 +230,29 @@ class Threads:
 
     # any thread
 
-    def beat(self) -> None:
-        """Tell that a long request makes progress. Lost updates do no harm."""
-        self._beats += 1
-
     def _run(self, seat: Seat) -> None:
+        """Run requests until this thread is not needed any more. One that fails makes room for another."""
         seat.ident = threading.get_ident()
+        try:
+            self._serve(seat)
+        except BaseException:
+            with suppress(Exception):  # a logger of the site's own may be what has failed
+                self._log.exception("A thread that runs requests has failed; another takes its place")
+            self._replace(seat)
+
+    def _replace(self, seat: Seat) -> None:
+        with self._lock:
+            self._remove_locked(seat)
+            if self._looker is seat:
+                self._looker = None
+            if self.admission.waiting and self._wakes.empty():
+                self._wake_locked(1)
+
+    def _remove_locked(self, seat: Seat) -> None:
+        self.seats.remove(seat)
+        self._started.remove(threading.current_thread())
+
+    def _serve(self, seat: Seat) -> None:
         while self._is_woken(seat):
             surplus = False
             while self._is_needed(surplus=surplus):
@@ -265,9 +278,7 @@ class Threads:
                 with self._lock:
                     if self._wakes.empty():  # nobody counts on this thread
                         self._sleeping -= 1
-                        self._left += seat.finished
-                        self.seats.remove(seat)
-                        self._started.remove(threading.current_thread())
+                        self._remove_locked(seat)
                         return False
 
     def _run_jobs(self, seat: Seat, *, alone: bool) -> bool:
@@ -295,12 +306,15 @@ class Threads:
             seat.channel, seat.request = job
             seat.began_s, seat.told = now, False
             self._looker = None
-            self._handle(*job)
-            self._looker = seat
-            seat.request = seat.channel = None
-            seat.finished += 1
-            now = time.monotonic()
-            if self._end_job(now - seat.began_s):
+            try:
+                self._handle(*job)
+            finally:
+                self._looker = seat
+                seat.request = seat.channel = None
+                seat.finished += 1
+                now = time.monotonic()
+                is_surplus = self._end_job(now - seat.began_s)
+            if is_surplus:
                 return True
             if now - told_loop > _LONGEST_BATCH_S:
                 self._end_batch(stint.work(seat, now) if stint is not None else None)

@@ -32,7 +32,7 @@ from fullhouse.worker.probes import Probes
 from fullhouse.worker.request import Request
 from fullhouse.worker.response import Response
 from fullhouse.worker.siblings import Siblings
-from fullhouse.worker.stuck import NoQueries, Queries, StuckRequests, describe
+from fullhouse.worker.stuck import DEFAULT_ALL_BUSY_S, NoQueries, Queries, StuckRequests, describe
 from fullhouse.worker.threads import Threads
 from fullhouse.worker.tls import TlsSocket, server_context
 from fullhouse.worker.triage import Job, Triage
@@ -92,7 +92,15 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             self.is_held_up,
             self.log,
         )
-        self._stuck = StuckRequests(options.time_limits, self.queries, self.log, self._give_up, self._replace)
+        self._stuck = StuckRequests(
+            options.time_limits,
+            self.queries,
+            self.log,
+            self._give_up,
+            self._replace,
+            threads=self.cfg.threads,
+            all_busy_s=self.cfg.timeout or DEFAULT_ALL_BUSY_S,
+        )
         self._loop = Loop(
             [listener.sock for listener in self.sockets],
             self.PIPE[0],
@@ -197,7 +205,6 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             self.log,
             is_stopping=lambda: not self.alive,
             give_back=self._give_back_at_once if calls_post else self._give_back,
-            beat=lambda: self._threads.beat(),
             pre_request=self._call_pre_request if calls_pre else None,
             post_request=self._call_post_request if calls_post else None,
         )
@@ -251,16 +258,15 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         self._threads.put(batch)
 
     def _tick(self) -> None:
-        """Now and then: give the heartbeat unless nothing moves any more, and end if the master has gone."""
+        """Now and then: give the heartbeat, look after requests and memory, and end if the master has gone."""
+        self.notify()
         now = time.monotonic()
         self._stuck.look(self._threads.seats, now)
         self._recycle_if_large()
         admission = self._threads.admission
         self.tally.queued, self.tally.shed = admission.waiting, admission.shed
         self.tally.oldest_wait_s = admission.oldest_wait_s(now)
-        self.tally.busy = self.in_flight() - self.tally.queued
-        if not self._threads.is_stuck():
-            self.notify()
+        self.tally.busy = self._threads.running
         if self.ppid != os.getppid() and self.alive:
             self.log.info("Parent changed, shutting down: %s", self)
             self.alive = False
