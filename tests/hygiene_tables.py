@@ -19,6 +19,8 @@ LEAVES_TRACE = {
         "SELECT @'b c' /* why */ := 5",
         "SELECT '/*', @a := 5, '*/'",
         "SELECT 5 INTO @a",
+        "SELECT 5 INTO@a",
+        "SET@a = 1",
         "SELECT 5 into/**/@a",
         "SELECT 5, 6 INTO @other, @a",
         "GET DIAGNOSTICS @a = NUMBER",
@@ -63,6 +65,9 @@ LEAVES_TRACE = {
     ],
     "postgresql": [
         "SET app.kept = 'x'",
+        'SET"app"."kept" = \'x\'',
+        "SET/**/app.kept = 'x'",
+        "UPDATE\"pg_settings\" SET setting = '7s' WHERE name = 'statement_timeout'",
         "set\nsession\napp.kept = 'x'",
         "/* why */ SET app.kept = 'x'",
         "/* /* why */ */ SET app.kept = 'x'",

@@ -1,10 +1,11 @@
-"""What `fullhouse.db.pooled` and `fullhouse.db.cursors` rely upon in Django beyond its documented API.
+"""What `fullhouse.db.pooled` and `fullhouse.db.guard` rely upon in Django beyond its documented API.
 
 A new Django that changes one of these fails here, with the name of what changed, before anything subtle goes wrong.
 """
 
 import inspect
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -12,9 +13,9 @@ from django.db import close_old_connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.mysql import base as mysql
 from django.db.backends.postgresql import base as postgresql
-from django.db.backends.utils import CursorDebugWrapper, CursorWrapper
+from django.db.backends.utils import CursorWrapper
 
-from dbsupport import Database
+from dbsupport import STOCK_ENGINES, Database
 
 PARAMETERS: dict[Callable[..., Any], list[str]] = {
     BaseDatabaseWrapper.__init__: ["self", "settings_dict", "alias"],
@@ -22,8 +23,9 @@ PARAMETERS: dict[Callable[..., Any], list[str]] = {
     BaseDatabaseWrapper.check_settings: ["self"],
     BaseDatabaseWrapper.ensure_connection: ["self"],
     BaseDatabaseWrapper._cursor: ["self", "name"],
-    BaseDatabaseWrapper.make_cursor: ["self", "cursor"],
-    BaseDatabaseWrapper.make_debug_cursor: ["self", "cursor"],
+    BaseDatabaseWrapper.get_new_connection: ["self", "conn_params"],
+    BaseDatabaseWrapper.create_cursor: ["self", "name"],
+    BaseDatabaseWrapper._nodb_cursor: ["self"],
     BaseDatabaseWrapper.get_autocommit: ["self"],
     BaseDatabaseWrapper.set_autocommit: ["self", "autocommit", "force_begin_transaction_with_broken_autocommit"],
     BaseDatabaseWrapper._set_autocommit: ["self", "autocommit"],
@@ -38,9 +40,6 @@ PARAMETERS: dict[Callable[..., Any], list[str]] = {
     BaseDatabaseWrapper.is_usable: ["self"],
     BaseDatabaseWrapper.temporary_connection: ["self"],
     BaseDatabaseWrapper.init_connection_state: ["self"],
-    CursorWrapper._execute: ["self", "sql", "params", "ignored_wrapper_args"],
-    CursorWrapper._executemany: ["self", "sql", "param_list", "ignored_wrapper_args"],
-    CursorWrapper.callproc: ["self", "procname", "params", "kparams"],
 }
 
 
@@ -51,7 +50,8 @@ def test_signatures(method: Callable[..., Any]) -> None:
 
 def test_fields(database: Database) -> None:
     """Those that the mixin reads and sets, on a wrapper of Django's own."""
-    fields = vars(database.connection.unpooled())
+    stock = STOCK_ENGINES[database.server.engine]
+    fields = vars(import_module(f"{stock}.base").DatabaseWrapper(database.connection.settings_dict))
     names = {"connection", "in_atomic_block", "closed_in_transaction", "autocommit", "errors_occurred"}
     names |= {"needs_rollback", "run_on_commit", "atomic_blocks", "savepoint_ids", "_thread_ident", "settings_dict"}
     assert names <= fields.keys()
@@ -63,15 +63,14 @@ def test_steps_that_django_calls() -> None:
     calls = {
         BaseDatabaseWrapper.cursor: "self._cursor(",
         BaseDatabaseWrapper._cursor: "self.ensure_connection(",
-        BaseDatabaseWrapper._prepare_cursor: "self.make_cursor(",
         BaseDatabaseWrapper.commit: "self._commit(",
         BaseDatabaseWrapper.rollback: "self._rollback(",
         BaseDatabaseWrapper.close: "self._close(",
         BaseDatabaseWrapper.set_autocommit: "self._set_autocommit(",
         BaseDatabaseWrapper.savepoint: "self._savepoint(",
-        CursorWrapper.execute: "self._execute",
-        CursorWrapper.executemany: "self._executemany",
-        CursorDebugWrapper.execute: "super().execute(",
+        BaseDatabaseWrapper.connect: "self.connection = self.get_new_connection(",
+        CursorWrapper._execute: "self.cursor.execute(",
+        CursorWrapper._executemany: "self.cursor.executemany(",
         mysql.DatabaseWrapper._rollback: "BaseDatabaseWrapper._rollback(self)",
         postgresql.DatabaseWrapper.chunked_cursor: "self._cursor(",
         transaction.Atomic.__enter__: "connection.set_autocommit(",

@@ -114,7 +114,7 @@ def test_server_down_at_the_start(site: Database) -> None:
     site.server.stop()
     try:
         began = time.monotonic()
-        with pytest.raises(DatabaseDown, match=r"is down: no connection within 2 s.*last connect failure") as refused:
+        with pytest.raises(DatabaseDown, match=r"reached: no connection within 2 s.*last connect failure") as refused:
             site.value("SELECT 1")
         assert isinstance(refused.value, OperationalError)
         assert refused.value.statistics is not None

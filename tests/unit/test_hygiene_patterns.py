@@ -33,6 +33,9 @@ def test_does_not_pin(vendor: str, sql: str) -> None:
         "ROLLBACK",
         "CALL anything()",
         "SET @@session.autocommit = 1",
+        "SET DEFAULT ROLE ALL TO someone",
+        "SET STATEMENT max_statement_time = 1 FOR TRUNCATE t",
+        "IMPORT TABLE FROM '/tmp/t.sdi'",
         "BEGIN NOT ATOMIC COMMIT; END",
     ],
 )

@@ -125,7 +125,7 @@ def test_down_tells_why_the_last_connect_failed() -> None:
     with pytest.raises(DatabaseDown) as caught:
         house.give_up(waiter)
     assert str(caught.value) == (
-        "The database of pool 'default' is down: no connection within 5 s; connections 0: 0 in use, 0 idle; "
+        "The database of pool 'default' cannot be reached: no connection within 5 s; connections 0: 0 in use, 0 idle; "
         "0 connecting, 1 waiting; slots 0 of the host's 25; "
         "last connect failure 0.2 s ago: OSError: connection refused.\n"
         "See that the server runs and that host, port, user and password are right; the pool goes on trying."

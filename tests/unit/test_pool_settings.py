@@ -1,10 +1,11 @@
 """`OPTIONS["pool"]`: what cannot be used is refused, with the fact, the alias and the remedy."""
 
+import copy
 from typing import Any
 
 import pytest
 
-from fullhouse.db.options import MODES, PoolSettings, pool_settings, unpooled_settings
+from fullhouse.db.options import MODES, PoolSettings, Unpooled, is_unpooled, pool_settings, unpooled_settings
 from fullhouse.errors import ConfigurationError
 from fullhouse.pool.options import PoolOptions
 
@@ -65,7 +66,10 @@ def test_persistent_connections_are_refused(age: Any) -> None:
         settings(max_age=age)
 
 
-def test_django_s_own_engine_sees_no_pool() -> None:
-    given = {"OPTIONS": {"pool": True, "charset": "utf8mb4"}, "NAME": "x"}
-    assert unpooled_settings(given) == {"OPTIONS": {"charset": "utf8mb4"}, "NAME": "x"}
-    assert "pool" in given["OPTIONS"]
+def test_an_unpooled_wrapper_is_known_by_its_settings_and_their_copies() -> None:
+    given = {"OPTIONS": {"pool": {"mode": "session"}, "charset": "utf8mb4"}, "NAME": "x", "CONN_MAX_AGE": 0}
+    unpooled = copy.deepcopy(unpooled_settings(given))
+    assert is_unpooled(unpooled)
+    assert not is_unpooled(given)
+    assert unpooled == {**given, "OPTIONS": {"pool": Unpooled, "charset": "utf8mb4"}}
+    assert pool_settings("default", unpooled) == pool_settings("default", {"OPTIONS": {}, "CONN_MAX_AGE": 0})

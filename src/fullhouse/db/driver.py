@@ -1,15 +1,19 @@
 """One pool's way to its database driver, through Django's own backend.
 
-A connection is opened by an instance of Django's own DatabaseWrapper, with all that it sets up (character set,
-isolation level, time zone, role) and the `connection_created` signal, and then taken from it. So a pooled connection
-is what Django itself would have made, and no statement is owed when it is lent.
+A session is opened by an unpooled wrapper of the alias's own class, with all that Django and its subclasses set up
+(parameters, character set, isolation level, time zone, role) and the `connection_created` signal, and then taken from
+it. So a pooled connection is what the site's engine would have made, and no statement is owed when it is lent.
 """
 
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from django.db import connections
+
+from fullhouse.db.guard import Upkeep, borrowed
 from fullhouse.db.options import unpooled_settings
 from fullhouse.db.slots import HostSlots
 
@@ -53,29 +57,39 @@ class DjangoDriver:
         self._slots = slots
         self._descriptors: dict[int, int] = {}  # by id of the connection; mysqlclient tells none while one is used
 
-    def _stock(self, connection: Any = None) -> Any:
-        """Django's own wrapper around `connection`; it must be taken out again before the wrapper is dropped."""
-        stock = self._wrapper_class.stock(self._settings, self._alias)
-        stock.connection = connection
-        return stock
+    @contextmanager
+    def _unpooled(self) -> Iterator["Pooled"]:
+        """An unpooled wrapper, which stands for the alias in this thread as long as the block takes.
+
+        So receivers of `connection_created`, and what else runs while a session is opened or reset, use this session.
+        """
+        wrapper = self._wrapper_class(self._settings, self._alias)
+        before = [made for made in connections.all(initialized_only=True) if made.alias == self._alias]
+        connections[self._alias] = wrapper
+        try:
+            yield wrapper
+        except BaseException:
+            wrapper.close()
+            raise
+        finally:
+            del connections[self._alias]
+            for made in before:
+                connections[self._alias] = made
 
     def connect(self) -> Any:
-        stock = self._stock()
-        try:
-            stock.ensure_connection()
+        with self._unpooled() as opener:
+            opener.ensure_connection()
             if self._slots.unplanned:
-                self._slots.plan_by(stock)
-        except BaseException:
-            stock.close()
-            raise
-        self._wrapper_class.opened(stock)
-        descriptor = self._wrapper_class.descriptor(stock.connection)
-        self._descriptors[id(stock.connection)] = descriptor
+                self._slots.plan_by(opener)
+            opener.opened()
+            connection = opener.let_go()
+        descriptor = self._wrapper_class.descriptor(connection)
+        self._descriptors[id(connection)] = descriptor
         notice_silence(descriptor)
-        return stock.connection
+        return connection
 
     def lifetime_limit_s(self, connection: Any) -> float | None:
-        with suppress(Exception):
+        with borrowed(connection, Upkeep()), suppress(Exception):
             return self._wrapper_class.idle_limit_s(connection)
         return None
 
@@ -93,10 +107,18 @@ class DjangoDriver:
             os.close(nowhere)
 
     def check(self, connection: Any) -> bool:
-        return self._wrapper_class.answers(connection)
+        with borrowed(connection, Upkeep()):
+            return self._wrapper_class.answers(connection)
 
     def reset(self, connection: Any) -> bool:
-        return self._wrapper_class.reset(self._stock(connection))
+        if connection.was_used_directly:
+            return False  # it may be another in ways that nobody knows
+        with self._unpooled() as wrapper:
+            wrapper.connection, connection.borrower = connection, wrapper
+            if not wrapper.reset_session():
+                return False
+            wrapper.let_go()
+            return True
 
     def server_full(self, error: Exception) -> bool:
         return self._wrapper_class.says_full(error.__cause__ or error)

@@ -13,6 +13,10 @@ MODES = ("transaction", "request", "session")
 POOL_OPTIONS = {field.name.removesuffix("_s"): field.name for field in fields(PoolOptions)}
 
 
+class Unpooled:
+    """Stands in `OPTIONS["pool"]` of a wrapper with a session of its own. A class, since a copy of one is itself."""
+
+
 @dataclass(frozen=True)
 class PoolSettings:
     """mode: how long a thread keeps a connection (docs/pooling.md). pool: the rest."""
@@ -22,9 +26,13 @@ class PoolSettings:
 
 
 def unpooled_settings(settings_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of an entry of `DATABASES`, for Django's own engine."""
-    options = {name: value for name, value in settings_dict["OPTIONS"].items() if name != "pool"}
-    return {**settings_dict, "OPTIONS": options}
+    """A copy of an entry of `DATABASES`, for a wrapper with a session of its own."""
+    return {**settings_dict, "OPTIONS": {**settings_dict["OPTIONS"], "pool": Unpooled}}
+
+
+def is_unpooled(settings_dict: Mapping[str, Any]) -> bool:
+    """Whether this is such a copy."""
+    return settings_dict["OPTIONS"].get("pool") is Unpooled
 
 
 def pool_settings(alias: str, settings_dict: Mapping[str, Any]) -> PoolSettings:
@@ -36,7 +44,7 @@ def pool_settings(alias: str, settings_dict: Mapping[str, Any]) -> PoolSettings:
             "lives.\nRemove CONN_MAX_AGE, or set it to 0; the pool's option is max_lifetime."
         )
     given = settings_dict["OPTIONS"].get("pool", True)
-    if given is True:
+    if given is True or given is Unpooled:
         given = {}
     if not isinstance(given, Mapping):
         raise ConfigurationError(

@@ -7,32 +7,32 @@ The life of a lease in `transaction` mode: the first cursor takes it; it goes ba
 no transaction is open (see `transactions`). A statement that changes the session pins the lease until the end of the
 request, and the connection is reset before anyone else gets it.
 
+An **unpooled** wrapper is one of the same class that has a session of its own, as with Django's own engine: the pool
+opens and resets its sessions through one, so that each goes through whatever a subclass overrides.
+
 Django's internals that this and `transactions` rely on, each covered by tests/integration/test_django_internals.py:
 `connect`, `ensure_connection`, `_cursor`, `create_cursor`, `_set_autocommit`, `_savepoint*`, `_commit`, `_rollback`,
-`_close`, of its cursors `_execute` and `_executemany`, and the fields `in_atomic_block`, `closed_in_transaction`,
-`autocommit`, `errors_occurred`, `needs_rollback`.
+`_close`, and the fields `connection`, `in_atomic_block`, `closed_in_transaction`, `autocommit`, `errors_occurred`,
+`needs_rollback`.
 """
 
+import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from threading import get_ident
+from typing import Any, Self
 
 from django.core.exceptions import ImproperlyConfigured
 
 from fullhouse.db import errors, pools
-from fullhouse.db.cursors import PooledCursor, PooledDebugCursor
-from fullhouse.db.options import PoolSettings, pool_settings, unpooled_settings
+from fullhouse.db.options import PoolSettings, is_unpooled, pool_settings, unpooled_settings
 from fullhouse.db.transactions import LazyTransactions
 from fullhouse.errors import ConfigurationError
 from fullhouse.pool.core import Pool
 from fullhouse.pool.errors import CheckoutRefused, DatabaseDown, PoolError
 from fullhouse.pool.hygiene import changes_session
 from fullhouse.pool.sessions import Lease
-
-if TYPE_CHECKING:
-    from django.db.backends.base.base import BaseDatabaseWrapper
-
 
 # The settings of an alias that a connection is made from: where one differs, so does the pool.
 _made_from = itemgetter("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS", "TIME_ZONE")
@@ -48,30 +48,31 @@ def _copied(value: Any) -> Any:
 
 
 class Pooled(LazyTransactions):
-    """Mix in before a backend's DatabaseWrapper, which is named in `stock`."""
+    """Mix in before the DatabaseWrapper of a backend of Django's, or of another library's that is built on it."""
 
-    stock: "type[BaseDatabaseWrapper]"
     begins_with_cursor = True  # since a server-side cursor depends on the transaction
-    cursor_class: type = PooledCursor
-    debug_cursor_class: type = PooledDebugCursor
     Database: Any
     _thread_ident: int
+    internal = 0  # see `guard.Borrower`
 
     def __init__(self, settings_dict: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        self._connection: Any = None
+        self._lease: Lease[Any] | None = None
+        self.closed_in_transaction = self.in_atomic_block = False
         super().__init__(settings_dict, *args, **kwargs)
+        self.is_unpooled = is_unpooled(settings_dict)
         try:
             self.pool_settings: PoolSettings = pool_settings(self.alias, settings_dict)
         except ConfigurationError as error:
             raise ImproperlyConfigured(str(error)) from error
-        self._returns_early = self.pool_settings.mode == "transaction"
-        self._lease: Lease[Any] | None = None
+        self._returns_early = self.pool_settings.mode == "transaction" and not self.is_unpooled
         self._lender: Pool[Any] | None = None
         self._pool: Pool[Any] | None = None
         self._pool_made_from: tuple[Any, ...] = ()
-        # The driver's cursors that are open. One whose wrapper was collected in another thread stays here, so that
-        # it is closed by this thread, and not destroyed by that one while this thread uses its connection.
-        self.open_cursors: set[Any] = set()
-        self._opening = 0
+        # The driver's cursors that are open, by identity. They are not kept alive, so that one that nobody has any more
+        # is closed; one that was dropped in another thread stays in `_lost_cursors`, until this thread closes it.
+        self._open_cursors: dict[int, weakref.ref[Any]] = {}
+        self._lost_cursors: list[Any] = []
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -83,23 +84,33 @@ class Pooled(LazyTransactions):
         self.run_on_commit = []
         self._pinned = False
 
-    def unpooled(self) -> "BaseDatabaseWrapper":
-        """Django's own wrapper for the same database: a connection of it stands on no slot."""
-        return self.stock(unpooled_settings(self.settings_dict), self.alias)
+    def unpooled(self) -> Self:
+        """A wrapper of the same class with a session of its own, which stands on no slot."""
+        return type(self)(unpooled_settings(self.settings_dict), self.alias)
 
     # -- What a backend fills in ---------------------------------------------------------------------------------
 
     def _is_gone(self) -> bool:
-        """Whether the driver knows that `self.connection` is dead; costs no round trip."""
-        return False
-
-    def _left_dirty(self) -> bool:
-        """Whether the driver knows of something unfinished on `self.connection`; costs no round trip."""
+        """Whether the driver knows that the connection is dead; costs no round trip."""
         return False
 
     @staticmethod
-    def opened(stock: Any) -> None:
-        """Called with Django's own wrapper when it has opened a connection for the pool."""
+    def autocommit_on(connection: Any) -> None:
+        """Have each statement on the driver's connection be a transaction of its own."""
+        raise NotImplementedError
+
+    def opened(self) -> None:
+        """Called on an unpooled wrapper when it has opened a connection for the pool."""
+
+    @staticmethod
+    def guard(connection: Any) -> None:
+        """Put a connection under the pool's rules (see `guard`)."""
+        raise NotImplementedError
+
+    @staticmethod
+    def client_state(connection: Any) -> Any:
+        """What of the driver's own settings a borrower can change on a connection; compared by equality."""
+        raise NotImplementedError
 
     @staticmethod
     def idle_limit_s(connection: Any) -> float | None:
@@ -116,9 +127,8 @@ class Pooled(LazyTransactions):
         """Whether the session is alive, by one round trip."""
         raise NotImplementedError
 
-    @staticmethod
-    def reset(stock: Any) -> bool:
-        """Make the session of `stock`, Django's own wrapper around a connection, like new; False: it cannot be."""
+    def reset_session(self) -> bool:
+        """Make the session of this unpooled wrapper like new; False: it cannot be."""
         raise NotImplementedError
 
     @staticmethod
@@ -129,14 +139,27 @@ class Pooled(LazyTransactions):
     # -- The lease -----------------------------------------------------------------------------------------------
 
     @property
-    def pool(self) -> Pool[Any]:
+    def connection(self) -> Any:
+        """The driver's connection, or None. In an atomic block there is one for whoever asks, as in Django's own."""
+        if self._connection is None and self.in_atomic_block and not (self.internal or self.closed_in_transaction):
+            self.ensure_connection()
+        return self._connection
+
+    @connection.setter
+    def connection(self, connection: Any) -> None:
+        self._connection = connection
+
+    @property
+    def pool(self) -> Pool[Any] | None:
         """This process's pool of this alias and its settings, which test runners and tests change in place.
 
-        Raises ImproperlyConfigured for settings that cannot be used, or that Django refuses to connect with.
+        None for an unpooled wrapper. Raises ImproperlyConfigured for settings that cannot be used, or that Django
+        refuses to connect with.
         """
+        if self.is_unpooled:
+            return None
         made_from = _made_from(self.settings_dict)
         if self._pool is None or self._pool.is_closed or made_from != self._pool_made_from:
-            self.get_connection_params()
             try:
                 self._pool = pools.pool_of(self, made_from)
             except ConfigurationError as error:
@@ -145,15 +168,18 @@ class Pooled(LazyTransactions):
         return self._pool
 
     def close_pool(self) -> None:
-        """Close the pool, as Django asks before it drops a test database."""
-        pools.close_pool_of(self, _made_from(self.settings_dict))
+        """Close the pools on this database, as Django asks before it drops one that was made for tests."""
+        pools.close_pools_on(self)
 
     def connect(self) -> None:
         """Take a connection from the pool. Raises Django's OperationalError with the pool's evidence."""
+        lender = self.pool
+        if lender is None:
+            super().connect()
+            return
         self.check_settings()
         if not self.in_atomic_block and self.closed_in_transaction:
             self._start_afresh()
-        lender = self.pool
         try:
             self._lease = lender.checkout()
         except CheckoutRefused as refused:
@@ -162,7 +188,34 @@ class Pooled(LazyTransactions):
         except PoolError as refused:
             raise errors.ConnectionUnavailable(str(refused)) from refused
         self._lender = lender
-        self.connection = self._lease.connection
+        self._connection = self._lease.connection
+        self._connection.borrower = self
+
+    def let_go(self) -> Any:
+        """Leave the session of this unpooled wrapper to the pool. Raises the driver's error where it was closed."""
+        connection = self._connection
+        if connection is None:
+            raise self.Database.InterfaceError(
+                "The connection was closed while it was opened: see what receives connection_created."
+            )
+        with self._internally():
+            self._close_cursors()
+            if self._transaction_open:
+                connection.rollback()
+                self._after_transaction()
+        connection.state_when_opened = self.client_state(connection)
+        connection.was_used_directly = False
+        connection.borrower = self._connection = None
+        return connection
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """A session for this unpooled wrapper, under the pool's rules from its first statement on."""
+        connection = super().get_new_connection(conn_params)
+        self.guard(connection)
+        connection.borrower = self
+        with self._internally():
+            self.autocommit_on(connection)
+        return connection
 
     def ensure_connection(self) -> None:
         if self._changing_autocommit:
@@ -171,12 +224,16 @@ class Pooled(LazyTransactions):
             if not self._lease.ended:
                 return
             self._lose_lease()
-        super().ensure_connection()
+        if self._connection is None and self.in_atomic_block and not self.closed_in_transaction:
+            with self.wrap_database_errors:
+                self.connect()
+        else:
+            super().ensure_connection()
 
     def _lose_lease(self) -> None:
         """After a fork the connection is the parent's, and so is its transaction: this process has none."""
-        self._lease = self.connection = None
-        self.open_cursors.clear()
+        self._lease = self._connection = None
+        self._open_cursors.clear()
         self._transaction_open = self._pinned = False
         if self.in_atomic_block:
             self.closed_in_transaction = self.needs_rollback = True
@@ -186,31 +243,38 @@ class Pooled(LazyTransactions):
         lease, lender = self._lease, self._lender
         if lease is None or lender is None:
             return
-        while self.open_cursors:
-            with suppress(Exception):
-                self.open_cursors.pop().close()
-        if self._lease is None:
-            return  # the collector has dropped a cursor meanwhile, which returned it
-        if self._transaction_open and not self._broken:
-            try:
-                self.connection.rollback()
-                self._after_transaction()
-            except Exception:
-                self._broken = True
-        self._lease = None
-        broken = self._broken or self._is_gone()
-        dirty = self._pinned or (not broken and self._left_dirty())
-        self.connection = None
+        with self._internally():
+            self._close_cursors()
+            if self._transaction_open and not self._broken:
+                try:
+                    self._connection.rollback()
+                    self._after_transaction()
+                except Exception:
+                    self._broken = True
+            broken = self._broken or self._is_gone()
+            dirty = self._pinned or (not broken and self._left_dirty())
+        connection, self._lease, self._connection = self._connection, None, None
+        connection.borrower = None
         self._transaction_open = self._pinned = self._broken = self.errors_occurred = False
         self._begin_due = not self.autocommit
         lender.checkin(lease, dirty=dirty, broken=broken)
 
+    def _close_cursors(self) -> None:
+        left = [cursor for reference in self._open_cursors.values() if (cursor := reference()) is not None]
+        for cursor in [*left, *self._lost_cursors]:
+            with suppress(Exception):
+                cursor.close()
+        self._open_cursors.clear()
+        self._lost_cursors.clear()
+
     def _return_if_done(self) -> None:
-        if self._returns_early and not (self._transaction_open or self._pinned or self._opening or self.open_cursors):
+        if not self._returns_early or self._open_cursors or self.in_atomic_block:
+            return
+        if not (self._transaction_open or self._pinned or self.internal):
             self._give_back()
 
     def close(self) -> None:
-        if self.in_atomic_block and self.connection is None and not self.closed_in_transaction:
+        if self.in_atomic_block and self._connection is None and not self.closed_in_transaction:
             self.validate_thread_sharing()
             self.run_on_commit = []
             self.closed_in_transaction = self.needs_rollback = True
@@ -220,14 +284,18 @@ class Pooled(LazyTransactions):
             self._start_afresh()
 
     def _close(self) -> None:
-        if self.in_atomic_block:
+        if self.is_unpooled:
+            with self._internally():
+                self._close_cursors()
+                super()._close()
+        elif self.in_atomic_block:
             # Django keeps the closed connection in `self.connection` until the block ends: nobody else may have it.
             self._broken = True
-            connection, lease, lender = self.connection, self._lease, self._lender
+            connection, lease, lender = self._connection, self._lease, self._lender
             self._lease = None
             with suppress(Exception):
                 connection.close()
-            self.open_cursors.clear()
+            self._open_cursors.clear()
             if lease is not None and lender is not None:
                 lender.checkin(lease, dirty=True)  # its reset finds it closed
         else:
@@ -235,7 +303,7 @@ class Pooled(LazyTransactions):
 
     def close_if_unusable_or_obsolete(self) -> None:
         """Called by Django at the start and the end of each request: the end of the lease, except in session mode."""
-        if self.connection is None and self._is_fresh():
+        if self._connection is None and self._is_fresh():
             return
         if self.pool_settings.mode != "session" or not self._may_keep_lease():
             self.close()
@@ -255,7 +323,8 @@ class Pooled(LazyTransactions):
         """The pool has looked after the connection that it lends."""
 
     def is_usable(self) -> bool:
-        return self.connection is not None and super().is_usable()
+        with self._internally():
+            return self._connection is not None and super().is_usable()
 
     @contextmanager
     def temporary_connection(self) -> Iterator[Any]:
@@ -264,40 +333,42 @@ class Pooled(LazyTransactions):
 
     def _nodb_cursor(self) -> AbstractContextManager[Any]:
         """For making and dropping test databases: on a connection of its own, which nobody uses again."""
-        return self.unpooled()._nodb_cursor()
+        return super()._nodb_cursor() if self.is_unpooled else self.unpooled()._nodb_cursor()
 
-    # -- Cursors -------------------------------------------------------------------------------------------------
+    # -- Cursors and statements, see `guard.Borrower` ------------------------------------------------------------
 
     def _cursor(self, name: str | None = None) -> Any:
-        # The garbage collector may close a forgotten cursor at any moment of this, which must not return the lease.
-        self._opening += 1
-        try:
+        self.ensure_connection()
+        with (
+            self._internally()
+        ):  # the collector may close a forgotten cursor at any moment, and must not return the lease
             return super()._cursor(name)
-        finally:
-            self._opening -= 1
 
     def create_cursor(self, name: str | None = None) -> Any:
-        if self._begin_due and self.begins_with_cursor:
-            self._send_due()
-        return super().create_cursor(name)
+        with self._internally():
+            if self._begin_due and self.begins_with_cursor:
+                self._send_due()
+            return super().create_cursor(name)
 
-    def make_cursor(self, cursor: Any) -> Any:
-        return self.cursor_class(cursor, self)
+    @property
+    def thread_ident(self) -> int:
+        return get_ident() if self.allow_thread_sharing else self._thread_ident
 
-    def make_debug_cursor(self, cursor: Any) -> Any:
-        return self.debug_cursor_class(cursor, self)
+    def cursor_opened(self, cursor: Any) -> None:
+        self._open_cursors[id(cursor)] = weakref.ref(cursor)
 
-    def close_cursor(self, cursor: Any) -> None:
-        """Close one of the driver's, and give the connection back if it was the last thing that needed it."""
-        try:
-            cursor.close()
-        finally:
-            self.open_cursors.discard(cursor)
-            self._return_if_done()
+    def has_open(self, cursor: Any) -> bool:
+        return id(cursor) in self._open_cursors
+
+    def cursor_closed(self, cursor: Any) -> None:
+        self._open_cursors.pop(id(cursor), None)
+        self._return_if_done()
+
+    def cursor_lost(self, cursor: Any) -> None:
+        self._lost_cursors.append(cursor)
 
     def statement_begins(self, sql: Any) -> None:
         """Send the BEGIN that is due, and pin the connection if the statement leaves something in the session."""
-        self.validate_no_broken_transaction()  # before anything is sent
         if not self._pinned:
             text = self._as_text(sql)
             self._pinned = text is None or changes_session(text, self.vendor)
@@ -310,6 +381,19 @@ class Pooled(LazyTransactions):
             return sql
         return sql.decode(errors="replace") if isinstance(sql, bytes | bytearray) else None
 
+    def used_directly(self) -> None:
+        """Pin the connection, whose next use may be anything, and have it in the transaction that it should be in."""
+        self._pinned = True
+        with self._internally():
+            if self._begin_due:
+                self._send_due()
+            elif self._transaction_open:
+                self._expect_any_end()
+
     def pin(self) -> None:
         """Keep the connection until the end of the request, and have it reset before anyone else gets it."""
         self._pinned = True
+
+    def _left_dirty(self) -> bool:
+        """Whether the driver knows of something unfinished or changed on the connection; costs no round trip."""
+        return bool(self.client_state(self._connection) != self._connection.state_when_opened)

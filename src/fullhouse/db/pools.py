@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fullhouse.db.pooled import Pooled
 
 _lock = threading.Lock()
-_pools: dict[tuple[str, str], tuple[Pool[Any], HostSlots]] = {}
+_pools: dict[tuple[str, str], tuple[Pool[Any], HostSlots, tuple[str, ...]]] = {}
 
 
 def _renew_lock() -> None:
@@ -35,18 +35,21 @@ def pool_of(wrapper: "Pooled", made_from: tuple[Any, ...]) -> Pool[Any]:
     Raises ConfigurationError for a runtime folder that is not ours.
     """
     key = _key(wrapper, made_from)
+    if key not in _pools:
+        wrapper.get_connection_params()  # Django refuses what it cannot connect with
     with _lock:
         if key not in _pools:
             _pools[key] = _make_pool(wrapper)
         return _pools[key][0]
 
 
-def close_pool_of(wrapper: "Pooled", made_from: tuple[Any, ...]) -> None:
-    """Close and forget the pool; the next use makes a new one."""
+def close_pools_on(wrapper: "Pooled") -> None:
+    """Close and forget this process's pools on the wrapper's database, of any alias; the next use makes new ones."""
+    database = _database(wrapper)
     with _lock:
-        made = _pools.pop(_key(wrapper, made_from), None)
-    if made is not None:
-        pool, slots = made
+        found = [key for key, (_pool, _slots, there) in _pools.items() if there == database]
+        made = [_pools.pop(key) for key in found]
+    for pool, slots, _database_of_pool in made:
         pool.close()
         if not slots.held:
             slots.leave()
@@ -54,19 +57,19 @@ def close_pool_of(wrapper: "Pooled", made_from: tuple[Any, ...]) -> None:
 
 def statistics() -> list[PoolStatistics]:
     """A snapshot of each pool of this process."""
-    return [pool.statistics() for pool, _slots in list(_pools.values())]
+    return [pool.statistics() for pool, *_ in list(_pools.values())]
 
 
 def anybody_waits() -> bool:
     """Whether requests of this process wait for a connection."""
-    return any(pool.waiting for pool, _slots in list(_pools.values()))
+    return any(pool.waiting for pool, *_ in list(_pools.values()))
 
 
 @atexit.register
 def _close_all() -> None:
     """Say goodbye to the servers when the process ends."""
     while _pools:
-        _, (pool, _slots) = _pools.popitem()
+        _, (pool, *_) = _pools.popitem()
         pool.close()
 
 
@@ -75,7 +78,12 @@ def _key(wrapper: "Pooled", made_from: tuple[Any, ...]) -> tuple[str, str]:
     return wrapper.alias, repr(made_from)
 
 
-def _make_pool(wrapper: "Pooled") -> tuple[Pool[Any], HostSlots]:
+def _database(wrapper: "Pooled") -> tuple[str, ...]:
+    """What a DROP DATABASE concerns."""
+    return (wrapper.vendor, *(str(wrapper.settings_dict[name]) for name in ("HOST", "PORT", "NAME")))
+
+
+def _make_pool(wrapper: "Pooled") -> tuple[Pool[Any], HostSlots, tuple[str, ...]]:
     slots = HostSlots(wrapper.alias, wrapper.vendor, wrapper.settings_dict)
     driver = DjangoDriver(wrapper, slots)
-    return Pool(driver, slots, wrapper.pool_settings.pool, name=wrapper.alias), slots
+    return Pool(driver, slots, wrapper.pool_settings.pool, name=wrapper.alias), slots, _database(wrapper)

@@ -34,7 +34,7 @@ class LazyTransactions(_Wrapper):
     # -- What a backend fills in ---------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        """Begin a transaction on `self.connection`, now or with its first statement."""
+        """Begin a transaction on the connection, now or with its first statement."""
         raise NotImplementedError
 
     def _end_by_autocommit(self) -> None:
@@ -42,13 +42,28 @@ class LazyTransactions(_Wrapper):
         raise NotImplementedError
 
     def _after_transaction(self) -> None:
-        """Called once a transaction has ended on `self.connection`."""
+        """Called once a transaction has ended on the connection."""
+
+    def _expect_any_end(self) -> None:
+        """Called in a transaction that the driver's own methods may end: what follows then belongs to another one."""
 
     def _is_disconnect(self, error: BaseException) -> bool:
         """Whether the driver's `error` means that the session is gone."""
         raise NotImplementedError
 
     # -- What `Pooled` fills in ----------------------------------------------------------------------------------
+
+    internal: int
+    _connection: Any
+
+    @contextmanager
+    def _internally(self) -> Iterator[None]:
+        """For steps of Django's and ours on the driver's connection, which the pool's rules are not for."""
+        self.internal += 1
+        try:
+            yield
+        finally:
+            self.internal -= 1
 
     def _start_afresh(self) -> None:
         """Forget everything that a former connection left behind."""
@@ -95,7 +110,7 @@ class LazyTransactions(_Wrapper):
         self._begin_due = False
         self._savepoints_due.clear()
         if self._transaction_open and not self._broken:
-            with self._noting_failure(), self.wrap_database_errors:
+            with self._internally(), self._noting_failure(), self.wrap_database_errors:
                 self._end_by_autocommit()
         self._transaction_open = False
         self.autocommit = True
@@ -145,21 +160,21 @@ class LazyTransactions(_Wrapper):
     def _commit(self) -> None:
         self._log_unsent("COMMIT")
         if self._transaction_open:
-            with self._noting_failure():
+            with self._internally(), self._noting_failure():
                 super()._commit()
         self._transaction_ended()
 
     def _rollback(self) -> None:
         self._log_unsent("ROLLBACK")
         if self._transaction_open:
-            with self._noting_failure():
+            with self._internally(), self._noting_failure():
                 super()._rollback()
         self._transaction_ended()
 
     def _transaction_ended(self) -> None:
         """After COMMIT or ROLLBACK: with autocommit off the next statement begins another transaction."""
-        if self._transaction_open and self.connection is not None:
-            with self.wrap_database_errors:
+        if self._transaction_open and self._connection is not None:
+            with self._internally(), self.wrap_database_errors:
                 self._after_transaction()
         self._transaction_open = False
         self._savepoints_due.clear()

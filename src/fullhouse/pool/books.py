@@ -322,6 +322,11 @@ class Books(Generic[C]):
             self._connect_rest.shorten(PROMPT_REST_S)
         return max(self._connect_rest.until, self._slot_rest.until, self._gave_back_at + GIVE_BACK_EVERY_S)
 
+    def hanging(self, now: float) -> list[tuple[Attempt, float]]:
+        """The attempts that are not counted on any more, and their ages in seconds, the oldest first."""
+        ages = [(attempt, now - since) for attempt, since in self.attempts.items() if attempt.thread is not None]
+        return sorted(((a, age) for a, age in ages if age >= HANGS_AFTER_S), key=lambda pair: -pair[1])
+
     def _must_give_back(self, now: float) -> bool:
         """Whether to part with a session now, for a pool that has less than its fair share."""
         if now < self._asked_for_pressure_at + GIVE_BACK_EVERY_S:

@@ -33,7 +33,7 @@ from fullhouse.pool.errands import Attempt, Check, Close, Errand, Open, Reset, W
 from fullhouse.pool.options import PoolOptions
 from fullhouse.pool.protocols import Background, C, Driver, Slots
 from fullhouse.pool.sessions import Lease, Session, Waiter
-from fullhouse.pool.statistics import PoolStatistics
+from fullhouse.pool.statistics import HangingConnect, PoolStatistics
 
 logger = logging.getLogger("fullhouse.pool")
 
@@ -180,6 +180,7 @@ class Pool(Generic[C]):
             slots_held=self._slots.held,
             slots_budget=self._slots.budget,
             last_failure=books.last_failure(now),
+            hanging=tuple(HangingConnect(age_s, _where(attempt.thread)) for attempt, age_s in books.hanging(now)),
             checkouts=books.counters.checkouts,
             checkouts_waited=books.counters.checkouts_waited,
             checkouts_refused=books.counters.checkouts_refused,
@@ -213,6 +214,7 @@ class Pool(Generic[C]):
         with self._lock:
             if not self._books.begins(attempt, self._clock()):
                 return
+        attempt.thread = threading.get_ident()
         try:
             slot = self._slots.acquire_nowait()
         except Exception as error:  # the slot file was deleted, say: waiters shall read it
@@ -300,6 +302,12 @@ class Pool(Generic[C]):
         self._background.forget()
         for session in inherited:
             self._driver.abandon(session.connection)
+
+
+def _where(thread: int | None) -> str:
+    """The line that a thread stands at."""
+    frame = sys._current_frames().get(thread or 0)
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}" if frame else "its end"
 
 
 def _answers_yes(ask: Callable[[C], bool], connection: C) -> bool:

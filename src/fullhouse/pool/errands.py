@@ -8,7 +8,9 @@ from fullhouse.pool.sessions import Session
 
 
 class Attempt:
-    """The intention to open one session."""
+    """The intention to open one session. thread: the one that connects, once it does."""
+
+    thread: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

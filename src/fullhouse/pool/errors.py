@@ -42,9 +42,15 @@ def exhausted(statistics: PoolStatistics, reason: str) -> PoolExhausted:
 
 
 def database_down(statistics: PoolStatistics, reason: str) -> DatabaseDown:
+    remedy = "See that the server runs and that host, port, user and password are right; the pool goes on trying."
+    if statistics.hanging:
+        longest = statistics.hanging[0]
+        remedy = (
+            f"{len(statistics.hanging)} connects have not returned, the longest for {longest.age_s:.1f} s: it stands "
+            f"at {longest.where}. See whether the server can be reached, and what receives connection_created."
+        )
     return DatabaseDown(
-        f"The database of pool {statistics.name!r} is down: {reason}; {_numbers(statistics)}.\n"
-        "See that the server runs and that host, port, user and password are right; the pool goes on trying.",
+        f"The database of pool {statistics.name!r} cannot be reached: {reason}; {_numbers(statistics)}.\n{remedy}",
         statistics,
     )
 

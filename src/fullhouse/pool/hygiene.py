@@ -21,8 +21,12 @@ _GAP = r"(?:\s|/\*M?!\d*|/\*(?!M?!).*?\*/|\*/|--[^\r\n]*|\#[^\r\n]*)"
 
 
 def _compiled(*patterns: str) -> re.Pattern[str]:
-    """A space stands for a gap, which is possessive: what was taken as a comment is not looked at again."""
-    return re.compile("|".join(patterns).replace(" ", f"{_GAP}++"), re.IGNORECASE | re.DOTALL)
+    """A space stands for a gap, or for none before a character that no word has, as in `SET"search_path"`.
+
+    The gap is possessive: what was taken as a comment is not looked at again.
+    """
+    gap = f"""(?:{_GAP}++|(?=[^\\w\\s]))"""
+    return re.compile("|".join(patterns).replace(" ", gap), re.IGNORECASE | re.DOTALL)
 
 
 def _at_start(*patterns: str) -> re.Pattern[str]:
@@ -80,9 +84,11 @@ _ANYWHERE: Mapping[str, Mapping[str, re.Pattern[str]]] = {
 
 # The manual's "Statements That Cause an Implicit Commit", those that may be one, and COMMIT itself.
 _MYSQL_COMMITS = _at_start(
-    r"(?:ALTER|ANALYZE|BACKUP|BEGIN|CACHE|CALL|CHANGE|CHECK|COMMIT|CREATE|DROP|EXECUTE|FLUSH|GRANT|INSTALL)\b",
+    r"(?:ALTER|ANALYZE|BACKUP|BEGIN|CACHE|CALL|CHANGE|CHECK|CLONE|COMMIT|CREATE|DROP|EXECUTE|FLUSH|GRANT)\b",
+    r"(?:IMPORT|INSTALL)\b",
     r"(?:LOAD|LOCK|OPTIMIZE|RENAME|REPAIR|RESET|REVOKE|START|STOP|TRUNCATE|UNINSTALL|UNLOCK|XA)\b",
-    r"SET\b.*\b(?:autocommit|PASSWORD)\b",
+    r"SET\b.*\b(?:autocommit|PASSWORD|ROLE)\b",
+    r"SET STATEMENT\b",  # MariaDB: SET STATEMENT … FOR any statement
     r"ROLLBACK\b(?! (?:WORK )?TO\b)",
     _PROGRAMS,
 )

@@ -15,6 +15,14 @@ class ConnectFailure:
         return f"{type(self.error).__name__}: {self.error}"
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class HangingConnect:
+    """A connect that has not returned for `age_s` at the time of the snapshot. where: the line that it stands at."""
+
+    age_s: float
+    where: str
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PoolStatistics:
     """One snapshot of a pool. Its counters began with the pool, in a forked child with the fork."""
@@ -34,6 +42,8 @@ class PoolStatistics:
     slots_budget: int
     last_failure: ConnectFailure | None
     """The last connect that failed, also when others have succeeded since."""
+    hanging: tuple[HangingConnect, ...]
+    """Connects that take longer than a second, the longest first."""
 
     checkouts: int
     checkouts_waited: int

@@ -7,6 +7,7 @@ from django.db.backends.mysql import base
 from django.db.backends.mysql.creation import DatabaseCreation as StockCreation
 from django.utils.functional import cached_property
 
+from fullhouse.db.mysql import guarded
 from fullhouse.db.pooled import Pooled
 from fullhouse.plan.limits import server_address
 from fullhouse.pool.hygiene import may_commit
@@ -38,7 +39,6 @@ class DatabaseCreation(StockCreation):
 class DatabaseWrapper(Pooled, base.DatabaseWrapper):
     """MySQL and MariaDB. A pinned connection is replaced: mysqlclient cannot reset a session."""
 
-    stock = base.DatabaseWrapper
     begins_with_cursor = False  # SET TRANSACTION must come before anything else
     creation_class = DatabaseCreation
 
@@ -46,7 +46,9 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
     def mysql_server_data(self) -> dict[str, Any]:
         """What Django asks a server once for each thread is asked once for each process here."""
         server = server_address(self.vendor, self.settings_dict)
-        if server not in _server_data:
+        if server not in _server_data and self.is_unpooled:
+            _server_data[server] = base.DatabaseWrapper.mysql_server_data.func(self)  # type: ignore[attr-defined]
+        elif server not in _server_data:
             self.ensure_connection()
         return _server_data[server]
 
@@ -57,39 +59,42 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
 
     def _begin(self) -> None:
         if self._pinned:  # as Django's own engine does: START TRANSACTION would end LOCK TABLES
-            self.connection.autocommit(False)
+            self._connection.autocommit(False)
         else:
-            self.connection.query("START TRANSACTION")
+            self._connection.query("START TRANSACTION")
 
     def statement_failed(self, error: BaseException) -> None:
         super().statement_failed(error)
         # A deadlock, say, has ended the transaction. What follows in the block belongs to a new one, as with Django's
         # own engine; if the old one is still open, this changes nothing.
         failed_on_server = isinstance(error.__cause__ or error, Database.Error)
-        if failed_on_server and self._transaction_open and not self._broken and self.connection.get_autocommit():
+        if failed_on_server and self._transaction_open and not self._broken and self._connection.get_autocommit():
             try:
-                self.connection.autocommit(False)
+                self._connection.autocommit(False)
             except Database.Error:
                 self._broken = True
 
     def statement_begins(self, sql: Any) -> None:
         super().statement_begins(sql)
         # DDL ends the transaction, and what follows in the block belongs to a new one, as with Django's own engine.
-        if self._transaction_open and self.connection.get_autocommit():
+        if self._transaction_open:
             text = self._as_text(sql)
             if text is None or may_commit(text):
-                self.connection.autocommit(False)
+                self._expect_any_end()
 
     def _after_transaction(self) -> None:
-        if not self.connection.get_autocommit():  # the drivers know: no round trip
-            self.connection.autocommit(True)
+        self.autocommit_on(self._connection)
+
+    def _expect_any_end(self) -> None:
+        if self._connection.get_autocommit():  # a transaction that is begun by START TRANSACTION
+            self._connection.autocommit(False)
 
     def _end_by_autocommit(self) -> None:
-        self.connection.commit()  # as SET autocommit = 1 does
+        self._connection.commit()  # as SET autocommit = 1 does
         self._after_transaction()
 
     def _is_gone(self) -> bool:
-        return self.connection is None or not self.connection.open
+        return self._connection is None or not self._connection.open
 
     def _is_disconnect(self, error: BaseException) -> bool:
         if isinstance(error, Database.InterfaceError):
@@ -99,9 +104,16 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
 
     # -- What the pool's driver asks -----------------------------------------------------------------------------
 
+    guard = staticmethod(guarded.guard)
+    client_state = staticmethod(guarded.client_state)
+
+    def opened(self) -> None:
+        self.mysql_server_data  # noqa: B018  asked now, while it costs nobody a wait
+
     @staticmethod
-    def opened(stock: Any) -> None:
-        _server_data[server_address(stock.vendor, stock.settings_dict)] = stock.mysql_server_data
+    def autocommit_on(connection: Any) -> None:
+        if not connection.get_autocommit():  # the drivers know: no round trip
+            connection.autocommit(True)
 
     @staticmethod
     def idle_limit_s(connection: Any) -> float | None:
@@ -124,9 +136,7 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
             return False
         return True
 
-    @staticmethod
-    def reset(stock: Any) -> bool:
-        stock.connection = None
+    def reset_session(self) -> bool:
         return False
 
     @staticmethod

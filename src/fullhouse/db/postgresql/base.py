@@ -1,14 +1,13 @@
 """Django's PostgreSQL backend on the pool."""
 
-from functools import partial
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db.backends.postgresql import base, operations
+from django.db.backends.postgresql import base, operations, schema
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
 from django.db.backends.signals import connection_created
 
-from fullhouse.db.cursors import UNREADABLE, PooledCursor
+from fullhouse.db.guard import guard_cursor
 from fullhouse.db.pooled import Pooled
 
 if not is_psycopg3:
@@ -18,6 +17,8 @@ if not is_psycopg3:
 
 import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
+
+from fullhouse.db.postgresql import guarded
 
 # libpq reports a refused connect as text only. The server's texts for SQLSTATE 53300, too_many_connections:
 SERVER_FULL = (
@@ -36,53 +37,52 @@ class DatabaseOperations(operations.DatabaseOperations):
             return super().compose_sql(sql, params)
 
 
-class PostgresCursor(PooledCursor):
-    """With psycopg's further ways to run a statement."""
+class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
+    """So does quoting a value."""
 
-    def copy(self, *args: Any, **kwargs: Any) -> Any:
-        return self._run(UNREADABLE, self.cursor.copy, *args, **kwargs)
-
-    def stream(self, *args: Any, **kwargs: Any) -> Any:
-        return self._run(UNREADABLE, self.cursor.stream, *args, **kwargs)
-
-
-class PostgresDebugCursor(PostgresCursor, base.CursorDebugWrapper):
-    """Django's logging cursor wrapper for PostgreSQL, which logs COPY too, tracked."""
-
-    def copy(self, *args: Any, **kwargs: Any) -> Any:
-        return self._run(UNREADABLE, partial(base.CursorDebugWrapper.copy, self), *args, **kwargs)
+    def quote_value(self, value: Any) -> Any:
+        with self.connection.temporary_connection():
+            return super().quote_value(value)
 
 
 class DatabaseWrapper(Pooled, base.DatabaseWrapper):
     """PostgreSQL. A pinned connection is reset by DISCARD ALL, and set up again as Django does."""
 
-    stock = base.DatabaseWrapper
     ops_class = DatabaseOperations
-    cursor_class = PostgresCursor
-    debug_cursor_class = PostgresDebugCursor
+    SchemaEditorClass = DatabaseSchemaEditor
+    guard = staticmethod(guarded.guard)
+    client_state = staticmethod(guarded.client_state)
+
+    def create_cursor(self, name: str | None = None) -> Any:
+        return guard_cursor(super().create_cursor(name), self)  # Django makes some by itself
 
     def _begin(self) -> None:
-        self.connection.autocommit = False  # psycopg sends BEGIN with the first statement
+        self._connection.autocommit = False  # psycopg sends BEGIN with the first statement
 
     def _end_by_autocommit(self) -> None:
-        self.connection.autocommit = True
+        self._connection.autocommit = True
 
     def _after_transaction(self) -> None:
-        self.connection.autocommit = True  # psycopg's own note: no round trip
+        self.autocommit_on(self._connection)
 
     def _as_text(self, sql: Any) -> str | None:
-        return sql.as_string(self.connection) if isinstance(sql, psycopg.sql.Composable) else super()._as_text(sql)
+        return sql.as_string(self._connection) if isinstance(sql, psycopg.sql.Composable) else super()._as_text(sql)
 
     def _is_disconnect(self, error: BaseException) -> bool:
         return self._is_gone()
 
     def _is_gone(self) -> bool:
-        return self.connection is None or self.connection.pgconn.status != ConnStatus.OK
+        return self._connection is None or self._connection.pgconn.status != ConnStatus.OK
 
     def _left_dirty(self) -> bool:
-        return bool(self.connection.pgconn.transaction_status != TransactionStatus.IDLE)
+        in_transaction = self._connection.pgconn.transaction_status != TransactionStatus.IDLE
+        return in_transaction or super()._left_dirty()
 
     # -- What the pool's driver asks -----------------------------------------------------------------------------
+
+    @staticmethod
+    def autocommit_on(connection: Any) -> None:
+        connection.autocommit = True  # psycopg's own note: no round trip
 
     @staticmethod
     def idle_limit_s(connection: Any) -> float | None:
@@ -104,22 +104,19 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
             return False
         return True
 
-    @staticmethod
-    def reset(stock: Any) -> bool:
-        connection, stock.connection = stock.connection, stock.connection
+    def reset_session(self) -> bool:
+        connection = self._connection
         try:
-            connection.rollback()
-            connection.autocommit = True
-            level = stock.settings_dict["OPTIONS"].get("isolation_level")
-            connection.isolation_level = None if level is None else psycopg.IsolationLevel(level)
-            connection.read_only = connection.deferrable = None
-            connection.execute("DISCARD ALL")
-            stock.init_connection_state()
-            connection_created.send(sender=type(stock), connection=stock)  # receivers set up a new session
+            with self._internally():
+                connection.rollback()
+                # psycopg would go on with statements that it has prepared, and the server has forgotten.
+                if connection.prepare_threshold is not None or self._left_dirty():
+                    return False
+                connection.execute("DISCARD ALL")
+            self.init_connection_state()
+            connection_created.send(sender=type(self), connection=self)  # receivers set up a new session
         except psycopg.Error:
             return False
-        finally:
-            stock.connection = None
         return True
 
     @staticmethod

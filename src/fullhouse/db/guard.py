@@ -1,0 +1,220 @@
+"""The pool's rules at the driver's edge.
+
+Other people's code wraps Django's cursors, unwraps them, replaces their classes, or uses the driver's connection. So
+the rules stand in the driver's classes: each connection of a pool, and each cursor that it makes, is of a subclass of
+the driver's own, which asks the connection's borrower before a statement.
+
+A connection has at most one borrower at a time: the wrapper that has it on lease, or the one that opens or resets it.
+Without one it is the pool's, and nobody may use it. Only the borrower's thread comes here, so nothing needs a lock; a
+cursor alone may be dropped in another thread, by the garbage collector.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache, wraps
+from typing import Any, Protocol
+
+from fullhouse.db import running
+
+UNREADABLE = None
+"""Stands for a statement whose text cannot be had: it may do anything to the session."""
+
+# The methods of both drivers' cursors that run a statement, and whether its text is their first argument.
+_STATEMENTS = (("execute", True), ("executemany", True), ("callproc", False), ("copy", False), ("stream", False))
+
+
+class Borrower(Protocol):
+    """What a guarded connection asks of whoever uses it.
+
+    internal: how many steps of Django or the pool are at work on the connection: while there are any, nothing is asked.
+    """
+
+    internal: int
+
+    @property
+    def thread_ident(self) -> int:
+        """The thread that may use the connection."""
+
+    def statement_begins(self, sql: Any) -> None:
+        """A statement comes next. `sql` is a text, what the driver makes one of, or UNREADABLE."""
+
+    def statement_failed(self, error: BaseException) -> None:
+        """The driver has raised `error`."""
+
+    def used_directly(self) -> None:
+        """Somebody uses the driver's connection itself, and may change anything about it."""
+
+    def cursor_opened(self, cursor: Any) -> None:
+        """One of the connection's cursors is open from now on."""
+
+    def has_open(self, cursor: Any) -> bool:
+        """Whether the cursor is one of those that are open."""
+
+    def cursor_closed(self, cursor: Any) -> None:
+        """One of them is closed."""
+
+    def cursor_lost(self, cursor: Any) -> None:
+        """One of them was dropped, in another thread: close it later, in this one."""
+
+
+class Upkeep:
+    """The borrower while the pool itself looks after a connection, in this thread: it needs no rules."""
+
+    internal = 1
+
+    def __init__(self) -> None:
+        self.thread_ident = threading.get_ident()
+
+    def cursor_opened(self, cursor: Any) -> None:
+        """Nobody counts them."""
+
+    def has_open(self, cursor: Any) -> bool:
+        """Never: nothing is owed when one is closed."""
+        del cursor
+        return False
+
+
+def guard_cursor(cursor: Any, borrower: Any) -> Any:
+    """Make the driver's cursor a guarded one of the borrower's, and return it."""
+    cursor.__class__ = guarded_cursor_class(cursor.__class__)
+    cursor.borrower = borrower
+    borrower.cursor_opened(cursor)
+    return cursor
+
+
+@lru_cache(maxsize=256)
+def guarded_cursor_class(driver_class: type) -> type:
+    """The driver's class of cursors under the rules; itself where it is that already.
+
+    A subclass with no base but the driver's class: only then can an object of the driver's become one of it.
+    """
+    if hasattr(driver_class, "borrower"):
+        return driver_class
+    namespace: dict[str, Any] = {"__module__": driver_class.__module__, "borrower": Upkeep()}
+    for name, has_text in _STATEMENTS:
+        method = getattr(driver_class, name, None)
+        if method is not None:
+            namespace[name] = _running_guarded(method, has_text=has_text)
+    namespace["close"] = _closing(driver_class.close)  # type: ignore[attr-defined]
+    namespace["__del__"] = _dropping(getattr(driver_class, "__del__", None))
+    return type(driver_class.__name__, (driver_class,), namespace)
+
+
+def _running_guarded(method: Callable[..., Any], *, has_text: bool) -> Callable[..., Any]:
+    @wraps(method)
+    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        borrower = self.borrower
+        # A statement that the driver runs within another passes; a closed cursor raises the driver's own error.
+        if borrower.internal or not borrower.has_open(self):
+            return method(self, *args, **kwargs)
+        sql = (args[0] if args else kwargs.get("query")) if has_text else UNREADABLE
+        borrower.internal += 1
+        try:
+            borrower.statement_begins(sql)
+            running.begins(borrower, sql)
+            try:
+                return method(self, *args, **kwargs)
+            except BaseException as error:
+                borrower.statement_failed(error)
+                raise
+            finally:
+                running.ends()
+        finally:
+            borrower.internal -= 1
+
+    return run
+
+
+def _closing(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def close(self: Any) -> None:
+        try:
+            method(self)
+        finally:
+            if self.borrower.has_open(self):
+                self.borrower.cursor_closed(self)
+
+    return close
+
+
+def _dropping(method: Callable[..., Any] | None) -> Callable[..., Any]:
+    def drop(self: Any) -> None:
+        """A cursor that was dropped unread gives its connection back at once, unless the collector runs in a thread
+        that must not touch it: then its borrower closes it later.
+        """
+        borrower = self.borrower
+        if borrower.has_open(self):
+            if borrower.thread_ident != threading.get_ident():
+                borrower.cursor_lost(self)
+                return
+            with suppress(Exception):  # a destructor has nobody to tell
+                self.close()
+        if method is not None:
+            method(self)
+
+    return drop
+
+
+def ask_for_direct_use(connection: Any) -> None:
+    """Called by each guarded method. Raises the driver's error where the connection has been given back."""
+    borrower = connection.borrower
+    if borrower is None or borrower.thread_ident != threading.get_ident():
+        raise connection.gone_error(
+            "This connection has been given back to the pool, and may be another request's. Take it from Django's "
+            "wrapper each time, or call connection.pin() before."
+        )
+    if not borrower.internal:
+        connection.was_used_directly = True
+        borrower.used_directly()
+
+
+def _asking_first(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def asking(self: Any, *args: Any, **kwargs: Any) -> Any:
+        ask_for_direct_use(self)
+        return method(self, *args, **kwargs)
+
+    return asking
+
+
+def _making_cursors(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def cursor(self: Any, *args: Any, **kwargs: Any) -> Any:
+        ask_for_direct_use(self)
+        return guard_cursor(method(self, *args, **kwargs), self.borrower)
+
+    return cursor
+
+
+@lru_cache(maxsize=64)
+def guarded_connection_class(driver_class: type, methods: tuple[str, ...], gone_error: type[Exception]) -> type:
+    """The driver's class of connections under the rules; itself where it is that already.
+
+    methods: through which something other than a cursor of Django's uses the connection, where the driver has them.
+    gone_error: what is raised for a connection that was given back.
+
+    Of its objects, `borrower` is a Borrower or None; `was_used_directly` says that one of the methods was called since
+    the pool opened it, so that anything about it may have changed.
+    """
+    if hasattr(driver_class, "borrower"):
+        return driver_class
+    namespace = {
+        "__module__": driver_class.__module__,
+        "borrower": None,
+        "was_used_directly": False,
+        "gone_error": gone_error,
+        "cursor": _making_cursors(driver_class.cursor),  # type: ignore[attr-defined]
+        **{name: _asking_first(getattr(driver_class, name)) for name in methods if hasattr(driver_class, name)},
+    }
+    return type(driver_class.__name__, (driver_class,), namespace)
+
+
+@contextmanager
+def borrowed(connection: Any, borrower: Any) -> Iterator[None]:
+    """Have somebody else use the connection for as long as the block takes."""
+    before, connection.borrower = connection.borrower, borrower
+    try:
+        yield
+    finally:
+        connection.borrower = before
