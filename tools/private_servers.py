@@ -27,11 +27,15 @@ from types import FrameType
 from typing import Any
 
 import server_guard
-from server_guard import HOST, MissingServer, ServerError
+from server_guard import HOST, ServerError
 
 __all__ = ["MissingServer", "PrivateServer", "ServerError", "mariadb", "postgresql"]
 
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class MissingServer(ServerError):  # noqa: N818  it names what is missing, as FileNotFoundError does
+    """The server's programs are not installed; the message says what to install."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def postgresql(folder: Path | None = None, **options: str | int) -> contextlib.A
 @contextlib.contextmanager
 def _server(engine: str, folder: Path | None, options: Mapping[str, str | int]) -> Iterator[PrivateServer]:
     guard = subprocess.Popen(
-        [sys.executable, "-I", server_guard.__file__],
+        [sys.executable, "-E", "-s", server_guard.__file__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -24,6 +24,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
 
+import programs
+
 HOST = "127.0.0.1"
 # Below the ports that clients get on Linux (32768) and macOS (49152): while a server is down for a restart,
 # no outgoing connection can take its port.
@@ -41,15 +43,10 @@ class ServerError(Exception):
     """A private server could not be made, started or stopped; the message carries the end of its log."""
 
 
-class MissingServer(ServerError):  # noqa: N818  it names what is missing, as FileNotFoundError does
-    """The server's programs are not installed; the message says what to install."""
-
-
 class Engine:
     """One server in one folder. Subclasses know the programs of their database."""
 
     name: ClassVar[str]
-    package: ClassVar[str]
     system_user: ClassVar[str]
     stop_signal: ClassVar[signal.Signals]
     database = user = "fullhouse"
@@ -68,7 +65,7 @@ class Engine:
         self.process: subprocess.Popen[bytes] | None = None
 
     def find_programs(self) -> None:
-        """Set the paths of the programs, or raise MissingServer."""
+        """Set the paths of the programs, or raise MissingProgram."""
         raise NotImplementedError
 
     def create(self, data: Path) -> None:
@@ -119,7 +116,7 @@ class Engine:
             )
         if self.account:
             there = next(place for place in self.folder.parents if place.exists())
-            may_enter = ["/bin/sh", "-c", 'test -x "$0"', str(there)]
+            may_enter = [programs.path("sh"), "-c", 'test -x "$0"', str(there)]
             if subprocess.run(may_enter, cwd="/", check=False, **self.credentials()).returncode != 0:
                 raise ServerError(
                     f"{there}: the user {self.account.pw_name}, who runs {self.name} when root starts it, "
@@ -235,14 +232,13 @@ class Engine:
 
 class MariaDB(Engine):
     name = "mariadb"
-    package = "mariadb-server"
     system_user = "mysql"
     stop_signal = signal.SIGTERM
 
     def find_programs(self) -> None:
-        self.install_db = _program("mariadb-install-db", self.package)
-        self.mariadbd = _program("mariadbd", self.package)
-        self.admin = _program("mariadb-admin", self.package)
+        self.install_db = programs.path("mariadb-install-db")
+        self.mariadbd = programs.path("mariadbd")
+        self.admin = programs.path("mariadb-admin")
 
     def socket_path(self) -> Path:
         return self.folder / "mariadb.sock"
@@ -300,18 +296,15 @@ class MariaDB(Engine):
 
 class PostgreSQL(Engine):
     name = "postgresql"
-    package = "postgresql"
     system_user = "postgres"
     stop_signal = signal.SIGINT  # PostgreSQL's "fast" shutdown: clients are sent away
 
     def find_programs(self) -> None:
-        debian = [str(folder) for folder in Path("/usr/lib/postgresql").glob("*/bin")]
-        debian.sort(key=lambda folder: float(Path(folder).parent.name), reverse=True)
-        initdb = Path(_program("initdb", self.package, debian)).resolve()
+        initdb = Path(programs.path("initdb")).resolve()
         self.initdb = str(initdb)
         # The rest from the same installation: Debian's pg_isready on the PATH is a script that chooses one.
-        self.postgres = _program("postgres", self.package, [str(initdb.parent)], path="")
-        self.pg_isready = _program("pg_isready", self.package, [str(initdb.parent)], path="")
+        self.postgres = programs.path("postgres", initdb.parent)
+        self.pg_isready = programs.path("pg_isready", initdb.parent)
 
     def socket_path(self) -> Path:
         return self.folder / f".s.PGSQL.{self.port}"
@@ -353,15 +346,6 @@ class PostgreSQL(Engine):
 
 
 ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (MariaDB, PostgreSQL)}
-
-
-def _program(name: str, package: str, folders: list[str] | None = None, path: str | None = None) -> str:
-    """Find a program on `path` (default: PATH), in the system's folders for servers, or in `folders`."""
-    where = os.environ.get("PATH", os.defpath) if path is None else path
-    found = shutil.which(name, path=os.pathsep.join([where, "/usr/local/sbin", "/usr/sbin", *(folders or [])]))
-    if found is None:
-        raise MissingServer(f"{name} is not installed. On Debian: apt-get install {package}")
-    return found
 
 
 def _account(preferred: str) -> pwd.struct_passwd | None:
@@ -429,7 +413,7 @@ def main() -> None:
                     answer = engine.open()
                 elif engine:
                     answer = getattr(engine, order["order"])() or {}
-            except MissingServer as error:
+            except programs.MissingProgram as error:
                 answer = {"missing": str(error)}
             except (ServerError, OSError) as error:
                 answer = {"error": str(error)}
