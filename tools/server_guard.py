@@ -1,9 +1,10 @@
 """The guard of one private database server: the process that makes, starts, stops and removes it.
 
 `private_servers.py` runs this file in a session of its own and sends it orders, one JSON line each; every
-order is answered with one JSON line. When standard input ends, because the caller left its `with` block or
-died of whatever, the guard stops the server and removes a temporary folder. Should the guard itself be
-killed, the kernel kills the server (PR_SET_PDEATHSIG, on Linux).
+order is answered with one JSON line. When standard input ends, because the caller left its `with` block, or
+the caller (the process that is the first argument) has died of whatever, the guard stops the server and
+removes a temporary folder. Should the guard itself be killed, the kernel kills the server (PR_SET_PDEATHSIG, on
+Linux).
 """
 
 import contextlib
@@ -13,13 +14,15 @@ import os
 import pwd
 import random
 import secrets
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
@@ -30,9 +33,11 @@ HOST = "127.0.0.1"
 # Below the ports that clients get on Linux (32768) and macOS (49152): while a server is down for a restart,
 # no outgoing connection can take its port.
 PORTS = range(20_000, 32_768)
+CREATE_TIMEOUT_S = 60.0  # of one program
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 READY_INTERVAL_S = 0.02
+PING_TIMEOUT_S = 10.0
 SOCKET_PATH_BYTES = 103  # what macOS can address; Linux could do 107
 MEMORY_NEEDED = 4 << 30  # bytes free in memory before a server lives there
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -117,7 +122,7 @@ class Engine:
         if self.account:
             there = next(place for place in self.folder.parents if place.exists())
             may_enter = [programs.path("sh"), "-c", 'test -x "$0"', str(there)]
-            if subprocess.run(may_enter, cwd="/", check=False, **self.credentials()).returncode != 0:
+            if subprocess.run(may_enter, cwd="/", check=False, timeout=60, **self.credentials()).returncode != 0:
                 raise ServerError(
                     f"{there}: the user {self.account.pw_name}, who runs {self.name} when root starts it, "
                     "may not enter. Name a folder that everyone may enter, or none."
@@ -144,17 +149,23 @@ class Engine:
     def run(self, command: list[str], text: str = "") -> None:
         """Run one of the database's own programs to its end, with `text` as its input."""
         with self.log.open("a") as log:
-            done = subprocess.run(
-                command,
-                input=text,
-                text=True,
-                cwd=self.folder,
-                env=self.environment(),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                check=False,
-                **self.credentials(),
-            )
+            try:
+                done = subprocess.run(
+                    command,
+                    input=text,
+                    text=True,
+                    cwd=self.folder,
+                    env=self.environment(),
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    timeout=CREATE_TIMEOUT_S,
+                    check=False,
+                    **self.credentials(),
+                )
+            except subprocess.TimeoutExpired:
+                raise ServerError(
+                    f"{command[0]} did not end within {CREATE_TIMEOUT_S:g} s. {self.end_of_log()}"
+                ) from None
         if done.returncode != 0:
             raise ServerError(f"{command[0]} failed with code {done.returncode}. {self.end_of_log()}")
 
@@ -182,7 +193,8 @@ class Engine:
             raise
 
     def wait_ready(self, process: subprocess.Popen[bytes]) -> None:
-        for _ in range(int(START_TIMEOUT_S / READY_INTERVAL_S)):
+        end = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < end:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = process.wait(READY_INTERVAL_S)
                 raise ServerError(f"{self.name} ended with code {code} instead of starting. {self.end_of_log()}")
@@ -191,8 +203,11 @@ class Engine:
         raise ServerError(f"{self.name} did not answer within {START_TIMEOUT_S:g} s. {self.end_of_log()}")
 
     def answers(self) -> bool:
-        ping = subprocess.run(self.ready_command(), env=self.environment(), capture_output=True, check=False)
-        return ping.returncode == 0
+        command, environment = self.ready_command(), self.environment()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            ping = subprocess.run(command, env=environment, capture_output=True, timeout=PING_TIMEOUT_S, check=False)
+            return ping.returncode == 0
+        return False
 
     def stop(self) -> None:
         if self.process is None:
@@ -211,7 +226,7 @@ class Engine:
         if self.process is None:
             return
         self.process.kill()
-        self.process.wait()
+        self.process.wait(STOP_TIMEOUT_S)
         self.process = None
         _kill_orphans()
 
@@ -392,6 +407,29 @@ def _kill_orphans() -> None:
             os.waitpid(-1, 0)
 
 
+def take_default_signals() -> None:
+    """Handle signals as a program started from a terminal does.
+
+    One started by `nohup`, by `sh -c 'trap "" INT'` or in the background of a script inherits signals that are ignored
+    or blocked, and passes that on to whatever it starts. Python ignores SIGPIPE and SIGXFSZ itself, for itself only.
+    """
+    for signum in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _orders(caller: int) -> Iterator[str]:
+    """The lines of standard input until it ends, or the caller has, though a child of it keeps our input open."""
+    try:
+        ended = [os.pidfd_open(caller)] if hasattr(os, "pidfd_open") else []
+    except ProcessLookupError:
+        return
+    # Unbounded: as long as the caller lives. It sends no order before it has the answer to the last one.
+    while sys.stdin in select.select([sys.stdin, *ended], [], [])[0] and (line := sys.stdin.readline()):
+        yield line
+
+
 def exit_by_signal(signum: int, _frame: FrameType | None) -> None:
     raise SystemExit(128 + signum)
 
@@ -400,10 +438,11 @@ def main() -> None:
     """Obey the orders on standard input until it ends; then leave nothing behind."""
     if _prctl:
         _prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    take_default_signals()
     signal.signal(signal.SIGTERM, exit_by_signal)
     engine: Engine | None = None
     try:
-        for line in sys.stdin:
+        for line in _orders(int(sys.argv[1])):
             answer: dict[str, object] = {}
             try:
                 order = json.loads(line)
@@ -420,6 +459,7 @@ def main() -> None:
             with contextlib.suppress(BrokenPipeError):  # the caller has died; its end of our input says so next
                 print(json.dumps(answer), flush=True)
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing interrupts this
         if engine:
             engine.close()
 
