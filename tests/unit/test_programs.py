@@ -234,3 +234,30 @@ def test_make_without_python_says_what_to_install() -> None:
     assert done.returncode != 0
     assert "python-that-is-not-there does not run. Install Python 3.11 or newer" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def unbounded(source: str) -> list[int]:
+    """The lines of a tool that may wait for ever; one that means to says so on its line: `# unbounded: …`."""
+    lines, found = source.splitlines(), []
+    for node in ast.walk(ast.parse(source)):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        runs = node.func.attr in ("run", "check_call", "check_output") and ast.unparse(node.func.value) == "subprocess"
+        waits = node.func.attr in ("wait", "communicate", "join", "acquire", "recv") and not node.args
+        bounded = any(word.arg in ("timeout", None) for word in node.keywords)
+        if (runs or waits) and not bounded and "# unbounded: " not in lines[(node.end_lineno or 0) - 1]:
+            found.append(node.lineno)
+    return found
+
+
+def test_every_wait_of_a_tool_has_a_bound() -> None:
+    """Those of a test have that of pytest-timeout, which shows the stacks of all threads."""
+    found = {path.name: unbounded(path.read_text()) for path in (ROOT / "tools").glob("*.py")}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize("wait", ["subprocess.run(words)", "process.wait()", "thread.join()", "process.communicate()"])
+def test_a_wait_without_a_bound_is_found(wait: str) -> None:
+    assert unbounded(wait) == [1]
+    assert unbounded(f"{wait}  # unbounded: the user ends it") == []
+    assert unbounded(wait[:-1].rstrip("(") + ("(" if wait.endswith("()") else ", ") + "timeout=5)") == []
