@@ -7,7 +7,10 @@ DB ?= sqlite
 ENGINE ?= all
 
 # One environment for each version of Python, so that several can be tested from one checkout.
-VENV := .venv/$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+VENV := .venv/$(VERSION)
+NO_PYTHON = $(error $(PYTHON) does not run. Install Python 3.11 or newer, on Debian with apt-get install python3, or name one with PYTHON=)
+SET_UP = @$(if $(VERSION),,$(NO_PYTHON))$(PYTHON) tools/environment.py $(VENV)
 BIN := $(VENV)/bin
 SITE := FULLHOUSE_DEMO_FOLDER=build/demo $(BIN)/python -m fullhouse.demo --bind 127.0.0.1:$(PORT)
 
@@ -42,11 +45,11 @@ docs: $(VENV)/test
 
 # The demo on SQLite needs no compiler and no system package; each server brings its driver.
 $(VENV)/demo-%: requirements/test.txt pyproject.toml
-	@$(PYTHON) tools/environment.py $(VENV) --for demo-$*
+	$(SET_UP) --for demo-$*
 	@touch $@
 
 $(VENV)/test: requirements/test.txt pyproject.toml
-	@$(PYTHON) tools/environment.py $(VENV) --for test
+	$(SET_UP) --for test
 	@touch $@
 
 bench-connections: $(VENV)/test

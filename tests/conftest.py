@@ -1,5 +1,7 @@
 """Real database servers for the tests that need one; each starts at its first use. Time decides no verdict."""
 
+import faulthandler
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -7,12 +9,22 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from private_servers import PrivateServer, mariadb, postgresql
+from server_guard import take_default_signals
 
 if TYPE_CHECKING:
     from dbsupport import Database
 
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+EXIT_TIMEOUT_S = 60
+
+take_default_signals()  # before anything starts: whatever a test starts inherits them
+
+
+def pytest_unconfigure() -> None:
+    """A thread that a failed test left must not keep this process for ever: it ends with the stacks of all threads."""
+    faulthandler.dump_traceback_later(EXIT_TIMEOUT_S, exit=True, file=sys.__stderr__)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from typing import IO, Any
 import psycopg
 import pymysql
 
+import programs
 from private_servers import PrivateServer
 
 DEADLINE_S = 60
@@ -42,7 +43,18 @@ urlpatterns = [path("", home), path("variable/<name>", variable)]
 
 def make_certificate(certfile: Path, keyfile: Path) -> None:
     """A certificate for localhost that signs itself."""
-    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    words = [
+        programs.path("openssl"),
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
     subprocess.run([*words, "-keyout", keyfile, "-out", certfile], check=True, capture_output=True)
 
 
@@ -135,7 +147,8 @@ class Site:
 
 def group_of(group: int) -> list[int]:
     """The processes of a group that have not ended."""
-    listing = subprocess.run(["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True)
+    command = [programs.path("ps"), "-A", "-o", "pid=,pgid=,stat="]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True, timeout=DEADLINE_S)
     rows = [line.split() for line in listing.stdout.splitlines()]
     return [int(pid) for pid, pgid, state in rows if int(pgid) == group and not state.startswith("Z")]
 

@@ -104,7 +104,7 @@ def _fetch_tests() -> Path:
         print(f"Fetching the source distribution of Django {django.__version__} ...", flush=True)
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
         what = ["--no-deps", "--no-binary", "django", f"django=={django.__version__}"]
-        subprocess.run([*pip, "--dest", str(BUILD), *what], check=True)
+        subprocess.run([*pip, "--dest", str(BUILD), *what], check=True, timeout=TIMEOUT_S)
         with tarfile.open(BUILD / f"{folder.name}.tar.gz") as archive:
             archive.extractall(BUILD, filter="data")
     return folder / "tests"

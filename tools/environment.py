@@ -6,14 +6,17 @@ Runs on the plain `python3` of a fresh machine. Debian's packages are installed 
 this user may (root, or sudo without a password); otherwise it says exactly what to install, and stops.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import programs
 
 OLDEST = (3, 11)
 LOCK = Path(__file__).parent.parent / "requirements" / "test.txt"
@@ -26,17 +29,7 @@ LIBRARIES = {
     "test": None,  # all of them
 }
 RUNTIME = ("django", "asgiref", "sqlparse", "gunicorn", "httptools", "packaging", "setproctitle", "setuptools")
-
-# Debian's package of each program that the tests start, beside the database servers.
-PROGRAMS = {
-    "chromium": "chromium",
-    "curl": "curl",
-    "nginx": "nginx",
-    "openssl": "openssl",
-    "pgbouncer": "pgbouncer",
-    "ps": "procps",
-    "wrk": "wrk",
-}
+INSTALL_TIMEOUT_S = 1800
 
 
 def main() -> int:
@@ -47,85 +40,98 @@ def main() -> int:
     if sys.version_info < OLDEST:
         found = ".".join(map(str, sys.version_info[:3]))
         return _stop(f"Python {found} is too old: fullhouse needs 3.11 or newer. Name another with PYTHON=python3.12.")
-    missing = sorted(set(missing_packages(arguments.use)))
-    if missing and not _install_packages(missing):
-        return _stop(f"Missing: {', '.join(missing)}. Install with:\n  sudo apt-get install {' '.join(missing)}")
+    missing = sorted(missing_packages(arguments.use))
+    if missing and (refusal := _install_packages(missing)):
+        return _stop(refusal)
     _make_environment(arguments.venv, arguments.use)
     return 0
 
 
-def missing_packages(use: str) -> Iterator[str]:
+def missing_packages(use: str) -> set[str]:
     """Debian's packages that `use` needs and this machine lacks."""
+    missing = programs.missing_packages(use)
+    if programs.find("mysqld"):
+        missing.discard("mariadb-server")  # it replaces MySQL, which serves the tests as well
+    return missing | set(_missing_headers(use))
+
+
+def _missing_headers(use: str) -> Iterator[str]:
+    """Packages of which no program tells whether they are there."""
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     try:
         import ensurepip  # noqa: F401
     except ImportError:
-        yield f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
-    if use in ("test", "demo-mariadb"):
-        yield from _missing_for_mysqlclient()
-        if not _is_installed("mariadbd"):
-            yield "mariadb-server"
-    if use in ("test", "demo-postgresql") and not list(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
-        yield "postgresql"
-    if use == "test":
-        yield from (package for program, package in PROGRAMS.items() if not _is_installed(program))
+        yield f"{version}-venv"
+    if use in programs.MYSQLCLIENT:
+        if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+            yield f"{version}-dev"
+        if not (programs.find("mariadb_config") or programs.find("mysql_config")):
+            yield "libmariadb-dev"
 
 
-def _is_installed(program: str) -> bool:
-    """On PATH, or where Debian puts servers, which is not on every user's PATH."""
-    return bool(shutil.which(program, path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])))
-
-
-def _missing_for_mysqlclient() -> Iterator[str]:
-    """mysqlclient has no wheel for Linux: it is compiled against the client library's headers."""
-    if not shutil.which("gcc"):
-        yield "gcc"
-    if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
-        yield f"python{sys.version_info[0]}.{sys.version_info[1]}-dev"
-    if not shutil.which("pkg-config"):
-        yield "pkg-config"
-    if not (shutil.which("mariadb_config") or shutil.which("mysql_config")):
-        yield "libmariadb-dev"
-
-
-def _install_packages(packages: list[str]) -> bool:
-    if not shutil.which("apt-get"):
-        return False
-    if os.geteuid() == 0:
-        sudo = []
-    elif (
-        shutil.which("sudo")
-        and subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode == 0
-    ):
-        sudo = ["sudo", "-n"]
-    else:
-        return False
+def _install_packages(packages: Sequence[str]) -> str:
+    """Install them, and remove nothing for it; why not, where that cannot be."""
+    by_hand = f"Missing: {', '.join(packages)}. Install with:\n  sudo apt-get install {' '.join(packages)}"
+    apt, sudo = programs.find("apt-get"), _sudo()
+    if apt is None or sudo is None:
+        return by_hand
+    apt = [*sudo, programs.path("env"), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C", apt, "-qq"]
+    _output([*apt, "update"])
+    install = ["install", "-y", "--no-install-recommends", "--no-remove", *packages]
+    removed = _would_remove([*apt, "--simulate", "install", "--no-install-recommends", *packages])
+    if removed:
+        return (
+            f"Installing {', '.join(packages)} would remove {', '.join(removed)}; the set-up removes nothing. "
+            "Run this in a container, or remove it yourself."
+        )
     print(f"Installing Debian's {', '.join(packages)} ...", flush=True)
-    quiet = {"stdout": subprocess.DEVNULL, "check": False}
-    install = [
-        *sudo,
-        "env",
-        "DEBIAN_FRONTEND=noninteractive",
-        "apt-get",
-        "-qq",
-        "install",
-        "-y",
-        "--no-install-recommends",
-    ]
-    subprocess.run([*sudo, "apt-get", "-qq", "update"], **quiet)
-    return subprocess.run([*install, *packages], **quiet).returncode == 0
+    failed, output = _output([*apt, *install])
+    return f"apt-get failed: {output}\n{by_hand}" if failed else ""
+
+
+def _sudo() -> list[str] | None:
+    """The words that make a command root's, without a password; None where this user may not."""
+    if os.geteuid() == 0:
+        return []
+    sudo = programs.find("sudo")
+    if sudo is None or _output([sudo, "-n", programs.path("true")])[0]:
+        return None
+    return [sudo, "-n"]
+
+
+def _would_remove(simulation: list[str]) -> list[str]:
+    return [line.split()[1] for line in _output(simulation)[1].splitlines() if line.startswith("Remv ")]
+
+
+def _output(command: list[str]) -> tuple[int, str]:
+    """A command's exit code and all that it said."""
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=INSTALL_TIMEOUT_S,
+        check=False,
+    )
+    return done.returncode, done.stdout.strip()
 
 
 def _make_environment(venv: Path, use: str) -> None:
     python = venv / "bin" / "python"
     if not python.exists():
         print(f"Making the virtual environment {venv} ...", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True, timeout=INSTALL_TIMEOUT_S)
     print("Installing the locked libraries ...", flush=True)
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     wanted = venv / f"{use}.txt"
     wanted.write_text(_locked(LIBRARIES[use]))
-    subprocess.run([*pip, "--no-deps", "--require-hashes", "-r", str(wanted)], check=True)
-    subprocess.run([*pip, "--no-deps", "--no-build-isolation", "-e", str(LOCK.parent.parent)], check=True)
+    subprocess.run([*pip, "--no-deps", "--require-hashes", "-r", str(wanted)], check=True, timeout=INSTALL_TIMEOUT_S)
+    subprocess.run(
+        [*pip, "--no-deps", "--no-build-isolation", "-e", str(LOCK.parent.parent)],
+        check=True,
+        timeout=INSTALL_TIMEOUT_S,
+    )
 
 
 def _locked(libraries: tuple[str, ...] | None) -> str:

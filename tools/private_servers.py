@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -27,11 +28,17 @@ from types import FrameType
 from typing import Any
 
 import server_guard
-from server_guard import HOST, MissingServer, ServerError
+from server_guard import HOST, ServerError
 
 __all__ = ["MissingServer", "PrivateServer", "ServerError", "mariadb", "postgresql"]
 
+ANSWER_TIMEOUT_S = 240.0  # more than the guard allows for making and starting a server
+LEAVE_TIMEOUT_S = 60.0  # and for stopping it
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class MissingServer(ServerError):  # noqa: N818  it names what is missing, as FileNotFoundError does
+    """The server's programs are not installed; the message says what to install."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,7 @@ def postgresql(folder: Path | None = None, **options: str | int) -> contextlib.A
 @contextlib.contextmanager
 def _server(engine: str, folder: Path | None, options: Mapping[str, str | int]) -> Iterator[PrivateServer]:
     guard = subprocess.Popen(
-        [sys.executable, "-I", server_guard.__file__],
+        [sys.executable, "-E", "-s", server_guard.__file__, str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -120,9 +127,19 @@ def _server(engine: str, folder: Path | None, options: Mapping[str, str | int]) 
         facts["folder"], facts["socket"] = Path(facts["folder"]), Path(facts["socket"])
         yield PrivateServer(engine=engine, host=HOST, _guard=guard, **facts)
     finally:
-        guard.stdin.close()
-        guard.wait()
+        with contextlib.suppress(BrokenPipeError):
+            guard.stdin.close()
+        _wait_left(guard)
         guard.stdout.close()
+
+
+def _wait_left(guard: subprocess.Popen[str]) -> int:
+    """The guard's exit code, once it has left; one that hangs is killed, and the kernel kills its server."""
+    try:
+        return guard.wait(LEAVE_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        guard.kill()
+        raise ServerError(f"the guard of the private server did not end within {LEAVE_TIMEOUT_S:g} s") from None
 
 
 def _order(guard: subprocess.Popen[str], order: str, **details: object) -> dict[str, Any]:
@@ -130,9 +147,12 @@ def _order(guard: subprocess.Popen[str], order: str, **details: object) -> dict[
     assert guard.stdin is not None  # noqa: S101
     assert guard.stdout is not None  # noqa: S101
     print(json.dumps({"order": order, **details}), file=guard.stdin, flush=True)
+    if not select.select([guard.stdout], [], [], ANSWER_TIMEOUT_S)[0]:
+        guard.kill()
+        raise ServerError(f"the guard of the private server did not {order} it within {ANSWER_TIMEOUT_S:g} s")
     line = guard.stdout.readline()
     if not line:
-        raise ServerError(f"the guard of the private server ended with code {guard.wait()}")
+        raise ServerError(f"the guard of the private server ended with code {_wait_left(guard)}")
     answer: dict[str, Any] = json.loads(line)
     if "missing" in answer:
         raise MissingServer(answer["missing"])
@@ -158,7 +178,7 @@ def _run_command(command: list[str], environment: Mapping[str, str]) -> int:
     process = subprocess.Popen(command, env={**os.environ, **environment}, process_group=0)
     for number in early:
         process.send_signal(number)
-    code = process.wait()
+    code = process.wait()  # unbounded: the user ends it
     return code if code >= 0 else 128 - code
 
 
@@ -171,6 +191,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, metavar="DIR", help="keep the data in DIR/ENGINE (default: throw away)")
     parser.add_argument("command", nargs="+", metavar="COMMAND")
     arguments = parser.parse_args()
+    server_guard.take_default_signals()
     for signum in PASSED_ON:
         signal.signal(signum, server_guard.exit_by_signal)
     try:

@@ -1,9 +1,10 @@
 """The guard of one private database server: the process that makes, starts, stops and removes it.
 
 `private_servers.py` runs this file in a session of its own and sends it orders, one JSON line each; every
-order is answered with one JSON line. When standard input ends, because the caller left its `with` block or
-died of whatever, the guard stops the server and removes a temporary folder. Should the guard itself be
-killed, the kernel kills the server (PR_SET_PDEATHSIG, on Linux).
+order is answered with one JSON line. When standard input ends, because the caller left its `with` block, or
+the caller (the process that is the first argument) has died of whatever, the guard stops the server and
+removes a temporary folder. Should the guard itself be killed, the kernel kills the server (PR_SET_PDEATHSIG, on
+Linux).
 """
 
 import contextlib
@@ -13,24 +14,30 @@ import os
 import pwd
 import random
 import secrets
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar
+
+import programs
 
 HOST = "127.0.0.1"
 # Below the ports that clients get on Linux (32768) and macOS (49152): while a server is down for a restart,
 # no outgoing connection can take its port.
 PORTS = range(20_000, 32_768)
+CREATE_TIMEOUT_S = 60.0  # of one program
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 READY_INTERVAL_S = 0.02
+PING_TIMEOUT_S = 10.0
 SOCKET_PATH_BYTES = 103  # what macOS can address; Linux could do 107
 MEMORY_NEEDED = 4 << 30  # bytes free in memory before a server lives there
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -41,15 +48,10 @@ class ServerError(Exception):
     """A private server could not be made, started or stopped; the message carries the end of its log."""
 
 
-class MissingServer(ServerError):  # noqa: N818  it names what is missing, as FileNotFoundError does
-    """The server's programs are not installed; the message says what to install."""
-
-
 class Engine:
     """One server in one folder. Subclasses know the programs of their database."""
 
     name: ClassVar[str]
-    package: ClassVar[str]
     system_user: ClassVar[str]
     stop_signal: ClassVar[signal.Signals]
     database = user = "fullhouse"
@@ -68,7 +70,7 @@ class Engine:
         self.process: subprocess.Popen[bytes] | None = None
 
     def find_programs(self) -> None:
-        """Set the paths of the programs, or raise MissingServer."""
+        """Set the paths of the programs, or raise MissingProgram."""
         raise NotImplementedError
 
     def create(self, data: Path) -> None:
@@ -119,8 +121,8 @@ class Engine:
             )
         if self.account:
             there = next(place for place in self.folder.parents if place.exists())
-            may_enter = ["/bin/sh", "-c", 'test -x "$0"', str(there)]
-            if subprocess.run(may_enter, cwd="/", check=False, **self.credentials()).returncode != 0:
+            may_enter = [programs.path("sh"), "-c", 'test -x "$0"', str(there)]
+            if subprocess.run(may_enter, cwd="/", check=False, timeout=60, **self.credentials()).returncode != 0:
                 raise ServerError(
                     f"{there}: the user {self.account.pw_name}, who runs {self.name} when root starts it, "
                     "may not enter. Name a folder that everyone may enter, or none."
@@ -147,17 +149,23 @@ class Engine:
     def run(self, command: list[str], text: str = "") -> None:
         """Run one of the database's own programs to its end, with `text` as its input."""
         with self.log.open("a") as log:
-            done = subprocess.run(
-                command,
-                input=text,
-                text=True,
-                cwd=self.folder,
-                env=self.environment(),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                check=False,
-                **self.credentials(),
-            )
+            try:
+                done = subprocess.run(
+                    command,
+                    input=text,
+                    text=True,
+                    cwd=self.folder,
+                    env=self.environment(),
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    timeout=CREATE_TIMEOUT_S,
+                    check=False,
+                    **self.credentials(),
+                )
+            except subprocess.TimeoutExpired:
+                raise ServerError(
+                    f"{command[0]} did not end within {CREATE_TIMEOUT_S:g} s. {self.end_of_log()}"
+                ) from None
         if done.returncode != 0:
             raise ServerError(f"{command[0]} failed with code {done.returncode}. {self.end_of_log()}")
 
@@ -185,7 +193,8 @@ class Engine:
             raise
 
     def wait_ready(self, process: subprocess.Popen[bytes]) -> None:
-        for _ in range(int(START_TIMEOUT_S / READY_INTERVAL_S)):
+        end = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < end:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = process.wait(READY_INTERVAL_S)
                 raise ServerError(f"{self.name} ended with code {code} instead of starting. {self.end_of_log()}")
@@ -194,8 +203,11 @@ class Engine:
         raise ServerError(f"{self.name} did not answer within {START_TIMEOUT_S:g} s. {self.end_of_log()}")
 
     def answers(self) -> bool:
-        ping = subprocess.run(self.ready_command(), env=self.environment(), capture_output=True, check=False)
-        return ping.returncode == 0
+        command, environment = self.ready_command(), self.environment()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            ping = subprocess.run(command, env=environment, capture_output=True, timeout=PING_TIMEOUT_S, check=False)
+            return ping.returncode == 0
+        return False
 
     def stop(self) -> None:
         if self.process is None:
@@ -214,7 +226,7 @@ class Engine:
         if self.process is None:
             return
         self.process.kill()
-        self.process.wait()
+        self.process.wait(STOP_TIMEOUT_S)
         self.process = None
         _kill_orphans()
 
@@ -235,14 +247,13 @@ class Engine:
 
 class MariaDB(Engine):
     name = "mariadb"
-    package = "mariadb-server"
     system_user = "mysql"
     stop_signal = signal.SIGTERM
 
     def find_programs(self) -> None:
-        self.install_db = _program("mariadb-install-db", self.package)
-        self.mariadbd = _program("mariadbd", self.package)
-        self.admin = _program("mariadb-admin", self.package)
+        self.install_db = programs.path("mariadb-install-db")
+        self.mariadbd = programs.path("mariadbd")
+        self.admin = programs.path("mariadb-admin")
 
     def socket_path(self) -> Path:
         return self.folder / "mariadb.sock"
@@ -300,18 +311,15 @@ class MariaDB(Engine):
 
 class PostgreSQL(Engine):
     name = "postgresql"
-    package = "postgresql"
     system_user = "postgres"
     stop_signal = signal.SIGINT  # PostgreSQL's "fast" shutdown: clients are sent away
 
     def find_programs(self) -> None:
-        debian = [str(folder) for folder in Path("/usr/lib/postgresql").glob("*/bin")]
-        debian.sort(key=lambda folder: float(Path(folder).parent.name), reverse=True)
-        initdb = Path(_program("initdb", self.package, debian)).resolve()
+        initdb = Path(programs.path("initdb")).resolve()
         self.initdb = str(initdb)
         # The rest from the same installation: Debian's pg_isready on the PATH is a script that chooses one.
-        self.postgres = _program("postgres", self.package, [str(initdb.parent)], path="")
-        self.pg_isready = _program("pg_isready", self.package, [str(initdb.parent)], path="")
+        self.postgres = programs.path("postgres", initdb.parent)
+        self.pg_isready = programs.path("pg_isready", initdb.parent)
 
     def socket_path(self) -> Path:
         return self.folder / f".s.PGSQL.{self.port}"
@@ -353,15 +361,6 @@ class PostgreSQL(Engine):
 
 
 ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (MariaDB, PostgreSQL)}
-
-
-def _program(name: str, package: str, folders: list[str] | None = None, path: str | None = None) -> str:
-    """Find a program on `path` (default: PATH), in the system's folders for servers, or in `folders`."""
-    where = os.environ.get("PATH", os.defpath) if path is None else path
-    found = shutil.which(name, path=os.pathsep.join([where, "/usr/local/sbin", "/usr/sbin", *(folders or [])]))
-    if found is None:
-        raise MissingServer(f"{name} is not installed. On Debian: apt-get install {package}")
-    return found
 
 
 def _account(preferred: str) -> pwd.struct_passwd | None:
@@ -408,6 +407,29 @@ def _kill_orphans() -> None:
             os.waitpid(-1, 0)
 
 
+def take_default_signals() -> None:
+    """Handle signals as a program started from a terminal does.
+
+    One started by `nohup`, by `sh -c 'trap "" INT'` or in the background of a script inherits signals that are ignored
+    or blocked, and passes that on to whatever it starts. Python ignores SIGPIPE and SIGXFSZ itself, for itself only.
+    """
+    for signum in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _orders(caller: int) -> Iterator[str]:
+    """The lines of standard input until it ends, or the caller has, though a child of it keeps our input open."""
+    try:
+        ended = [os.pidfd_open(caller)] if hasattr(os, "pidfd_open") else []
+    except ProcessLookupError:
+        return
+    # Unbounded: as long as the caller lives. It sends no order before it has the answer to the last one.
+    while sys.stdin in select.select([sys.stdin, *ended], [], [])[0] and (line := sys.stdin.readline()):
+        yield line
+
+
 def exit_by_signal(signum: int, _frame: FrameType | None) -> None:
     raise SystemExit(128 + signum)
 
@@ -416,10 +438,11 @@ def main() -> None:
     """Obey the orders on standard input until it ends; then leave nothing behind."""
     if _prctl:
         _prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    take_default_signals()
     signal.signal(signal.SIGTERM, exit_by_signal)
     engine: Engine | None = None
     try:
-        for line in sys.stdin:
+        for line in _orders(int(sys.argv[1])):
             answer: dict[str, object] = {}
             try:
                 order = json.loads(line)
@@ -429,13 +452,14 @@ def main() -> None:
                     answer = engine.open()
                 elif engine:
                     answer = getattr(engine, order["order"])() or {}
-            except MissingServer as error:
+            except programs.MissingProgram as error:
                 answer = {"missing": str(error)}
             except (ServerError, OSError) as error:
                 answer = {"error": str(error)}
             with contextlib.suppress(BrokenPipeError):  # the caller has died; its end of our input says so next
                 print(json.dumps(answer), flush=True)
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing interrupts this
         if engine:
             engine.close()
 

@@ -40,6 +40,7 @@ from benchmarks.connections.contenders import (  # noqa: E402
 from benchmarks.processes import rotated  # noqa: E402
 
 import private_servers  # noqa: E402
+import programs  # noqa: E402
 from private_servers import PrivateServer  # noqa: E402
 
 CLIENTS = 400
@@ -102,7 +103,15 @@ def measure(contender: Contender, path: str, server: PrivateServer, venv: Path, 
 
 
 def _wrk(port: int, path: str, seconds: int) -> tuple[float, int]:
-    command = ["wrk", "-t1", f"-c{CLIENTS}", f"-d{seconds}", "--timeout", "20", f"http://127.0.0.1:{port}{path}"]
+    command = [
+        programs.path("wrk"),
+        "-t1",
+        f"-c{CLIENTS}",
+        f"-d{seconds}",
+        "--timeout",
+        "20",
+        f"http://127.0.0.1:{port}{path}",
+    ]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     requests = int(_found(r"(\d+) requests in", output))
     broken = [int(number) for number in re.findall(r"(?:connect|read|write|timeout) (\d+)", output)]

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import programs
+
 UPLOAD_SCRIPT = 'wrk.method = "POST"\nwrk.body = string.rep("x", 1048576)\n'
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 def requests_per_second(port: int, seconds: int, clients: int, script: Path | None = None) -> float:
     """What wrk reaches with `clients` connections. Answers other than 2xx count for nothing."""
-    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds}", f"http://127.0.0.1:{port}/"]
+    command = [programs.path("wrk"), "-t1", f"-c{clients}", f"-d{seconds}", f"http://127.0.0.1:{port}/"]
     if script:
         command += ["-s", str(script)]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+import programs
 from support import DEADLINE_S, Site, make_certificate
 
-CHROMIUM = (
-    *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
+OPTIONS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"),
     *("--ignore-certificate-errors", "--dump-dom"),  # the certificate signs itself
 )
@@ -18,7 +19,7 @@ EVENT = "Midnight in Montmartre"
 
 def dump_page(url: str, profile: Path) -> str:
     """The page as the browser holds it once it is loaded and its scripts have run."""
-    command = [*CHROMIUM, f"--user-data-dir={profile}", url]
+    command = [programs.path("chromium"), *OPTIONS, f"--user-data-dir={profile}", url]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=DEADLINE_S).stdout
 
 

@@ -360,13 +360,15 @@ def test_interrupted_while_waiting_for_a_connection(database: Database) -> None:
         holder = threading.Thread(target=hold)
         holder.start()
         held.wait()
-        before = signal.signal(signal.SIGALRM, handler)
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        before = signal.signal(signal.SIGUSR1, handler)  # SIGALRM is that of the test's own time limit
+        interrupt = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1))
         try:
+            interrupt.start()
             with pytest.raises(KeyboardInterrupt):
                 narrow.value("SELECT 1")
         finally:
-            signal.signal(signal.SIGALRM, before)
+            interrupt.join()
+            signal.signal(signal.SIGUSR1, before)
             done.set()
             holder.join()
         assert narrow.pool.statistics().waiting == 0

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from supervised import Load, Site, alive, birth, children, wait_until
+import programs
+from supervised import DEADLINE_S, Load, Site, alive, birth, children, wait_until
+from support import make_certificate
 
 
 @pytest.fixture
@@ -52,7 +54,9 @@ def test_systemd_has_nothing_against_the_units(site: Site) -> None:
     folder = written(site, "systemd")
     units = sorted(str(path) for path in folder.iterdir())
     assert len(units) == 2
-    answer = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        [programs.path("systemd-analyze"), "verify", *units], capture_output=True, text=True, check=False
+    )
     assert (answer.returncode, answer.stderr) == (0, "")
 
 
@@ -68,10 +72,13 @@ def supervisord(site: Site, folder: Path) -> Iterator[list[str]]:
         f"[include]\nfiles={folder}/{site.name}.conf\n"
     )
     with subprocess.Popen(
-        ["supervisord", "-c", main], env=site.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [programs.path("supervisord"), "-c", main],
+        env=site.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     ) as process:
         try:
-            yield ["supervisorctl", "-c", str(main)]
+            yield [programs.path("supervisorctl"), "-c", str(main)]
         finally:
             process.terminate()
             process.wait(60)
@@ -98,8 +105,7 @@ def test_nginx_proxies_the_site_over_tls_and_through_a_reload(site: Site) -> Non
     port, front = free_port(), free_port()
     folder = written(site, "nginx", f"--bind=127.0.0.1:{port}")
     key, certificate = folder / "site.key", folder / "site.pem"
-    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    subprocess.run([*words, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    make_certificate(certificate, key)
     text = (folder / f"{site.name}.conf").read_text()
     text = text.replace("listen 443", f"listen 127.0.0.1:{front}")
     text = text.replace(f"/etc/ssl/certs/{site.name}.pem", str(certificate))
@@ -110,10 +116,11 @@ def test_nginx_proxies_the_site_over_tls_and_through_a_reload(site: Site) -> Non
         f"http {{ access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; "
         f"fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\n{text}\n}}\n"
     )
-    subprocess.run(["nginx", "-t", "-c", main], check=True, capture_output=True)
+    nginx = [programs.path("nginx"), "-c", main]
+    subprocess.run([*nginx, "-t"], check=True, capture_output=True, timeout=DEADLINE_S)
     with (
         site.served(f"--bind=127.0.0.1:{port}", workers=1) as running,
-        subprocess.Popen(["nginx", "-c", main]) as proxy,
+        subprocess.Popen(nginx) as proxy,
     ):
         try:
             context = ssl.create_default_context(cafile=str(certificate))

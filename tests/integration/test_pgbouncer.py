@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from django.db import OperationalError, transaction
 
+import programs
 from dbsupport import Database, create_tables, request, wait_until
 from private_servers import PrivateServer
 
@@ -24,8 +24,7 @@ THREADS = 8
 def pgbouncer(postgresql_server: PrivateServer) -> Iterator[int]:
     """The port of a PgBouncer with three sessions on the server, in transaction mode."""
     server = postgresql_server
-    program = shutil.which("pgbouncer", path=os.pathsep.join([os.environ["PATH"], "/usr/sbin"]))
-    assert program, "pgbouncer is not installed. On Debian: apt-get install pgbouncer"
+    command = [programs.path("pgbouncer")]
     account = {"user": server_account()} if os.geteuid() == 0 else {}
     with tempfile.TemporaryDirectory(prefix="fullhouse-pgbouncer-") as name, closing(socket.socket()) as probe:
         folder = Path(name)
@@ -42,7 +41,7 @@ def pgbouncer(postgresql_server: PrivateServer) -> Iterator[int]:
         for path in (folder, *folder.iterdir()):
             path.chmod(0o755 if path.is_dir() else 0o644)
         with (folder / "log").open("w") as log:
-            process = subprocess.Popen([program, str(folder / "pgbouncer.ini")], stdout=log, stderr=log, **account)
+            process = subprocess.Popen([*command, str(folder / "pgbouncer.ini")], stdout=log, stderr=log, **account)
         try:
             wait_until(lambda: answers(port) or process.poll() is not None)
             assert process.poll() is None, (folder / "log").read_text()

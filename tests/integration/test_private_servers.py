@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -21,6 +21,7 @@ from support import ask
 
 ENGINES = {"mariadb": mariadb, "postgresql": postgresql}
 PROGRAM = private_servers.__file__
+TESTS = Path(__file__).parent.parent
 
 Make = Callable[..., AbstractContextManager[PrivateServer]]
 
@@ -118,25 +119,148 @@ def test_a_path_too_long_for_a_socket_is_refused(make: Make, open_folder: Path) 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_server_and_folder_go_when_the_caller_dies(make: Make, end: signal.Signals) -> None:
     script = (
-        "import private_servers, signal\n"
+        "import private_servers, sys\n"
         f"with private_servers.{make.__name__}() as server:\n"
         "    print(server.pid, server._guard.pid, server.folder, flush=True)\n"
-        "    signal.pause()\n"
+        "    sys.stdin.read()\n"  # ends with this process, whatever ends it
     )
-    caller = subprocess.Popen(
-        [sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": str(Path(PROGRAM).parent)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    with caller:
-        assert caller.stdout
-        server, guard, folder = caller.stdout.readline().split()
+    with called(script) as (caller, line):
+        server, guard, folder = line.split()
         caller.send_signal(end)
-    wait_gone(int(guard))
-    wait_gone(int(server))
-    assert not Path(folder).exists()
+        caller.wait(60)
+        wait_gone(int(guard))
+        wait_gone(int(server))
+        assert not Path(folder).exists()
+
+
+@contextmanager
+def called(script: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A Python program that may use private servers, and the first line that it prints."""
+    command = [sys.executable, "-c", script]
+    environment = {**os.environ, "PYTHONPATH": str(Path(PROGRAM).parent)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as caller:
+        try:
+            assert caller.stdout
+            yield caller, caller.stdout.readline()
+        finally:
+            caller.kill()
+
+
+def test_server_goes_though_a_child_of_the_dead_caller_keeps_the_pipe(make: Make) -> None:
+    script = (
+        "import os, private_servers, sys\n"
+        f"with private_servers.{make.__name__}() as server:\n"
+        "    if os.fork():\n"
+        "        print(server.pid, server._guard.pid, server.folder, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    with called(script) as (caller, line):
+        server, guard, folder = line.split()
+        caller.kill()
+        wait_gone(int(guard))
+        wait_gone(int(server))
+        assert not Path(folder).exists()
+
+
+# A whole test run with ignored and blocked signals, as `make test &` in a script and nohup leave them to it.
+RUN = """
+import os, signal, sys
+for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
+    signal.signal(signum, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGTERM])
+words = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", "-c", os.devnull]
+os.execv(sys.executable, [*words, "--rootdir", *sys.argv[1:2], *sys.argv[1:]])
+"""
+SIGNALS = """
+import signal, subprocess, sys
+
+ASK = "import signal; print(sorted(int(s) for s in signal.valid_signals() if signal.getsignal(s) is signal.SIG_IGN),"\\
+      "signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+
+def test_signals():
+    ask = [sys.executable, "-c", ASK]
+    plain = {signal.SIGPIPE, getattr(signal, "SIGXFSZ", None)}  # Python's own, not inherited
+    told = subprocess.run(ask, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert told == f"{sorted(map(int, plain))} set()\\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+"""
+KILLED = """
+import os, signal
+
+def test_run(mariadb_server, postgresql_server):
+    for server in (mariadb_server, postgresql_server):
+        print("SERVER", server.pid, server._guard.pid, server.folder, flush=True)
+    print("READY", flush=True)
+    signal.pause()
+"""
+
+
+@contextmanager
+def pytest_run(folder: Path, test: str, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A pytest of its own with this project's conftest.py, started with signals ignored and blocked."""
+    folder.mkdir()
+    (folder / "conftest.py").write_text("from tests_conftest import *\n")
+    (folder / "tests_conftest.py").symlink_to(TESTS / "conftest.py")
+    (folder / "test_it.py").write_text(test)
+    environment = {**os.environ, "PYTHONPATH": f"{Path(PROGRAM).parent}:{TESTS}:{folder}"}
+    command = [sys.executable, "-c", RUN, str(folder), *words]
+    with subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE) as run:
+        try:
+            yield run
+        finally:
+            run.kill()
+
+
+def test_a_run_takes_default_signals_for_itself_and_what_it_starts(tmp_path: Path) -> None:
+    with pytest_run(tmp_path / "run", SIGNALS) as run:
+        out, _ = run.communicate(timeout=60)
+    assert run.returncode == 0, out
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_run_that_is_ended_leaves_no_server(tmp_path: Path, end: signal.Signals) -> None:
+    with pytest_run(tmp_path / "run", KILLED) as run:
+        assert run.stdout
+        servers = []
+        for line in run.stdout:
+            if line.startswith("SERVER"):
+                servers.append(line.split()[1:])
+            if line.startswith("READY"):
+                break
+        assert len(servers) == 2
+        run.send_signal(end)
+        run.wait(60)
+        for server, guard, folder in servers:
+            wait_gone(int(server))
+            wait_gone(int(guard))
+            assert not Path(folder).exists()
+
+
+def test_a_test_that_hangs_fails_with_all_stacks_and_the_run_goes_on(tmp_path: Path) -> None:
+    test = """
+import threading
+
+def wait_for_ever():
+    threading.Event().wait()
+
+def test_hangs(mariadb_server):
+    print("SERVER", mariadb_server.pid, mariadb_server._guard.pid, mariadb_server.folder, flush=True)
+    threading.Thread(target=wait_for_ever, daemon=True).start()
+    threading.Event().wait()
+
+def test_goes_on():
+    pass
+"""
+    with pytest_run(tmp_path / "run", test, "--timeout=5") as run:
+        out, _ = run.communicate(timeout=120)
+    assert run.returncode == 1
+    assert "1 failed, 1 passed" in out
+    assert "in wait_for_ever" in out
+    (words,) = [line.split() for line in out.splitlines() if line.startswith("SERVER")]
+    wait_gone(int(words[1]))
+    wait_gone(int(words[2]))
+    assert not Path(words[3]).exists()
 
 
 def test_server_dies_with_its_guard() -> None:
@@ -159,16 +283,15 @@ def leave(signum, frame):  # the database must still be there
 signal.signal(signal.SIGINT, leave)
 signal.signal(signal.SIGTERM, leave)
 print(os.environ["FULLHOUSE_DEMO_DB"], flush=True)
-while True:
-    signal.pause()
+sys.stdin.read()  # ends with the test
 """
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
 def test_command_line_passes_signals_on_and_ends_with_the_commands_code(make: Make, end: signal.Signals) -> None:
     command = [sys.executable, PROGRAM, make.__name__, "--", sys.executable, "-c", COMMAND]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stdout.readline().strip() == make.__name__
         process.send_signal(end)
-    assert process.returncode == 7
+        assert process.wait(60) == 7

@@ -5,12 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from dbsupport import DRIVER
 
 FOLDER = Path(__file__).parent
 FILES = ["test_round_trips.py", "test_transactions.py", "test_connections.py", "test_outages.py"]
 
 
+@pytest.mark.timeout(900)  # a whole run, each test of which has its own limit
 def test_with_pymysql() -> None:
     if DRIVER == "pymysql":
         return  # this is the other process

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from support import Running, Site, fetch, fetch_tls, fetch_unix, group_of, make_certificate, wait_until
+import programs
+from support import DEADLINE_S, Running, Site, fetch, fetch_tls, fetch_unix, group_of, make_certificate, wait_until
 
 FULLHOUSE = ("-m", "fullhouse", "serve", "mysite")
 MANAGE = ("manage.py", "serve")
@@ -36,7 +37,8 @@ def site(pristine: Site, tmp_path: Path) -> Site:
 def command_lines(server: Running) -> list[str]:
     """What ps shows of each process."""
     pids = ",".join(map(str, group_of(server.process.pid)))
-    return subprocess.run(["ps", "-o", "args=", "-p", pids], capture_output=True, text=True).stdout.splitlines()
+    command = [programs.path("ps"), "-o", "args=", "-p", pids]
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S).stdout.splitlines()
 
 
 @pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)

@@ -7,6 +7,7 @@ import threading
 import pytest
 from slot_process import SlotProcess
 
+import programs
 from fullhouse.budget.slots import WAITING, SlotFile, SlotStatistics
 from fullhouse.errors import ConfigurationError
 
@@ -113,7 +114,7 @@ class TestExclusion:
         file = SlotFile.open(path, budget=2)
         file.share("main", 1).acquire_nowait()
         assert not os.get_inheritable(file.descriptor)
-        subprocess.run(["true"], check=True, close_fds=False)
+        subprocess.run([programs.path("true")], check=True, close_fds=False, timeout=60)
         with SlotProcess(path) as other:
             assert other.locks()[0] == (0, 1)
 

@@ -1,9 +1,7 @@
 """Clients that others wrote: nginx as a proxy, http.client, urllib, requests, wrk; and a short soak."""
 
 import http.client
-import os
 import re
-import shutil
 import subprocess
 import sys
 import urllib.request
@@ -13,6 +11,8 @@ from pathlib import Path
 import pytest
 import requests
 from serving import gunicorn, wait_until
+
+import programs
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -39,9 +39,7 @@ http {{
 def nginx(folder: Path, upstream: int, buffering: str):
     config = folder / "nginx.conf"
     config.write_text(NGINX.format(folder=folder, upstream=upstream, buffering=buffering))
-    program = shutil.which("nginx", path=os.pathsep.join([os.environ["PATH"], "/usr/sbin"]))
-    assert program, "nginx is not installed. On Debian: apt-get install nginx"
-    process = subprocess.Popen([program, "-c", str(config)], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([programs.path("nginx"), "-c", str(config)], stderr=subprocess.DEVNULL)
     try:
         wait_until((folder / "socket").exists, "nginx")
         yield folder / "socket"
@@ -51,7 +49,7 @@ def nginx(folder: Path, upstream: int, buffering: str):
 
 
 def curl(socket: Path, *arguments: str) -> bytes:
-    command = ["curl", "-sS", "--fail", "--unix-socket", str(socket), *arguments]
+    command = [programs.path("curl"), "-sS", "--fail", "--unix-socket", str(socket), *arguments]
     return subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
 
 
@@ -119,7 +117,8 @@ def test_requests(tmp_path):
 def test_wrk_gets_an_answer_to_every_request(tmp_path):
     with gunicorn(tmp_path, "apps:many", threads=8) as server:
         url = f"http://127.0.0.1:{server.address[1]}/list"
-        run = subprocess.run(["wrk", "-t1", "-c50", "-d1", url], capture_output=True, text=True, check=True, timeout=30)
+        command = [programs.path("wrk"), "-t1", "-c50", "-d1", url]
+        run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
     assert "Socket errors" not in run.stdout
     assert "Non-2xx" not in run.stdout
     assert int(re.search(r"(\d+) requests in", run.stdout)[1]) > 0

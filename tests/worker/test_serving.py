@@ -1,7 +1,6 @@
 """A real worker and real sockets: order, patience, limits, and what slow clients cost."""
 
 import json
-import shutil
 import signal
 import socket
 import ssl
@@ -11,6 +10,8 @@ from contextlib import suppress
 
 import pytest
 from serving import gunicorn, read_response, read_to_end, wait_until
+
+import programs
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 CLOSE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -189,7 +190,8 @@ def certificate(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tls")
     subprocess.run(
         [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+            *(programs.path("openssl"), "req", "-x509", "-nodes"),
+            *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
             *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "1"),
             *("-keyout", str(folder / "key"), "-out", str(folder / "cert")),
         ],
@@ -283,14 +285,14 @@ def test_as_many_requests_at_once_as_threads(tmp_path):
 
 
 def test_curl(tmp_path):
-    assert shutil.which("curl")
     with gunicorn(tmp_path, "apps:many") as server:
         url = f"http://127.0.0.1:{server.address[1]}"
         upload = tmp_path / "upload"
         upload.write_bytes(b"x" * 2_000_000)
         run = subprocess.run(
             [
-                *("curl", "-sS", "--fail", "-H", "Expect: 100-continue", "-T", str(upload), f"{url}/put"),
+                *(programs.path("curl"), "-sS", "--fail"),
+                *("-H", "Expect: 100-continue", "-T", str(upload), f"{url}/put"),
                 *("--next", "-sS", "--fail", "-H", "Transfer-Encoding: chunked"),
                 *("-d", f"@{upload}", f"{url}/post"),
                 *("--next", "-sS", "-I", f"{url}/file"),
