@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from private_servers import PrivateServer, mariadb, postgresql
+from private_servers import PrivateServer, mysql_family, postgresql
 from server_guard import take_default_signals
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture(scope="session")
-def mariadb_server() -> Iterator[PrivateServer]:
-    with mariadb() as server:
+def mysql_server() -> Iterator[PrivateServer]:
+    with mysql_family() as server:
         yield server
         forget_plan(server)
 
@@ -49,7 +49,7 @@ def forget_plan(server: PrivateServer) -> None:
         slot_file(server, user).unlink(missing_ok=True)
 
 
-@pytest.fixture(params=["mariadb", "postgresql"])
+@pytest.fixture(params=["mysql", "postgresql"])
 def database(request: pytest.FixtureRequest) -> "Iterator[Database]":
     """Django on a pool of its own, with an empty table of tokens; checked to be in order after the test."""
     from dbsupport import Database, create_tables

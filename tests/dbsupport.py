@@ -42,9 +42,8 @@ from fullhouse.budget.folder import runtime_folder, slot_path  # noqa: E402
 from fullhouse.db import slots as host_slots  # noqa: E402
 from fullhouse.plan.limits import server_address  # noqa: E402
 
-ENGINES = {"mariadb": "fullhouse.db.mysql", "postgresql": "fullhouse.db.postgresql"}
-STOCK_ENGINES = {"mariadb": "django.db.backends.mysql", "postgresql": "django.db.backends.postgresql"}
-VENDORS = {"mariadb": "mysql", "postgresql": "postgresql"}
+ENGINES = {"mysql": "fullhouse.db.mysql", "postgresql": "fullhouse.db.postgresql"}
+STOCK_ENGINES = {"mysql": "django.db.backends.mysql", "postgresql": "django.db.backends.postgresql"}
 SLOTS = 20
 ESTABLISHED = "01"  # /proc/net/tcp
 PATIENCE_S = 30.0  # for what takes milliseconds: only a broken machine or a real fault reaches it
@@ -65,13 +64,13 @@ class Database:
     def __init__(self, server: PrivateServer, alias: str, *, engine: str | None = None, **options: Any) -> None:
         self.server = server
         self.alias = alias
-        self.vendor = VENDORS[server.engine]
+        self.vendor = server.vendor
         self.add(alias, engine=engine, **options)
 
     def add(self, alias: str, *, engine: str | None = None, **options: Any) -> None:
         """Add another alias on the same server. Upper-case options are those of `DATABASES`, others of the pool."""
         entry: dict[str, Any] = {
-            "ENGINE": engine or ENGINES[self.server.engine],
+            "ENGINE": engine or ENGINES[self.server.vendor],
             "HOST": self.server.host,
             "PORT": str(self.server.port),
             "USER": self.server.user,
@@ -179,7 +178,7 @@ class Observer:
     def _connect(self) -> Any:
         server = self.server
         account = {"user": server.admin_user, "password": server.admin_password, "port": server.port}
-        if server.engine == "mariadb":
+        if server.vendor == "mysql":
             return pymysql.connect(host=server.host, autocommit=True, **account)
         return psycopg.connect(host=server.host, dbname=server.database, autocommit=True, **account)
 
@@ -196,14 +195,14 @@ class Observer:
 
     def sessions(self) -> dict[int, int]:
         """Of the site's user: the number of each session, and its client's TCP port."""
-        if self.server.engine == "mariadb":
+        if self.server.vendor == "mysql":
             rows = self.ask(f"SELECT id, host FROM information_schema.processlist WHERE user = '{self.server.user}'")
             return {row[0]: int(row[1].rpartition(":")[2]) for row in rows}
         return dict(self.ask(f"SELECT pid, client_port FROM pg_stat_activity WHERE usename = '{self.server.user}'"))
 
     def transactions(self) -> int:
         """How many transactions are open."""
-        if self.server.engine == "mariadb":
+        if self.server.vendor == "mysql":
             # Not information_schema.innodb_trx: asked more often than every 0.1 s, it repeats its first answer.
             status = str(self.ask("SHOW ENGINE INNODB STATUS")[0][2])
             return status[status.index("\nTRANSACTIONS\n") :].count(", ACTIVE")  # the last deadlock is told before
@@ -212,7 +211,7 @@ class Observer:
 
     def kill(self, session: int) -> None:
         """End one session on the server's side."""
-        if self.server.engine == "mariadb":
+        if self.server.vendor == "mysql":
             self.ask(f"KILL {session}")
         else:
             self.ask(f"SELECT pg_terminate_backend({session})")
@@ -311,7 +310,7 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> 
 
 def create_tables(server: PrivateServer) -> None:
     """Make the table of tokens, through Django's own engine."""
-    stock = Database(server, f"stock-{server.port}", engine=STOCK_ENGINES[server.engine])
+    stock = Database(server, f"stock-{server.port}", engine=STOCK_ENGINES[server.vendor])
     try:
         if Token._meta.db_table not in stock.connection.introspection.table_names():
             with stock.connection.schema_editor() as editor:
@@ -323,6 +322,6 @@ def create_tables(server: PrivateServer) -> None:
 
 def slot_file(server: PrivateServer, user: str) -> Path:
     """Where the slots of that user are."""
-    vendor = VENDORS[server.engine]
+    vendor = server.vendor
     host, port = server_address(vendor, {"HOST": server.host, "PORT": server.port})
     return slot_path(runtime_folder(), f"{vendor}-{host}-{port}", user)

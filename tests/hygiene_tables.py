@@ -1,5 +1,22 @@
 """Statements that change their session, those that do not, and how to see the difference."""
 
+# What only one of MariaDB and MySQL knows; it leaves a trace too.
+ONLY = {
+    "mariadb": [
+        "/*M!100100 SET @a = 1 */",
+        "SET @@session.max_statement_time = 7",
+        "create or replace temporary table kept (n int)",
+        "EXECUTE IMMEDIATE 'SET @a = 1'",
+        "BEGIN NOT ATOMIC SET @a = 1; END",
+        "IF 1 THEN SET @a = 1; END IF",
+        "CASE 1 WHEN 1 THEN SET @a = 1; END CASE",
+        "WHILE @a IS NULL DO SET @a = 1; END WHILE",
+        "REPEAT SET @a = 1; UNTIL 1 END REPEAT",
+        "FOR i IN 1..2 DO SET @a = 1; END FOR",
+    ],
+    "mysql": ["SET @@session.max_execution_time = 7", "SET @@session_track_gtids = 'OWN_GTID'"],
+}
+
 # What leaves a trace that `PROBES` sees. The unit test asks the patterns, the integration test the servers.
 LEAVES_TRACE = {
     "mysql": [
@@ -10,7 +27,6 @@ LEAVES_TRACE = {
         "# why\nSET @a = 1",
         "/*!SET @a = 1 */",
         "/*!40101 SET @a = 1 */",
-        "/*M!100100 SET @a = 1 */",
         "SELECT 1; SET @a = 1",
         "SELECT 1 ;-- why\n SET @a = 1",
         "SELECT @a := 5",
@@ -32,11 +48,9 @@ LEAVES_TRACE = {
         "SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE",
         "SET SESSION TRANSACTION READ ONLY",
         "SET foreign_key_checks = 0",
-        "SET @@session.max_statement_time = 7",
         "USE information_schema",
         "/*!USE information_schema*/",
         "CREATE TEMPORARY TABLE kept (n int)",
-        "create or replace temporary table kept (n int)",
         "CREATE /* why */ TEMPORARY\tTABLE kept (n int)",
         "CREATE /*!40000 TEMPORARY */ TABLE kept (n int)",
         "CREATE TEMPORARY TABLE IF NOT EXISTS kept SELECT 1 AS n",
@@ -48,14 +62,7 @@ LEAVES_TRACE = {
         "SELECT GET_LOCK/**/('kept', 0)",
         "DO GET_LOCK('kept', 0)",
         "PREPARE kept FROM 'SELECT 1'",
-        "EXECUTE IMMEDIATE 'SET @a = 1'",
         "HANDLER dbtests_token OPEN AS kept",
-        "BEGIN NOT ATOMIC SET @a = 1; END",
-        "IF 1 THEN SET @a = 1; END IF",
-        "CASE 1 WHEN 1 THEN SET @a = 1; END CASE",
-        "WHILE @a IS NULL DO SET @a = 1; END WHILE",
-        "REPEAT SET @a = 1; UNTIL 1 END REPEAT",
-        "FOR i IN 1..2 DO SET @a = 1; END FOR",
         "START TRANSACTION",
         "START/**/TRANSACTION READ ONLY",
         "BEGIN",
@@ -203,7 +210,7 @@ LEAVES_NOTHING = {
 
 # Each is asked by the next borrower; the answer, or the error, must be that of a new session.
 PROBES = {
-    "mysql": [
+    "mariadb": [
         "SELECT MD5(GROUP_CONCAT(variable_name, '=', variable_value ORDER BY variable_name))"
         " FROM information_schema.session_variables WHERE variable_name NOT IN"
         " ('TIMESTAMP', 'PSEUDO_THREAD_ID', 'RAND_SEED1', 'RAND_SEED2', 'ERROR_COUNT', 'WARNING_COUNT', 'IDENTITY',"
@@ -213,6 +220,22 @@ PROBES = {
         "SELECT IS_USED_LOCK('kept') <=> CONNECTION_ID()",
         "SELECT * FROM fullhouse.kept",
         "SELECT count(*) >= 0 FROM fullhouse.another_token",
+        "EXECUTE kept",
+        "HANDLER kept READ FIRST",
+        "XA END 'kept'",
+    ],
+    "mysql": [
+        "SELECT SHA2(JSON_OBJECTAGG(variable_name, variable_value), 256)"
+        " FROM performance_schema.session_variables WHERE variable_name NOT IN"
+        " ('timestamp', 'pseudo_thread_id', 'rand_seed1', 'rand_seed2', 'error_count', 'warning_count', 'identity',"
+        " 'last_insert_id', 'insert_id', 'hostname', 'statement_id')",
+        "SELECT @a, @`b c`",
+        "SELECT DATABASE(), CURRENT_ROLE()",
+        "SELECT IS_USED_LOCK('kept') <=> CONNECTION_ID()",
+        "SELECT * FROM fullhouse.kept",
+        "SELECT count(*) >= 0 FROM fullhouse.another_token",  # a transaction is there once it has read
+        "SELECT count(*) FROM performance_schema.events_transactions_current"
+        " WHERE state = 'ACTIVE' AND autocommit = 'NO' AND thread_id = ps_current_thread_id()",
         "EXECUTE kept",
         "HANDLER kept READ FIRST",
         "XA END 'kept'",

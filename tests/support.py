@@ -61,7 +61,7 @@ def make_certificate(certfile: Path, keyfile: Path) -> None:
 def ask(server: PrivateServer, *statements: str, user: str = "", by_socket: bool = False) -> str:
     """Run and commit the statements; return the first column of the first row of the last one."""
     account = {"user": user or server.user, "password": server.password, "port": server.port}
-    if server.engine == "mariadb":
+    if server.vendor == "mysql":
         where = {"unix_socket": str(server.socket)} if by_socket else {}
         connection = pymysql.connect(host=server.host, database=server.database, **account, **where)
     else:

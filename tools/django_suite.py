@@ -32,7 +32,7 @@ import psycopg
 import pymysql
 
 from django_suite_exemptions import EXEMPTIONS
-from private_servers import mariadb, postgresql
+from private_servers import mysql_family, postgresql
 
 TOOLS = Path(__file__).resolve().parent
 SOURCE = TOOLS.parent / "src"
@@ -136,7 +136,7 @@ def _database(backend: str) -> Iterator[tuple[dict[str, Any], str]]:
     if backend == "sqlite3":
         yield {}, f"SQLite {sqlite3.sqlite_version}"
         return
-    with mariadb() if backend == "mysql" else postgresql() as server:
+    with mysql_family() if backend == "mysql" else postgresql() as server:
         access = {
             "host": server.host,
             "port": server.port,

@@ -27,10 +27,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import programs
 import server_guard
 from server_guard import HOST, ServerError
 
-__all__ = ["MissingServer", "PrivateServer", "ServerError", "mariadb", "postgresql"]
+__all__ = [
+    "MissingServer",
+    "PrivateServer",
+    "ServerError",
+    "mariadb",
+    "mysql",
+    "mysql_family",
+    "postgresql",
+    "which_mysql",
+]
 
 ANSWER_TIMEOUT_S = 240.0  # more than the guard allows for making and starting a server
 LEAVE_TIMEOUT_S = 60.0  # and for stopping it
@@ -82,6 +92,11 @@ class PrivateServer:
         self.stop()
         self.start()
 
+    @property
+    def vendor(self) -> str:
+        """Django's word for it: mysql or postgresql."""
+        return "postgresql" if self.engine == "postgresql" else "mysql"
+
     def environment(self) -> dict[str, str]:
         """The variables that make the demo site use this server."""
         return {
@@ -103,6 +118,24 @@ def mariadb(folder: Path | None = None, **options: str | int) -> contextlib.Abst
     Raises MissingServer or ServerError.
     """
     return _server("mariadb", folder, options)
+
+
+def mysql(folder: Path | None = None, **options: str | int) -> contextlib.AbstractContextManager[PrivateServer]:
+    """The same with MySQL: `folder`/mysql."""
+    return _server("mysql", folder, options)
+
+
+def which_mysql() -> str:
+    """mariadb or mysql: the one that is installed. TEST_MYSQL says which, where both are."""
+    chosen = os.environ.get("TEST_MYSQL")
+    if chosen not in (None, "mariadb", "mysql"):
+        raise ServerError(f"TEST_MYSQL is {chosen!r}: give mariadb or mysql")
+    return chosen or ("mysql" if programs.find_mysql() and not programs.find("mariadbd") else "mariadb")
+
+
+def mysql_family(folder: Path | None = None, **options: str | int) -> contextlib.AbstractContextManager[PrivateServer]:
+    """The same with whichever of both is installed, `which_mysql`."""
+    return _server(which_mysql(), folder, options)
 
 
 def postgresql(folder: Path | None = None, **options: str | int) -> contextlib.AbstractContextManager[PrivateServer]:
@@ -185,7 +218,7 @@ def _run_command(command: list[str], environment: Mapping[str, str]) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(
         description="Run a command with a private database server, named in its FULLHOUSE_DEMO_* variables.",
-        usage="%(prog)s {mariadb,postgresql} [--folder DIR] -- COMMAND ...",
+        usage="%(prog)s {mariadb,mysql,postgresql} [--folder DIR] -- COMMAND ...",
     )
     parser.add_argument("engine", choices=sorted(server_guard.ENGINES))
     parser.add_argument("--folder", type=Path, metavar="DIR", help="keep the data in DIR/ENGINE (default: throw away)")

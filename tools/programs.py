@@ -89,6 +89,12 @@ def find(name: str, folder: Path | None = None) -> str | None:
     return found and os.path.abspath(found)
 
 
+def find_mysql() -> str | None:
+    """MySQL's own server, or None: Debian's MariaDB goes by the name of mysqld too."""
+    found = find("mysqld")
+    return None if found is None or os.path.basename(os.path.realpath(found)) == "mariadbd" else found
+
+
 def missing_packages(use: str) -> set[str]:
     """Debian's packages of the programs that `use` needs and this machine lacks."""
     wanted = {name: program.package for name, program in PROGRAMS.items() if use in program.needed_for}

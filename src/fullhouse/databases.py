@@ -12,7 +12,6 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.utils import Error
 
 from fullhouse.budget.slots import SlotFile
 from fullhouse.db import pools, running, slots
@@ -132,7 +131,7 @@ def _ask_over(connection: "BaseDatabaseWrapper", address: str) -> Limit:
                 return limits.ASK[connection.vendor](cursor, connection.alias, address)
     except (ImproperlyConfigured, TypeError, ValueError) as error:
         raise ConfigurationError(f"Database {connection.alias!r} is configured wrongly: {described(error)}") from error
-    except Error as error:
+    except Exception as error:  # a driver may raise its own, such as PyMySQL for a package that it lacks
         raise DatabaseError(
             f"Database {connection.alias!r} at {address} (user {database.get('USER')!r}, name "
             f"{database.get('NAME')!r}) cannot be asked for its limits: {described(error)}\n"

@@ -96,7 +96,7 @@ class Site:
     def use_database(self, server: PrivateServer, pool: dict[str, Any] | bool = True) -> None:
         """Our engine on this server. pool: its options."""
         database = {
-            "ENGINE": {"mariadb": "fullhouse.db.mysql", "postgresql": "fullhouse.db.postgresql"}[server.engine],
+            "ENGINE": f"fullhouse.db.{server.vendor}",
             "HOST": server.host,
             "PORT": server.port,
             "USER": server.user,

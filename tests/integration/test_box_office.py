@@ -137,7 +137,7 @@ def serve(environment: dict[str, str], log: Path) -> Iterator[int]:
             server.communicate()
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", "mysql", "postgresql"])
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp(request.param)
     environment = {

@@ -62,7 +62,7 @@ def logged(database: Database, block: Callable[[Database], None]) -> list[str]:
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_the_log_of_queries_is_that_of_django(database: Database, block: Callable[[Database], None]) -> None:
-    with database.another("stock", engine=STOCK_ENGINES[database.server.engine]) as stock:
+    with database.another("stock", engine=STOCK_ENGINES[database.vendor]) as stock:
         expected = logged(stock, block)
         stock.connection.close()
     assert logged(database, block) == expected

@@ -303,7 +303,7 @@ class Interrupted(BaseException):
 @contextmanager
 def signal_during(database: Database, text: str, handler: Callable[..., Any]) -> Iterator[None]:
     """Raise in this thread, by a signal, as soon as the server works on a statement with `text`."""
-    if database.server.engine == "mariadb":
+    if database.vendor == "mysql":
         sql = f"SELECT count(*) FROM information_schema.processlist WHERE user = 'fullhouse' AND info LIKE '%{text}%'"
     else:
         sql = f"SELECT count(*) FROM pg_stat_activity WHERE usename = 'fullhouse' AND query LIKE '%{text}%'"

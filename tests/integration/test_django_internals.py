@@ -50,7 +50,7 @@ def test_signatures(method: Callable[..., Any]) -> None:
 
 def test_fields(database: Database) -> None:
     """Those that the mixin reads and sets, on a wrapper of Django's own."""
-    stock = STOCK_ENGINES[database.server.engine]
+    stock = STOCK_ENGINES[database.vendor]
     fields = vars(import_module(f"{stock}.base").DatabaseWrapper(database.connection.settings_dict))
     names = {"connection", "in_atomic_block", "closed_in_transaction", "autocommit", "errors_occurred"}
     names |= {"needs_rollback", "run_on_commit", "atomic_blocks", "savepoint_ids", "_thread_ident", "settings_dict"}

@@ -15,14 +15,14 @@ import fight_process
 from conftest import forget_plan
 from dbsupport import Observer, Watch, slot_file, wait_until
 from fullhouse.budget.slots import SlotFile
-from private_servers import PrivateServer, mariadb, postgresql
+from private_servers import PrivateServer, mysql_family, postgresql
 
 SECONDS = float(os.environ.get("TEST_FIGHT_SECONDS", "3"))
 PROCESSES = 8
 KILLED = 4
 SLOTS = 25
 FAIR_SHARE = SLOTS // PROCESSES
-SERVERS = {"mariadb": mariadb, "postgresql": postgresql}
+SERVERS = {"mysql": mysql_family, "postgresql": postgresql}
 
 PROCESS = multiprocessing.get_context("forkserver")  # forks them like workers: from a process that has loaded the code
 PROCESS.set_forkserver_preload([fight_process.__name__])

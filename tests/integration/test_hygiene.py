@@ -9,13 +9,16 @@ from django.db import DatabaseError
 from pymysql.constants import CLIENT
 
 from dbsupport import Database, in_thread, request
-from hygiene_tables import LEAVES_NOTHING, LEAVES_TRACE, PROBES
+from hygiene_tables import LEAVES_NOTHING, LEAVES_TRACE, ONLY, PROBES
+from private_servers import which_mysql
 
 
 @pytest.fixture
 def narrow(database: Database) -> Iterator[Database]:
     """An alias with one connection, so that whoever comes next gets it, or its replacement."""
     options = {}
+    if database.server.engine == "mysql":
+        database.observer.ask("GRANT SELECT ON performance_schema.* TO fullhouse@'%'")
     if database.vendor == "mysql":
         database.query("CREATE TABLE IF NOT EXISTS another_token (n int)")
         options["client_flag"] = CLIENT.FOUND_ROWS | CLIENT.MULTI_STATEMENTS  # which mysqlclient sets by itself
@@ -28,7 +31,7 @@ def narrow(database: Database) -> Iterator[Database]:
 def look(database: Database) -> list[Any]:
     """What the probes see in the session, errors included."""
     seen: list[Any] = []
-    for probe in PROBES[database.vendor]:
+    for probe in PROBES[database.server.engine]:
         try:
             seen.append(sorted(database.query(probe), key=str))
         except DatabaseError as error:
@@ -55,13 +58,33 @@ def differences(seen: list[Any], new: list[Any]) -> list[Any]:
 
 
 def cases(table: dict[str, list[str]]) -> pytest.MarkDecorator:
-    engines = {"mariadb": "mysql", "postgresql": "postgresql"}
-    each = [(engine, sql) for engine, vendor in engines.items() for sql in table[vendor]]
+    each = [(vendor, sql) for vendor in ("mysql", "postgresql") for sql in table[vendor]]
     return pytest.mark.parametrize(("database", "sql"), each, indirect=["database"])
+
+
+def only(engine: str) -> pytest.MarkDecorator:
+    other = pytest.mark.skipif(which_mysql() != engine, reason=f"a statement of {engine} only")
+    return pytest.mark.parametrize(
+        ("database", "sql"), [pytest.param("mysql", sql, marks=other) for sql in ONLY[engine]], indirect=["database"]
+    )
+
+
+@only("mariadb")
+def test_the_next_borrower_sees_nothing_of_mariadbs_own(narrow: Database, sql: str) -> None:
+    check_trace(narrow, sql)
+
+
+@only("mysql")
+def test_the_next_borrower_sees_nothing_of_mysqls_own(narrow: Database, sql: str) -> None:
+    check_trace(narrow, sql)
 
 
 @cases(LEAVES_TRACE)
 def test_the_next_borrower_sees_nothing(narrow: Database, sql: str) -> None:
+    check_trace(narrow, sql)
+
+
+def check_trace(narrow: Database, sql: str) -> None:
     new = in_thread(lambda: visit(narrow))
     with request():
         run(narrow, sql)

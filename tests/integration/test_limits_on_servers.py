@@ -11,10 +11,10 @@ import psycopg
 import pymysql
 import pytest
 
-from private_servers import PrivateServer, mariadb
+from private_servers import PrivateServer, mysql_family
 from support import Site, ask, plan_of
 
-DRIVERS = {"mariadb": "django.db.backends.mysql", "postgresql": "django.db.backends.postgresql"}
+DRIVERS = {"mysql": "django.db.backends.mysql", "postgresql": "django.db.backends.postgresql"}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 def database(server: PrivateServer, user: str = "", **more: Any) -> dict[str, Any]:
     """An entry of DATABASES."""
     account = {"USER": user or server.user, "PASSWORD": server.password, "NAME": server.database}
-    return {"ENGINE": DRIVERS[server.engine], "HOST": server.host, "PORT": str(server.port), **account, **more}
+    return {"ENGINE": DRIVERS[server.vendor], "HOST": server.host, "PORT": str(server.port), **account, **more}
 
 
 def planned(site: Site, *words: str, **databases: dict[str, Any]) -> dict[str, Any]:
@@ -48,15 +48,15 @@ def sessions(server: PrivateServer, count: int, user: str) -> Iterator[None]:
     account = {"host": server.host, "port": server.port, "user": user, "password": server.password}
     with ExitStack() as stack:
         for _ in range(count):
-            if server.engine == "mariadb":
+            if server.vendor == "mysql":
                 stack.enter_context(closing(pymysql.connect(database=server.database, **account)))
             else:
                 stack.enter_context(psycopg.connect(dbname=server.database, **account))
         yield
 
 
-def test_mariadb_tells_its_limit_and_who_holds_sessions(site: Site, mariadb_server: PrivateServer) -> None:
-    server = mariadb_server
+def test_mysql_tells_its_limit_and_who_holds_sessions(site: Site, mysql_server: PrivateServer) -> None:
+    server = mysql_server
     with sessions(server, 3, server.admin_user), sessions(server, 2, server.user):
         told = planned(site, default=database(server))
     assert told["limit"] == int(ask(server, "SELECT @@max_connections"))
@@ -64,11 +64,12 @@ def test_mariadb_tells_its_limit_and_who_holds_sessions(site: Site, mariadb_serv
     assert (told["held_by_others"], told["held_by_us"]) == (3, 2)
     assert told["wait_timeout_s"] == int(ask(server, "SELECT @@global.wait_timeout"))
     version = ask(server, "SELECT VERSION()").split("-")[0]
-    assert told["server"] == f"MariaDB {version} at localhost:{server.port}"
+    product = {"mariadb": "MariaDB", "mysql": "MySQL"}[server.engine]
+    assert told["server"] == f"{product} {version} at localhost:{server.port}"
 
 
-def test_mariadb_cap_of_the_account(site: Site, mariadb_server: PrivateServer) -> None:
-    server = mariadb_server
+def test_mysql_cap_of_the_account(site: Site, mysql_server: PrivateServer) -> None:
+    server = mysql_server
     ask(
         server,
         f"CREATE USER capped@'%' IDENTIFIED BY '{server.password}' WITH MAX_USER_CONNECTIONS 7",
@@ -83,20 +84,20 @@ def test_mariadb_cap_of_the_account(site: Site, mariadb_server: PrivateServer) -
     assert (told["held_by_others"], told["reserve"]) == (3, 1)  # there is room for them beyond the account's cap
 
 
-def test_mariadb_cap_of_every_account(site: Site) -> None:
-    with mariadb(max_connections=23, max_user_connections=11, wait_timeout=77) as server:
+def test_mysql_cap_of_every_account(site: Site) -> None:
+    with mysql_family(max_connections=23, max_user_connections=11, wait_timeout=77) as server:
         told = planned(site, default=database(server))
     assert parts(told) == {"max_connections": 23, "max_user_connections": 11}
     assert (told["limit"], told["wait_timeout_s"]) == (11, 77)
 
 
-def test_mariadb_through_pymysql_and_a_socket(mariadb_server: PrivateServer, tmp_path: Path) -> None:
+def test_mysql_through_pymysql_and_a_socket(mysql_server: PrivateServer, tmp_path: Path) -> None:
     site = Site.make(tmp_path / "site")
-    entry = database(mariadb_server, HOST=str(mariadb_server.socket), PORT="")
+    entry = database(mysql_server, HOST=str(mysql_server.socket), PORT="")
     site.append("settings", f"import pymysql\npymysql.install_as_MySQLdb()\nDATABASES = {{'default': {entry!r}}}\n")
     (told,) = plan_of(site.command("plan", "mysite", "--format", "json"))["servers"]
-    assert told["limit"] == int(ask(mariadb_server, "SELECT @@max_connections"))
-    assert told["server"].endswith(f" at {mariadb_server.socket}")
+    assert told["limit"] == int(ask(mysql_server, "SELECT @@max_connections"))
+    assert told["server"].endswith(f" at {mysql_server.socket}")
 
 
 def test_postgresql_tells_its_limit_and_who_holds_sessions(site: Site, postgresql_server: PrivateServer) -> None:
@@ -135,7 +136,7 @@ def test_postgresql_caps_of_the_role_and_the_database(site: Site, postgresql_ser
     assert (capped["limit"], owner["limit"]) == (9, 12)
 
 
-@pytest.fixture(params=["mariadb_server", "postgresql_server"])
+@pytest.fixture(params=["mysql_server", "postgresql_server"])
 def server(request: pytest.FixtureRequest) -> PrivateServer:
     found: PrivateServer = request.getfixturevalue(request.param)
     return found

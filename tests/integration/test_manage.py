@@ -57,14 +57,14 @@ def manage(database: Database, tmp_path: Path) -> Iterator[Manage]:
     (tmp_path / "site_settings.py").write_text(SETTINGS)
     (tmp_path / "site_tests.py").write_text(TESTS)
     server = database.server
-    if server.engine == "mariadb":
+    if server.vendor == "mysql":
         database.observer.ask("GRANT ALL ON `test\\_%`.* TO fullhouse@'%'")
     else:
         database.observer.ask("ALTER ROLE fullhouse CREATEDB")
     environment = {
         **os.environ,
         **server.environment(),
-        "FULLHOUSE_DEMO_ENGINE": ENGINES[server.engine],
+        "FULLHOUSE_DEMO_ENGINE": ENGINES[server.vendor],
         "FULLHOUSE_DEMO_FOLDER": str(tmp_path),
         "TEST_MYSQL_DRIVER": DRIVER,
         "DJANGO_SETTINGS_MODULE": "site_settings",

@@ -16,12 +16,12 @@ from django.db import DatabaseError, InterfaceError, OperationalError, transacti
 from conftest import forget_plan
 from dbsupport import PATIENCE_S, Database, create_tables, in_thread, request, wait_until
 from fullhouse.db.errors import DatabaseDown, PoolExhausted
-from private_servers import PrivateServer, mariadb, postgresql
+from private_servers import PrivateServer, mysql_family, postgresql
 
 THREADS = 8
 DEADLINE_S = 2.0
 LIMIT = 24
-SERVERS = {"mariadb": mariadb, "postgresql": postgresql}
+SERVERS = {"mysql": mysql_family, "postgresql": postgresql}
 RECOVERED_S = 20.0  # the goal is 2; a slow machine shall not decide the verdict
 
 
@@ -219,7 +219,7 @@ def full(server: PrivateServer) -> Iterator[Callable[[], None]]:
         with suppress(pymysql.OperationalError, psycopg.OperationalError):
             while True:
                 account = {"user": server.user, "password": server.password, "port": server.port}
-                if server.engine == "mariadb":
+                if server.vendor == "mysql":
                     held.append(pymysql.connect(host=server.host, database=server.database, **account))
                 else:
                     held.append(psycopg.connect(host=server.host, dbname=server.database, **account))

@@ -13,7 +13,7 @@ from dbsupport import Observer
 from private_servers import PrivateServer
 from supervised import DEADLINE_S, Site, Supervised, wait_until
 
-SLEEP = {"mariadb": "SELECT SLEEP(600)", "postgresql": "SELECT pg_sleep(600)"}
+SLEEP = {"mysql": "SELECT SLEEP(600)", "postgresql": "SELECT pg_sleep(600)"}
 URLS = """
 import threading, time
 from django.db import connection
@@ -59,7 +59,7 @@ def site(tmp_path: Path) -> Site:
     return site
 
 
-@pytest.fixture(params=["mariadb", "postgresql"])
+@pytest.fixture(params=["mysql", "postgresql"])
 def server(request: pytest.FixtureRequest) -> PrivateServer:
     found: PrivateServer = request.getfixturevalue(f"{request.param}_server")
     return found
@@ -67,7 +67,7 @@ def server(request: pytest.FixtureRequest) -> PrivateServer:
 
 def on_database(site: Site, server: PrivateServer, **pool: Any) -> Site:
     site.use_database(server, pool or True)
-    site.write("urls", URLS.format(sleep=SLEEP[server.engine]))
+    site.write("urls", URLS.format(sleep=SLEEP[server.vendor]))
     return site
 
 
@@ -95,7 +95,7 @@ def test_stuck_queries_are_cancelled_on_the_server_and_no_worker_dies(site: Site
             assert [text for _, text, _ in more.map(lambda _: ask(running, "/"), range(20))] == ["version 1"] * 20
         assert running.workers() == before
         assert running.output.count("A request is over its time: GET /query") == threads
-        assert running.output.count(f"running SQL: {SLEEP[server.engine]}") == threads
+        assert running.output.count(f"running SQL: {SLEEP[server.vendor]}") == threads
         assert "in query" in running.output  # the stack
         assert "cannot be cancelled" not in running.output
 

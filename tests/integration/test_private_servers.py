@@ -16,10 +16,10 @@ import pymysql
 import pytest
 
 import private_servers
-from private_servers import MissingServer, PrivateServer, ServerError, mariadb, postgresql
+from private_servers import MissingServer, PrivateServer, ServerError, mysql_family, postgresql, which_mysql
 from support import ask
 
-ENGINES = {"mariadb": mariadb, "postgresql": postgresql}
+ENGINES = {"mysql": mysql_family, "postgresql": postgresql}
 PROGRAM = private_servers.__file__
 TESTS = Path(__file__).parent.parent
 
@@ -40,7 +40,7 @@ def open_folder() -> Iterator[Path]:
 
 
 def option(server: PrivateServer, name: str) -> str:
-    return ask(server, f"SELECT @@{name}" if server.engine == "mariadb" else f"SHOW {name}")
+    return ask(server, f"SELECT @@{name}" if server.vendor == "mysql" else f"SHOW {name}")
 
 
 def wait_gone(process: int) -> None:
@@ -99,7 +99,7 @@ def test_missing_programs_name_the_package(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("PATH", "/nonexistent")
     with (
         pytest.raises(MissingServer, match=r"mariadb-install-db is not .*apt-get install mariadb-server"),
-        mariadb(),
+        private_servers.mariadb(),
     ):
         pass
 
@@ -188,8 +188,8 @@ def test_signals():
 KILLED = """
 import os, signal
 
-def test_run(mariadb_server, postgresql_server):
-    for server in (mariadb_server, postgresql_server):
+def test_run(mysql_server, postgresql_server):
+    for server in (mysql_server, postgresql_server):
         print("SERVER", server.pid, server._guard.pid, server.folder, flush=True)
     print("READY", flush=True)
     signal.pause()
@@ -244,8 +244,8 @@ import threading
 def wait_for_ever():
     threading.Event().wait()
 
-def test_hangs(mariadb_server):
-    print("SERVER", mariadb_server.pid, mariadb_server._guard.pid, mariadb_server.folder, flush=True)
+def test_hangs(mysql_server):
+    print("SERVER", mysql_server.pid, mysql_server._guard.pid, mysql_server.folder, flush=True)
     threading.Thread(target=wait_for_ever, daemon=True).start()
     threading.Event().wait()
 
@@ -264,7 +264,7 @@ def test_goes_on():
 
 
 def test_server_dies_with_its_guard() -> None:
-    with mariadb() as server:
+    with mysql_family() as server:
         pid = server.pid
         assert pid is not None
         server._guard.kill()
@@ -289,9 +289,10 @@ sys.stdin.read()  # ends with the test
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
 def test_command_line_passes_signals_on_and_ends_with_the_commands_code(make: Make, end: signal.Signals) -> None:
-    command = [sys.executable, PROGRAM, make.__name__, "--", sys.executable, "-c", COMMAND]
+    engine = which_mysql() if make is mysql_family else "postgresql"
+    command = [sys.executable, PROGRAM, engine, "--", sys.executable, "-c", COMMAND]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
-        assert process.stdout.readline().strip() == make.__name__
+        assert process.stdout.readline().strip() == engine
         process.send_signal(end)
         assert process.wait(60) == 7

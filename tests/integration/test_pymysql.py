@@ -18,7 +18,7 @@ def test_with_pymysql() -> None:
     if DRIVER == "pymysql":
         return  # this is the other process
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-k", "mariadb", *(str(FOLDER / file) for file in FILES)],
+        [sys.executable, "-m", "pytest", "-q", "-x", "-k", "mysql", *(str(FOLDER / file) for file in FILES)],
         env={**os.environ, "TEST_MYSQL_DRIVER": "pymysql"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

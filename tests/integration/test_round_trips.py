@@ -43,7 +43,8 @@ class ServerLog:
         """The first words since `forget`, with START TRANSACTION as BEGIN, and MySQL's commands that are no queries."""
         if self._database.vendor == "mysql":
             rows = self._observer.ask(
-                "SELECT command_type, argument FROM mysql.general_log WHERE user_host LIKE 'fullhouse[%'"
+                "SELECT command_type, CONVERT(argument USING utf8mb4) FROM mysql.general_log"
+                " WHERE user_host LIKE 'fullhouse[%'"
             )
             texts = [text if kind == "Query" else kind for kind, text in rows]
         else:

@@ -15,7 +15,7 @@ BUDGET = 6
 RELOADS = 5
 
 
-@pytest.fixture(params=["mariadb", "postgresql"])
+@pytest.fixture(params=["mysql", "postgresql"])
 def server(request: pytest.FixtureRequest) -> PrivateServer:
     found: PrivateServer = request.getfixturevalue(f"{request.param}_server")
     return found

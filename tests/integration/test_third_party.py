@@ -231,7 +231,7 @@ def test_prepared_statements_outlive_no_reset(database: Database) -> None:
                 narrow.query("SELECT value FROM dbtests_token WHERE id = %s", [1])
 
 
-@pytest.mark.parametrize("database", ["mariadb"], indirect=True)
+@pytest.mark.parametrize("database", ["mysql"], indirect=True)
 def test_a_cursor_class_that_a_request_sets_reaches_nobody_else(narrow: Database) -> None:
     with request(), transaction.atomic(using=narrow.alias):
         narrow.value("SELECT 1")
@@ -246,7 +246,7 @@ def test_a_cursor_class_that_a_request_sets_reaches_nobody_else(narrow: Database
 
 def test_each_session_goes_through_what_a_subclass_overrides(database: Database, monkeypatch: Any) -> None:
     """Short-lived passwords, metrics, and settings of a session."""
-    engine = import_module(f"{ENGINES[database.server.engine]}.base")
+    engine = import_module(f"{ENGINES[database.vendor]}.base")
     calls: list[str] = []
 
     class DatabaseWrapper(engine.DatabaseWrapper):

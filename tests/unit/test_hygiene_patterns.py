@@ -3,13 +3,17 @@
 import pytest
 
 from fullhouse.pool.hygiene import changes_session, may_commit
-from hygiene_tables import CHANGES, LEAVES_NOTHING, LEAVES_TRACE
+from hygiene_tables import CHANGES, LEAVES_NOTHING, LEAVES_TRACE, ONLY
 
 VENDORS = ("mysql", "postgresql")
 
 
 @pytest.mark.parametrize(
-    ("vendor", "sql"), [(vendor, sql) for vendor in VENDORS for sql in LEAVES_TRACE[vendor] + CHANGES[vendor]]
+    ("vendor", "sql"),
+    [
+        *((vendor, sql) for vendor in VENDORS for sql in LEAVES_TRACE[vendor] + CHANGES[vendor]),
+        *(("mysql", sql) for engine in ONLY for sql in ONLY[engine]),
+    ],
 )
 def test_pins(vendor: str, sql: str) -> None:
     assert changes_session(sql, vendor)

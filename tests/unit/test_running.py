@@ -1,6 +1,7 @@
 """Cancelling a statement, with a server of the test's own."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -56,3 +57,15 @@ def test_a_session_that_its_statement_has_left_is_not_hit(monkeypatch: pytest.Mo
     server.connected.set()
     canceller.join(20)
     assert server.cancelled == []
+
+
+def test_a_cancelled_request_stays_so_until_the_next_begins() -> None:
+    thread = threading.get_ident()
+    running.request_begins()
+    before = time.monotonic()
+    assert not running.is_cancelled(thread)
+    assert running.cancel(thread, before) is None
+    assert running.is_cancelled(thread)
+    running.request_begins()
+    assert running.cancel(thread, before) is None  # it meant the one before
+    assert not running.is_cancelled(thread)

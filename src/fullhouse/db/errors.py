@@ -13,6 +13,15 @@ class ConnectionUnavailable(OperationalError):  # noqa: N818 - the names of this
         self.statistics = statistics
 
 
+class RequestCancelled(OperationalError):  # noqa: N818
+    """The request was over its time (`request_timeout`) and its client was answered: it may change nothing any more."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The request was over its time and its client has been answered: it runs no further statement."
+        )
+
+
 class PoolExhausted(ConnectionUnavailable):
     """The database works, but every connection was busy for as long as this request could wait."""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from django.core.signals import got_request_exception
 
+from fullhouse.db import running
 from fullhouse.db.errors import ConnectionUnavailable
 
 RETRY_AFTER_S = 1
@@ -26,6 +27,7 @@ class AnsweringExhausted:
         got_request_exception.connect(self._note, weak=False)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        running.request_begins()
         self._request.is_unavailable = False
         started: list[tuple[Any, ...]] = []
 

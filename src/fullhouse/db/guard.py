@@ -42,6 +42,9 @@ class Borrower(Protocol):
     def statement_failed(self, error: BaseException) -> None:
         """The driver has raised `error`."""
 
+    def statement_ended(self) -> None:
+        """The driver has returned."""
+
     def used_directly(self) -> None:
         """Somebody uses the driver's connection itself, and may change anything about it."""
 
@@ -114,12 +117,14 @@ def _running_guarded(method: Callable[..., Any], *, has_text: bool) -> Callable[
             borrower.statement_begins(sql)
             running.begins(borrower, sql)
             try:
-                return method(self, *args, **kwargs)
+                result = method(self, *args, **kwargs)
             except BaseException as error:
                 borrower.statement_failed(error)
                 raise
             finally:
                 running.ends()
+            borrower.statement_ended()
+            return result
         finally:
             borrower.internal -= 1
 

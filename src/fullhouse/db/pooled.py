@@ -369,11 +369,16 @@ class Pooled(LazyTransactions):
 
     def statement_begins(self, sql: Any) -> None:
         """Send the BEGIN that is due, and pin the connection if the statement leaves something in the session."""
+        self._refuse_if_cancelled()
         if not self._pinned:
             text = self._as_text(sql)
             self._pinned = text is None or changes_session(text, self.vendor)
         if self._begin_due:
             self._send_due()
+
+    def statement_ended(self) -> None:
+        """One that was cancelled raises what the server did not: MySQL's `SELECT SLEEP(9)` just returns early."""
+        self._refuse_if_cancelled()
 
     def _as_text(self, sql: Any) -> str | None:
         """The text of a statement; None: it cannot be had."""

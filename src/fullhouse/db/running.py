@@ -1,12 +1,15 @@
-"""Which statement each thread runs, and how to cancel it on the server.
+"""Which request and statement each thread runs, and how to cancel them.
 
-A thread writes its own entry only; others read. Whoever cancels marks the entry first, and the thread does not leave
-its statement before the cancelling is over: so it can never hit the statement after it.
+A thread writes its own entries only; others read. Whoever cancels marks the entry first, and the thread does not leave
+its statement before the cancelling is over: so it can never hit the statement after it. A request that was cancelled
+runs no further statement and commits nothing, since its client was told that it failed.
 """
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +50,30 @@ class Statement:
         self.abandoned = False
 
 
+class RunningRequest:
+    """One that a thread runs, or has run last. began_s: on the monotonic clock."""
+
+    __slots__ = ("began_s", "cancelled")
+
+    def __init__(self) -> None:
+        self.began_s = time.monotonic()
+        self.cancelled = False
+
+
+_requests: dict[int, RunningRequest] = {}
 _running: dict[int, Statement] = {}
 _cancelling = threading.Lock()
+
+
+def request_begins() -> None:
+    """The calling thread runs another request from now on."""
+    _requests[threading.get_ident()] = RunningRequest()
+
+
+def is_cancelled(thread: int) -> bool:
+    """Whether the thread's request was cancelled."""
+    request = _requests.get(thread)
+    return request is not None and request.cancelled
 
 
 def begins(wrapper: "Pooled", sql: Any) -> None:
@@ -71,11 +96,18 @@ def statement_of(thread: int) -> str | None:
     return None if statement is None else str(statement.sql or "a statement whose text is not known")
 
 
-def cancel(thread: int) -> str | None:
-    """Cancel the thread's statement on the server, over a connection of its own that stands on no slot.
+def cancel(thread: int, began_before_s: float = inf) -> str | None:
+    """Cancel the thread's request, and its statement on the server, over a connection of its own that has no slot.
+
+    A request that began later than `began_before_s`, on the monotonic clock, is not the one that was meant.
 
     Blocks for a connect and one statement. Returns why it could not be done; None where it was, or nothing ran.
     """
+    request = _requests.get(thread)
+    if request is not None:
+        if request.began_s > began_before_s:
+            return None
+        request.cancelled = True
     statement = _running.get(thread)
     if statement is None:
         return None

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.backends.utils import debug_transaction
 
+from fullhouse.db import running
+from fullhouse.db.errors import RequestCancelled
+
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper as _Wrapper
 else:
@@ -54,7 +57,9 @@ class LazyTransactions(_Wrapper):
     # -- What `Pooled` fills in ----------------------------------------------------------------------------------
 
     internal: int
+    is_unpooled: bool
     _connection: Any
+    _thread_ident: int
 
     @contextmanager
     def _internally(self) -> Iterator[None]:
@@ -157,7 +162,12 @@ class LazyTransactions(_Wrapper):
             with debug_transaction(self, sql):
                 pass
 
+    def _refuse_if_cancelled(self) -> None:
+        if running.is_cancelled(self._thread_ident) and not self.is_unpooled:
+            raise RequestCancelled
+
     def _commit(self) -> None:
+        self._refuse_if_cancelled()
         self._log_unsent("COMMIT")
         if self._transaction_open:
             with self._internally(), self._noting_failure():

@@ -89,20 +89,22 @@ def ask_mysql(cursor: Cursor, alias: str, address: str) -> Limit:
     """Ask MySQL or MariaDB. A user without the PROCESS privilege gets the same answers."""
     cursor.execute(
         "SELECT @@version, @@global.max_connections, @@global.max_user_connections,"
-        " @@session.max_user_connections, @@global.wait_timeout"
+        " @@session.max_user_connections, @@global.wait_timeout, @@performance_schema"
     )
-    version, server_cap, any_user_cap, this_user_cap, wait_timeout = cursor.fetchone()
+    version, server_cap, any_user_cap, this_user_cap, wait_timeout, has_schema = cursor.fetchone()
+    product = "MariaDB" if "mariadb" in version.lower() else "MySQL"
     parts = [("max_connections", int(server_cap))]
     # The session's value is the account's own MAX_USER_CONNECTIONS where one is set, else the global; 0 is "no cap".
     if int(this_user_cap) > 0:
         own = this_user_cap != any_user_cap
         name = "MAX_USER_CONNECTIONS of the account" if own else "max_user_connections"
         parts.append((name, int(this_user_cap)))
-    cursor.execute("SELECT COUNT(*) FROM information_schema.processlist WHERE user = SUBSTRING_INDEX(USER(), '@', 1)")
+    # MySQL has deprecated the list in information_schema. Everybody sees the sessions of their own account in either.
+    schema = "performance_schema" if product == "MySQL" and has_schema else "information_schema"
+    cursor.execute(f"SELECT COUNT(*) FROM {schema}.processlist WHERE user = SUBSTRING_INDEX(USER(), '@', 1)")  # noqa: S608
     ours = int(cursor.fetchone()[0])
     cursor.execute("SHOW GLOBAL STATUS LIKE 'Threads_connected'")
     everybody = int(cursor.fetchone()[1])
-    product = "MariaDB" if "mariadb" in version.lower() else "MySQL"
     return Limit(
         f"{product} {version.split('-')[0]} at {address}",
         (alias,),

@@ -26,7 +26,7 @@ class Queries(Protocol):
     """The statements that threads run, by thread identifier."""
 
     def statement_of(self, thread: int) -> str | None: ...
-    def cancel(self, thread: int) -> str | None: ...
+    def cancel(self, thread: int, began_before_s: float) -> str | None: ...
 
 
 class NoQueries:
@@ -35,7 +35,7 @@ class NoQueries:
     def statement_of(self, thread: int) -> str | None:
         return None
 
-    def cancel(self, thread: int) -> str | None:
+    def cancel(self, thread: int, began_before_s: float) -> str | None:
         return None
 
 
@@ -102,7 +102,7 @@ class StuckRequests:
                 self._replace()
         if late:
             try:
-                threading.Thread(target=self._cancel, args=(late,), name="fullhouse-cancel", daemon=True).start()
+                threading.Thread(target=self._cancel, args=(late, now), name="fullhouse-cancel", daemon=True).start()
             except RuntimeError as error:  # as many threads as the system allows
                 self._log.error("The query of a request that is over its time cannot be cancelled: %s", error)
 
@@ -123,10 +123,10 @@ class StuckRequests:
                 describe(oldest, now, self._queries),
             )
 
-    def _cancel(self, threads: list[int]) -> None:
+    def _cancel(self, threads: list[int], now: float) -> None:
         for thread in threads:
             try:
-                failure = self._queries.cancel(thread)
+                failure = self._queries.cancel(thread, now)
             except Exception:
                 self._log.exception("The query of a request that is over its time cannot be cancelled")
                 continue

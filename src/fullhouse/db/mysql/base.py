@@ -14,9 +14,13 @@ from fullhouse.pool.hygiene import may_commit
 
 # Too many sessions: on the server, of the account at once (two ways to count), or of the account in an hour.
 SERVER_FULL = {1040, 1203, 1226}
-# The session is gone: killed (1927, 3169, 3879), shut down (1053, 1077, 1080), lost (2006, 2013, 2055), out of step
-# (2014, 2027), or timed out by the server (4031). 0 is what the drivers give for a connection that is closed already.
-DISCONNECTED = {0, 1053, 1077, 1080, 1927, 2006, 2013, 2014, 2027, 2045, 2055, 3169, 3879, 4031}
+# The session is gone: aborted (1152, 1184), out of step (1156, 1157, 2014, 2027), lost (1153, 1158 to 1161, 2006, 2013,
+# 2055), shut down (1053, 1077, 1080, 3032), killed (1927, 3169, 3879), timed out by the server (4031), or over a limit
+# of memory (4081, 4082). 0 is what the drivers give for a connection that is closed already.
+DISCONNECTED = {
+    *(0, 1053, 1077, 1080, 1152, 1153, 1156, 1157, 1158, 1159, 1160, 1161, 1184, 1927, 2006, 2013, 2014, 2027),
+    *(2045, 2055, 3032, 3169, 3879, 4031, 4081, 4082),
+}
 # After a failover the old primary only reads: these sessions are of no more use (1290, 1792, 1836).
 READ_ONLY = {1290, 1792, 1836}
 
