@@ -49,7 +49,17 @@ def install_programs() -> None:
 
 def remove_orphans() -> None:
     """The containers of processes that live no more: both were killed before they could clean up."""
-    listed = _output(["ps", "--all", "--filter", f"label={LABEL}", "--format", f'{{{{.ID}}}} {{{{.Label "{LABEL}"}}}}'])
+    listed = _output(
+        [
+            "container",
+            "list",
+            "--all",
+            "--filter",
+            f"label={LABEL}",
+            "--format",
+            f'{{{{.ID}}}} {{{{.Label "{LABEL}"}}}}',
+        ]
+    )
     for name, owner in map(str.split, listed.splitlines()):
         if not Path("/proc", owner).exists():
             _output(["rm", "--force", name])

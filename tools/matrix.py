@@ -124,11 +124,11 @@ def _run_here(leg: Leg, log: IO[str], result: Result) -> None:
             code = process.wait(TEST_TIMEOUT_S)
         if target == "test":
             python = ROOT / ".venv" / leg.python.removeprefix("python") / "bin" / "python"
-            asked = [str(python), str(ROOT / "tools" / "supported.py")]
-            done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+            words = [str(python), str(ROOT / "tools" / "supported.py")]
+            done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
             result.versions = done.stdout.strip()
         if code:
-            raise LegFailed(f"{' '.join(words)} ended with code {code}")
+            raise LegFailed(f"make {target} ended with code {code}")
 
 
 @contextlib.contextmanager
