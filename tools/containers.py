@@ -162,7 +162,7 @@ class Container:
 
     def interrupt(self, group_file: str) -> None:
         """Ctrl-C for the process group whose number is in the file."""
-        self.checked(f"kill -INT -- -$(cat {group_file})")
+        self.checked(f"kill -s INT -- -$(cat {group_file})")
 
     def _wait_running(self) -> None:
         for _ in range(600):
