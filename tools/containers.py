@@ -10,6 +10,7 @@ some days. A container lives as long as its standard input, which this process h
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import resource
@@ -49,20 +50,10 @@ def install_programs() -> None:
 
 def remove_orphans() -> None:
     """The containers of processes that live no more: both were killed before they could clean up."""
-    listed = _output(
-        [
-            "container",
-            "list",
-            "--all",
-            "--filter",
-            f"label={LABEL}",
-            "--format",
-            f'{{{{.ID}}}} {{{{.Label "{LABEL}"}}}}',
-        ]
-    )
-    for name, owner in map(str.split, listed.splitlines()):
-        if not Path("/proc", owner).exists():
-            _output(["rm", "--force", name])
+    listed = _output(["container", "list", "--all", "--filter", f"label={LABEL}", "--format", "json"])
+    for container in json.loads(listed):
+        if not Path("/proc", container["Labels"][LABEL]).exists():
+            _output(["rm", "--force", container["Id"]])
 
 
 def image(suite: str) -> str:
