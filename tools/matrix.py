@@ -265,7 +265,7 @@ def main() -> int:
         if any(leg.suite for leg in legs):
             containers.install_programs()
             containers.remove_orphans()
-    except (ContainerError, OSError) as error:
+    except (ContainerError, programs.MissingProgram, OSError) as error:
         print(f"matrix: no containers here: {error}", file=sys.stderr)  # each leg that needs one fails by itself
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         results = list(pool.map(run_leg, legs))
