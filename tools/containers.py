@@ -72,6 +72,7 @@ def image(suite: str) -> str:
         (base / "etc/apt/apt.conf.d/90machine").write_text("\n".join(settings) + "\n")
         archive = Path(folder, "base.tar")
         _checked([programs.path("tar"), "-C", str(base), "-cf", str(archive), "."])
+        _podman(["image", "rm", name])  # the old one, unless a container runs on it
         _output(["import", "--change", f"ENV PATH={SYSTEM_PATH}", str(archive), name])
     return name
 

@@ -95,9 +95,9 @@ def run_leg(leg: Leg) -> Result:
     """Run a leg to its end. Whatever becomes of it is in the result."""
     result, began = Result(leg), time.monotonic()
     path = LOGS / f"{leg.name}.log"
-    print(f"{leg.name}: begins; it prints to {path.relative_to(ROOT)}", flush=True)
     with path.open("w+") as log:
         try:
+            _tell(log, f"begins; all that it prints is in {path}")
             if leg.suite is None:
                 _run_here(leg, log, result)
             else:
@@ -108,10 +108,10 @@ def run_leg(leg: Leg) -> Result:
             result.failure = str(error)
         except subprocess.TimeoutExpired as error:
             result.failure = f"{error.cmd} did not end within {error.timeout:g} s"
+        _tell(log, f"FAILED: {result.failure}" if result.failure else "passed")
         log.seek(0)
         result.take_tests(log.read())
     result.seconds = time.monotonic() - began
-    print(f"{leg.name}: {'FAILED: ' + result.failure if result.failure else 'passed'}", flush=True)
     return result
 
 
@@ -231,7 +231,9 @@ def _demo(container: Container, command: str, log: IO[str], look: str) -> None:
 
 
 def _tell(log: IO[str], words: str) -> None:
+    """Say what begins, in the log and to those who wait."""
     print(f"\n== {words}", file=log, flush=True)
+    print(f"{time.strftime('%H:%M:%S')} {Path(log.name).stem}: {words}", flush=True)
 
 
 def summary(results: list[Result]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import matrix
+import programs
 import supported
 from matrix import Result
 from supported import LEGS
@@ -87,6 +88,14 @@ def test_errors_count_as_failures() -> None:
     result = Result(LEGS[0])
     result.take_tests("=== 1 passed, 2 errors in 1.00s ===\n")
     assert result.failed == 2
+
+
+def test_where_podman_is_missing_the_leg_fails_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matrix, "LOGS", tmp_path)
+    monkeypatch.setattr(programs, "SERVER_FOLDERS", ())
+    monkeypatch.setenv("PATH", "/nonexistent")
+    result = matrix.run_leg(LEGS[1])
+    assert result.failure == "podman is not installed. On Debian: apt-get install podman"
 
 
 def test_a_leg_that_could_not_run_is_never_green() -> None:
