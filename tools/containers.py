@@ -236,7 +236,9 @@ def _pip_configuration() -> dict[str, str]:
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, timeout=60, check=False
     )
-    return {
-        name.rpartition(".")[2]: text.strip("'")
-        for name, _, text in (line.partition("=") for line in listed.stdout.splitlines())
+    pairs = (line.partition("=") for line in listed.stdout.splitlines())
+    variables = ((name, os.environ.get(f"PIP_{name.upper().replace('-', '_')}")) for name in ("cert", *PIP_SETTINGS))
+    return {  # the variables also where this Python has no pip
+        **{name.rpartition(".")[2]: text.strip("'") for name, _, text in pairs},
+        **{name: text for name, text in variables if text},
     }
