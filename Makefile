@@ -1,6 +1,8 @@
-# make demo   serve the demo site on 127.0.0.1:8000 (PORT=, DB=mariadb, DB=postgresql)
+# make demo   serve the demo site on 127.0.0.1:8000 (PORT=, DB=mariadb, DB=mysql, DB=postgresql)
 # make test   every check there is; PYTHON=python3.13 chooses the interpreter
 # make django-suite   Django's own tests, with its engines and with ours (ENGINE=mysql, MODULES="backends ...")
+# make fresh   the README's commands in a new container of Debian stable, from a clone of HEAD (root, with podman)
+# make matrix   the tests on every supported combination (LEGS="own sid-3.15")
 PYTHON ?= python3
 PORT ?= 8000
 DB ?= sqlite
@@ -39,6 +41,13 @@ check: $(VENV)/test
 .PHONY: django-suite
 django-suite: $(VENV)/test
 	$(BIN)/python tools/django_suite.py $(ENGINE) $(if $(MODULES),--modules $(MODULES))
+
+.PHONY: fresh matrix
+fresh:
+	@$(PYTHON) tools/matrix.py trixie
+
+matrix:
+	@$(PYTHON) tools/matrix.py $(LEGS)
 
 docs: $(VENV)/test
 	$(BIN)/python tools/settings_page.py

@@ -25,6 +25,7 @@ LOCK = Path(__file__).parent.parent / "requirements" / "test.txt"
 LIBRARIES = {
     "demo-sqlite": (),
     "demo-mariadb": ("mysqlclient",),
+    "demo-mysql": ("mysqlclient",),
     "demo-postgresql": ("psycopg", "psycopg-binary", "typing-extensions"),
     "test": None,  # all of them
 }
@@ -50,7 +51,7 @@ def main() -> int:
 def missing_packages(use: str) -> set[str]:
     """Debian's packages that `use` needs and this machine lacks."""
     missing = programs.missing_packages(use)
-    if programs.find("mysqld"):
+    if programs.find_mysql():
         missing.discard("mariadb-server")  # it replaces MySQL, which serves the tests as well
     return missing | set(_missing_headers(use))
 

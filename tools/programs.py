@@ -15,12 +15,12 @@ from pathlib import Path
 
 # Where Debian puts servers. An ordinary user has them on no PATH.
 SERVER_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
-MYSQLCLIENT = ("test", "demo-mariadb")  # has no wheel for Linux and is compiled
+MYSQLCLIENT = ("test", "demo-mariadb", "demo-mysql")  # has no wheel for Linux and is compiled
 
 
 @dataclass(frozen=True)
 class Program:
-    """package: Debian's. needed_for: the uses of the set-up that install it. folders: a pattern, searched last."""
+    """package: Debian's. needed_for: the uses that install it. folders: searched last; a star is a version."""
 
     package: str
     needed_for: tuple[str, ...] = ()
@@ -32,35 +32,45 @@ class MissingProgram(Exception):  # noqa: N818  it says what is missing, as File
 
 
 _TEST = ("test",)
+_CONTAINERS = ("containers",)
 _MARIADB = Program("mariadb-server", ("test", "demo-mariadb"))
 _POSTGRESQL = Program("postgresql", ("test", "demo-postgresql"), "/usr/lib/postgresql/*/bin")
 
 PROGRAMS = {
+    "apt-config": Program("apt"),
     "apt-get": Program("apt"),
+    "catatonit": Program("catatonit", _CONTAINERS),
     "chromium": Program("chromium", _TEST),
     "curl": Program("curl", _TEST),
+    "debootstrap": Program("debootstrap", _CONTAINERS),
     "env": Program("coreutils"),
     "gcc": Program("gcc", MYSQLCLIENT),
+    "git": Program("git", _CONTAINERS),
     "initdb": _POSTGRESQL,
+    "iptables": Program("iptables", _CONTAINERS),
     "make": Program("make", _TEST),
     "mariadb-admin": _MARIADB,
     "mariadb-install-db": _MARIADB,
     "mariadb_config": Program("libmariadb-dev"),
     "mariadbd": _MARIADB,
     "mysql_config": Program("libmysqlclient-dev"),
-    "mysqld": Program("mysql-server"),
+    "mysqld": Program("mysql-server", ("demo-mysql",)),
+    "netavark": Program("netavark", _CONTAINERS, "/usr/lib/podman"),
     "nginx": Program("nginx", _TEST),
     "openssl": Program("openssl", _TEST),
     "pg_isready": _POSTGRESQL,
     "pgbouncer": Program("pgbouncer", _TEST),
     "pkg-config": Program("pkg-config", MYSQLCLIENT),
+    "podman": Program("podman", _CONTAINERS),
     "postgres": _POSTGRESQL,
     "ps": Program("procps", _TEST),
+    "runc": Program("runc", _CONTAINERS),
     "sh": Program("dash", _TEST),
     "sudo": Program("sudo"),
     "supervisorctl": Program("supervisor", _TEST),
     "supervisord": Program("supervisor", _TEST),
     "systemd-analyze": Program("systemd", _TEST),
+    "tar": Program("tar", _CONTAINERS),
     "true": Program("coreutils", _TEST),
     "unshare": Program("util-linux", _TEST),
     "wrk": Program("wrk", _TEST),
@@ -102,6 +112,8 @@ def missing_packages(use: str) -> set[str]:
 
 
 def _newest_first(pattern: str) -> list[str]:
-    """The folders of a pattern, by the version number in place of its star."""
-    found = Path("/").glob(pattern.lstrip("/")) if pattern else ()
+    """The folder that is named, or those of a pattern, by the version number in place of its star."""
+    if "*" not in pattern:
+        return [pattern] if pattern else []
+    found = Path("/").glob(pattern.lstrip("/"))
     return [str(folder) for folder in sorted(found, key=lambda folder: float(folder.parent.name), reverse=True)]
