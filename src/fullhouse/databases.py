@@ -134,10 +134,16 @@ def _ask_over(connection: "BaseDatabaseWrapper", address: str) -> Limit:
     except Exception as error:  # a driver may raise its own, such as PyMySQL for a package that it lacks
         raise DatabaseError(
             f"Database {connection.alias!r} at {address} (user {database.get('USER')!r}, name "
-            f"{database.get('NAME')!r}) cannot be asked for its limits: {described(error)}\n"
-            "Start it or correct DATABASES; --max-connections plans without asking."
+            f"{database.get('NAME')!r}) cannot be asked for its limits: {described(error)}\n{_remedy(error)}"
         ) from error
     finally:
         connection.close()
-        if hasattr(connection, "close_pool"):  # a pool of Django's own must not reach the workers, who are forks
+        # A pool of Django's own must not reach the workers, which are forks.
+        if hasattr(connection, "close_pool") and not isinstance(connection, Pooled):
             connection.close_pool()
+
+
+def _remedy(error: Exception) -> str:
+    if "cryptography" in str(error):  # PyMySQL's, for MySQL's default authentication without TLS
+        return "Run: pip install cryptography. Or connect over TLS or the server's Unix socket, which need none."
+    return "Start it or correct DATABASES; --max-connections plans without asking."

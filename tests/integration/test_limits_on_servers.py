@@ -11,7 +11,7 @@ import psycopg
 import pymysql
 import pytest
 
-from private_servers import PrivateServer, mysql_family
+from private_servers import PrivateServer, mysql_family, which_mysql
 from support import Site, ask, plan_of
 
 DRIVERS = {"mysql": "django.db.backends.mysql", "postgresql": "django.db.backends.postgresql"}
@@ -89,6 +89,32 @@ def test_mysql_cap_of_every_account(site: Site) -> None:
         told = planned(site, default=database(server))
     assert parts(told) == {"max_connections": 23, "max_user_connections": 11}
     assert (told["limit"], told["wait_timeout_s"]) == (11, 77)
+
+
+def test_an_administrator_of_mysql_still_gets_a_plan_from_a_full_server(site: Site) -> None:
+    """CONNECTION_ADMIN has one session beyond max_connections, which no plan may count on."""
+    with mysql_family(max_connections=20) as server, sessions(server, 20, server.admin_user):
+        told = planned(site, default=database(server, server.admin_user))
+        assert (told["limit"], told["held_by_others"], told["held_by_us"]) == (20, 0, 20)
+        full = site.command("plan", "mysite", DATABASES=json.dumps({"default": database(server)}))
+    assert full.returncode == 3
+    assert "Too many connections" in full.stderr
+
+
+@pytest.mark.skipif(which_mysql() != "mysql", reason="an authentication of MySQL only")
+def test_a_driver_that_lacks_a_package_is_no_traceback(tmp_path: Path) -> None:
+    """PyMySQL sends a password without TLS by RSA, for which it needs cryptography."""
+    site = Site.make(tmp_path / "site")
+    with mysql_family(**{"tls-version": ""}) as server:
+        entry = database(server)
+        text = "import sys\nsys.modules['cryptography'] = None\nimport pymysql\npymysql.install_as_MySQLdb()\n"
+        site.append("settings", f"{text}DATABASES = {{'default': {entry!r}}}\n")
+        answer = site.command("plan", "mysite")
+    assert answer.returncode == 3
+    assert answer.stderr.splitlines()[1:] == [
+        "Run: pip install cryptography. Or connect over TLS or the server's Unix socket, which need none."
+    ]
+    assert "RuntimeError: 'cryptography' package is required" in answer.stderr
 
 
 def test_mysql_through_pymysql_and_a_socket(mysql_server: PrivateServer, tmp_path: Path) -> None:
