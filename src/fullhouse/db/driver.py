@@ -7,9 +7,11 @@ is what Django itself would have made, and no statement is owed when it is lent.
 
 import os
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from fullhouse.db.farewell import Wire, close_all
 from fullhouse.db.options import unpooled_settings
 from fullhouse.db.slots import HostSlots
 
@@ -51,7 +53,7 @@ class DjangoDriver:
         self._settings["OPTIONS"].setdefault("connect_timeout", CONNECT_TIMEOUT_S)
         self._alias = wrapper.alias
         self._slots = slots
-        self._descriptors: dict[int, int] = {}  # by id of the connection; mysqlclient tells none while one is used
+        self._wires: dict[int, Wire] = {}  # by id of the connection; mysqlclient tells none while one is used
 
     def _stock(self, connection: Any = None) -> Any:
         """Django's own wrapper around `connection`; it must be taken out again before the wrapper is dropped."""
@@ -66,30 +68,36 @@ class DjangoDriver:
             if self._slots.unplanned:
                 self._slots.plan_by(stock)
         except BaseException:
-            stock.close()
+            self._close_half_made(stock)
             raise
         self._wrapper_class.opened(stock)
         descriptor = self._wrapper_class.descriptor(stock.connection)
-        self._descriptors[id(stock.connection)] = descriptor
+        self._wires[id(stock.connection)] = Wire.of(descriptor)
         notice_silence(descriptor)
         return stock.connection
+
+    def _close_half_made(self, stock: Any) -> None:
+        """Where a session was opened and could not be set up, it ends before its slot is released."""
+        wire = None
+        if stock.connection is not None:
+            with suppress(Exception):
+                wire = Wire.of(self._wrapper_class.descriptor(stock.connection))
+        close_all([(wire, stock.close)])
 
     def lifetime_limit_s(self, connection: Any) -> float | None:
         with suppress(Exception):
             return self._wrapper_class.idle_limit_s(connection)
         return None
 
-    def close(self, connection: Any) -> None:
-        self._descriptors.pop(id(connection), None)
-        with suppress(Exception):
-            connection.close()
+    def close(self, connections: Sequence[Any]) -> list[bool]:
+        return close_all([(self._wires.pop(id(connection), None), connection.close) for connection in connections])
 
     def abandon(self, connection: Any) -> None:
         """Point the inherited descriptor elsewhere, so that nothing can reach the parent's server through it."""
         _abandoned.append(connection)
         with suppress(Exception):
             nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            os.dup2(nowhere, self._descriptors.pop(id(connection)), inheritable=False)
+            os.dup2(nowhere, self._wires.pop(id(connection)).descriptor, inheritable=False)
             os.close(nowhere)
 
     def check(self, connection: Any) -> bool:
