@@ -8,6 +8,7 @@ import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from fullhouse.budget.slots import SlotFile
@@ -27,7 +28,8 @@ class InstantDriver:
     def lifetime_limit_s(self, connection: object) -> float | None:
         return None
 
-    def close(self, connection: object) -> None: ...
+    def close(self, connections: Sequence[object]) -> list[bool]:
+        return [True] * len(connections)
 
     def abandon(self, connection: object) -> None: ...
 

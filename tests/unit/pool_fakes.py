@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -41,6 +41,7 @@ class FakeDriver:
         self.can_reset = True
         self.limit_s: float | None = None
         self.connects_tried = 0
+        self.lets_go = True  # of sessions that are closed
 
     @property
     def alive(self) -> list[FakeConnection]:
@@ -56,9 +57,11 @@ class FakeDriver:
     def lifetime_limit_s(self, connection: FakeConnection) -> float | None:
         return self.limit_s
 
-    def close(self, connection: FakeConnection) -> None:
-        assert connection.open
-        connection.open = False
+    def close(self, connections: Sequence[FakeConnection]) -> list[bool]:
+        for connection in connections:
+            assert connection.open
+            connection.open = False
+        return [self.lets_go] * len(connections)
 
     def abandon(self, connection: FakeConnection) -> None:
         connection.abandoned = True
@@ -84,6 +87,7 @@ class FakeSlots:
         self.taken = 0
         self.pressed = False
         self.waiting = False
+        self.resting: list[int] = []
         self._free = list(range(budget))
         self._owned: set[int] = set()
 
@@ -98,9 +102,11 @@ class FakeSlots:
         self._owned.add(slot)
         return slot
 
-    def release(self, slot: int) -> None:
+    def release(self, slot: int, *, gone: bool) -> None:
         self._owned.remove(slot)
         self._free.append(slot)
+        if not gone:
+            self.resting.append(slot)
 
     def announce_waiting(self) -> None:
         assert not self.waiting
@@ -137,6 +143,9 @@ class HandTurnedBackground:
         self.connects.append(job)
 
     def run_upkeep(self, job: Callable[[], None]) -> None:
+        self.upkeep.append(job)
+
+    def run_close(self, job: Callable[[], None]) -> None:
         self.upkeep.append(job)
 
     def wake_at(self, due: float, tick: Callable[[], None]) -> None:

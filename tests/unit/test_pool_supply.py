@@ -278,3 +278,22 @@ def test_connects_that_hang_are_followed_by_others() -> None:
     house.background.connects.clear()  # it hangs
     house.advance(1.5)
     assert waiter.lease is not None
+
+
+def test_a_slot_rests_unless_the_server_has_let_its_session_go() -> None:
+    hand = HandTurnedPool()
+    for lets_go, resting in ((True, 0), (False, 1)):
+        hand.driver.lets_go = lets_go
+        hand.pool.checkin(hand.borrow(), broken=True)
+        hand.settle()
+        assert (len(hand.slots.resting), hand.slots.held) == (resting, 0)
+
+
+def test_a_pool_that_closes_waits_for_all_sessions_at_once() -> None:
+    hand = HandTurnedPool()
+    closed: list[int] = []
+    close = hand.driver.close
+    hand.driver.close = lambda connections: (closed.append(len(connections)), close(connections))[1]
+    hand.fill_idle(3)
+    hand.pool.close()
+    assert (closed, hand.slots.held) == ([3], 0)

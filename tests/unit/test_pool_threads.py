@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from pool_fakes import (
@@ -58,9 +58,9 @@ class HangingDriver(FakeDriver):
         self.hang()
         return super().reset(connection)
 
-    def close(self, connection: FakeConnection) -> None:
+    def close(self, connections: Sequence[FakeConnection]) -> list[bool]:
         self.hang()
-        super().close(connection)
+        return super().close(connections)
 
 
 def test_borrowers_do_not_wait_for_a_server_that_hangs() -> None:
@@ -214,7 +214,7 @@ def test_only_background_threads_call_the_driver_and_never_under_the_lock() -> N
     wait_threads_end()
     assert callers == {
         "connect": "fullhouse-pool-default-connect",
-        "close": "fullhouse-pool-default-upkeep",
+        "close": "fullhouse-pool-default-close",
         "check": "fullhouse-pool-default-upkeep",
         "reset": "fullhouse-pool-default-upkeep",
     }

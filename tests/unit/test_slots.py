@@ -8,13 +8,29 @@ import pytest
 from slot_process import SlotProcess
 
 import programs
-from fullhouse.budget.slots import WAITING, SlotFile, SlotStatistics
+from fullhouse.budget.resting import REST_S
+from fullhouse.budget.slots import SPARE, WAITING, SlotFile, SlotStatistics
 from fullhouse.errors import ConfigurationError
 
 
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "slots"
+
+
+@pytest.fixture
+def later(path):
+    """Call it to let the rest of every slot pass."""
+    passed = 0.0
+    resting = SlotFile.open(path).resting
+    clock = resting.clock
+
+    def pass_rest():
+        nonlocal passed
+        passed += REST_S
+
+    resting.clock = lambda: clock() + passed
+    return pass_rest
 
 
 def take(share, count):
@@ -29,7 +45,6 @@ class TestBudget:
     def test_is_the_length_of_the_file(self, path):
         assert SlotFile.open(path).budget is None
         share = SlotFile.open(path).share("main", 1)
-        assert (share.budget, share.acquire_nowait()) == (0, None)
         SlotFile.open(path, budget=7)
         assert path.stat().st_size == SlotFile.open(path).budget == share.budget == 7
         assert path.stat().st_mode & 0o777 == 0o600
@@ -74,12 +89,14 @@ class TestExclusion:
             other.call("release", theirs[1])
             assert share.acquire_nowait() == theirs[1]
 
-    def test_a_killed_process_gives_back_by_itself(self, path):
+    def test_a_killed_process_gives_back_by_itself(self, path, later):
         share = SlotFile.open(path, budget=3).share("main", 1)
         with SlotProcess(path) as other:
             take_there(other, 3)
             assert share.acquire_nowait() is None
             other.kill()
+            assert share.acquire_nowait() is None
+            later()
             assert sorted(take(share, 3)) == [0, 1, 2]
 
     def test_threads_and_pools_of_one_process_exclude_each_other(self, path):
@@ -127,8 +144,96 @@ class TestExclusion:
         share.release(slot)
 
 
+class TestRest:
+    """A slot whose session may live on is not used at once."""
+
+    def test_a_session_that_nobody_saw_end(self, path, later):
+        share = SlotFile.open(path, budget=2).share("main", 2)
+        with SlotProcess(path) as other:
+            one, two = take(share, 2)
+            share.release(one, gone=False)
+            share.release(two, gone=True)
+            assert take_there(other, 2) == [two, None]
+            assert share.acquire_nowait() is None
+            later()
+            assert share.acquire_nowait() == one
+
+    def test_ends_for_all_at_once(self, path, later):
+        """Whoever looks first begins it, and nobody begins it again."""
+        share = SlotFile.open(path, budget=3).share("main", 3)
+        with SlotProcess(path) as other:
+            take_there(other, 3)
+            other.kill()
+        assert share.acquire_nowait() is None
+        later()
+        assert sorted(take(share, 3)) == [0, 1, 2]
+
+    def test_survives_who_began_it(self, path, later):
+        share = SlotFile.open(path, budget=1).share("main", 1)
+        with SlotProcess(path) as first, SlotProcess(path) as second:
+            first.call("acquire_nowait")
+            first.kill()
+            assert second.call("acquire_nowait") is None
+            second.kill()
+        assert share.acquire_nowait() is None
+        later()
+        assert share.acquire_nowait() == 0
+
+    def test_of_an_earlier_boot_is_no_longer_than_any(self, path, later):
+        file = SlotFile.open(path, budget=1)
+        clock, file.resting.clock = file.resting.clock, lambda: 1e9
+        file.resting.begin(0)
+        file.resting.clock = clock
+        share = file.share("main", 1)
+        assert share.acquire_nowait() is None
+        later_clock = file.resting.clock
+        file.resting.clock = lambda: later_clock() + REST_S
+        assert share.acquire_nowait() == 0
+
+    def test_records_never_change_the_budget(self, path):
+        file = SlotFile.open(path, budget=4)
+        share = file.share("main", 4)
+        take(share, 4)
+        SlotFile.open(path, budget=1)
+        share.release(3, gone=False)
+        share.release(2)
+        assert file.budget == 1
+
+
+class TestSpare:
+    def test_one_process_has_it_at_a_time(self, path):
+        file = SlotFile.open(path, budget=2)
+        assert file.acquire_spare_nowait()
+        with SlotProcess(path) as other:
+            assert (SPARE, SPARE + 1) in other.locks()
+            assert take_there(other, 3) == [0, 1, None]
+        file.release_spare(gone=True)
+        assert file.acquire_spare_nowait()
+        file.release_spare(gone=True)
+
+    def test_rests_too(self, path, later):
+        file = SlotFile.open(path, budget=2)
+        assert file.acquire_spare_nowait()
+        file.release_spare(gone=False)
+        assert not file.acquire_spare_nowait()
+        later()
+        assert file.acquire_spare_nowait()
+        file.release_spare(gone=True)
+
+
+class TestUnplanned:
+    def test_has_one_slot(self, path):
+        file = SlotFile.open(path)
+        share = file.share("main", 4)
+        assert (file.budget, share.budget) == (None, 1)
+        assert take(share, 2) == [0, None]
+
+    def test_a_budget_of_one_is_a_budget(self, path):
+        assert SlotFile.open(path, budget=1).budget == 1
+
+
 class TestFork:
-    def test_a_child_has_nothing_and_takes_nothing_away(self, path):
+    def test_a_child_has_nothing_and_takes_nothing_away(self, path, later):
         file = SlotFile.open(path, budget=4)
         share = file.share("main", 2)
         share.announce_waiting()
@@ -145,7 +250,9 @@ class TestFork:
             claim = other.locks()[-1]
             assert other.locks() == [(0, 1), (WAITING, WAITING + 1), claim]
             assert claim[1] - claim[0] == 2
-        assert take(share, 4) == [1, 2, 3, None]
+        assert take(share, 2) == [3, None]
+        later()
+        assert take(share, 3) == [1, 2, None]
 
     def test_a_child_without_a_pool_in_use_claims_nothing(self, path):
         file = SlotFile.open(path, budget=4)
@@ -261,7 +368,7 @@ class TestWaiting:
                 other.call("acquire_nowait")
             assert share.held == 2
 
-    def test_two_generations_halve_their_shares_until_one_is_gone(self, path):
+    def test_two_generations_halve_their_shares_until_one_is_gone(self, path, later):
         share = SlotFile.open(path, budget=4).share("new", 4)
         with SlotProcess(path, fair_share=4) as old:
             take_there(old, 4)
@@ -274,6 +381,8 @@ class TestWaiting:
             assert not old.call("must_give_back")
             assert not share.above_fair_share()
             old.kill()
+            assert share.acquire_nowait() is None
+            later()
             assert sorted(take(share, 2)) == [0, 1]
             assert not share.above_fair_share()
 

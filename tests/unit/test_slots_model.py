@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 from functools import partial
+from math import inf
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -9,9 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from slot_process import SlotProcess
 
+from fullhouse.budget.resting import REST_S
 from fullhouse.budget.slots import CLAIMS, WAITING, SlotFile
 
 FAIR_SHARES = (1, 2, 3)
+LARGEST = 12  # of all budgets here
 POOLS = st.integers(0, len(FAIR_SHARES) - 1)
 
 
@@ -28,7 +31,10 @@ def observer(path):
 
 def start_over(path, budget):
     """The file with `budget` slots and its search back at slot 0, so that an example repeats exactly."""
-    share = SlotFile.open(path, 1).share("first", 1)
+    file = SlotFile.open(path, 1)
+    for slot in range(LARGEST):
+        file.resting.clear(slot)
+    share = file.share("first", 1)
     share.release(share.acquire_nowait())
     share.leave()
     return SlotFile.open(path, budget)
@@ -45,6 +51,12 @@ class PoolsMachine(RuleBasedStateMachine):
         self.held = [set() for _ in FAIR_SHARES]
         self.wants = [False for _ in FAIR_SHARES]
         self.joined = [False for _ in FAIR_SHARES]
+        self.now = 1000.0
+        file.resting.clock = lambda: self.now
+        self.resting = file.resting
+        # By slot, of those that rest: no use before, and use from then on. inf: the rest has not been seen to begin.
+        self.not_before = {}
+        self.usable_from = {}
 
     def entitled(self, pool):
         claimed = sum(share for share, joined in zip(FAIR_SHARES, self.joined, strict=True) if joined)
@@ -64,10 +76,16 @@ class PoolsMachine(RuleBasedStateMachine):
         self.joined[pool] = True
         refused = len(self.held[pool]) >= max(1, self.entitled(pool)) and self.other_waits(pool)
         slot = self.shares[pool].acquire_nowait()
-        if refused or not self.free():
+        if refused:
             assert slot is None
+        elif slot is None:
+            for free in self.free():
+                assert self.usable_from.get(free, self.now) > self.now
+                self.usable_from[free] = min(self.usable_from[free], self.now + REST_S)
         else:
             assert slot in self.free()
+            assert self.not_before.pop(slot, self.now) <= self.now
+            self.usable_from.pop(slot, None)
             self.held[pool].add(slot)
 
     @rule(pool=POOLS, index=st.integers(0, 7))
@@ -76,6 +94,27 @@ class PoolsMachine(RuleBasedStateMachine):
             slot = sorted(self.held[pool])[index % len(self.held[pool])]
             self.shares[pool].release(slot)
             self.held[pool].remove(slot)
+
+    @rule(pool=POOLS, index=st.integers(0, 7))
+    def release_unseen(self, pool, index):
+        """The session was closed, and nobody saw the server let it go."""
+        if self.held[pool]:
+            slot = sorted(self.held[pool])[index % len(self.held[pool])]
+            self.shares[pool].release(slot, gone=False)
+            self.held[pool].remove(slot)
+            self.not_before[slot] = self.usable_from[slot] = self.now + REST_S
+
+    @rule(slot=st.integers(0, LARGEST - 1))
+    def die(self, slot):
+        """Another process opened a session on the slot, and was killed."""
+        if slot in self.free():
+            self.resting.hold(slot)
+            self.not_before[slot] = self.now + REST_S
+            self.usable_from[slot] = inf
+
+    @rule(part=st.sampled_from([0.25, 0.5, 1]))
+    def time_passes(self, part):
+        self.now += part * REST_S
 
     @rule(pool=POOLS)
     def announce(self, pool):

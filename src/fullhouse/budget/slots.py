@@ -1,9 +1,12 @@
 """Slots: the budget of a host for one database user, kept as record locks on one file.
 
 The file is as long as the budget, one byte for each slot; whoever has the lock on byte *k* owns slot *k*.
-No process has to be running for it, nothing has to be cleaned up, and a killed process gives its slots back.
+No process has to be running for it, nothing has to be cleaned up, and a killed process gives its slots back;
+they rest before they are used again (`resting`). A file without a length has no budget yet: it has one slot, enough
+to open the session that asks the server for its limit.
 
     0 … budget                  slots, locked exclusively
+    SPARE                       the one slot beyond the budget of the pools, locked exclusively
     WAITING                     locked together by all processes with a pool that waits for its share
     CLAIMS + pid * CLAIM_SPAN   as many bytes as the pools of process *pid* claim as fair shares
 
@@ -35,15 +38,23 @@ from threading import Lock
 
 from fullhouse.budget.folder import open_private_folder, require_private
 from fullhouse.budget.record_locks import lock_of_another, lock_shared, locked_by_others, try_lock, unlock
+from fullhouse.budget.resting import Resting
 from fullhouse.errors import ConfigurationError
 
 MAX_BUDGET = 2**18
 """The largest budget and fair share, in slots: PostgreSQL's `max_connections` ends at 262,143."""
 
+SPARE = MAX_BUDGET
+"""A slot of no pool: the plan keeps it for the session that cancels a statement when all others are in use."""
+
 WAITING = 2**40
 CLAIMS = 2**41
 CLAIM_SPAN = 2**20  # claims are shared locks: equal pids in two containers count once, and nothing fails
 CLAIMS_END = CLAIMS + 2**22 * CLAIM_SPAN  # Linux gives no process id above 2**22 (PID_MAX_LIMIT)
+
+
+UNPLANNED = 1
+"""Slots of a file whose budget nobody has set yet."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +72,17 @@ class SlotFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         folder = open_private_folder(path.parent)  # stays open: that protects the file from cleaners
+        records = path.with_name(f"{path.name}.rest")
+        opened = [folder]
         try:
-            self.descriptor = _open_private_file(path, folder)
+            for name in (path, records):
+                opened.append(_open_private_file(name, folder))
         except ConfigurationError:
-            os.close(folder)
+            for descriptor in opened:
+                os.close(descriptor)
             raise
+        self.descriptor = opened[1]
+        self.resting = Resting(opened[2])
         self.mutex = Lock()
         self.shares: set[Share] = set()  # those that claim, and so all that hold a slot or wait
         self._announced = False
@@ -93,6 +110,23 @@ class SlotFile:
         """The number of slots that all processes share; None if nobody has set it yet."""
         return self.length() or None
 
+    def acquire_spare_nowait(self) -> bool:
+        """Whether the spare slot is this process's now, until `release_spare`. Threads agree among themselves."""
+        with self.mutex:
+            if not self._is_usable_locked(SPARE):
+                return False
+            self.resting.hold(SPARE)
+            return True
+
+    def release_spare(self, *, gone: bool) -> None:
+        """Give the spare slot back. `gone`: the server has ended the session on it."""
+        with self.mutex:
+            self._free_locked(SPARE, gone=gone)
+
+    def is_used_by_others(self) -> bool:
+        """Whether another process of this host has a pool on this file."""
+        return lock_of_another(self.descriptor, CLAIMS, CLAIMS_END) is not None
+
     def share(self, name: str, fair_share: int) -> "Share":
         """The part of one pool, called `name` in errors: it can always get `fair_share` slots in the end."""
         return Share(self, name, fair_share)
@@ -109,6 +143,9 @@ class SlotFile:
     def length(self) -> int:
         return os.fstat(self.descriptor).st_size
 
+    def slots(self) -> int:
+        return self.length() or UNPLANNED
+
     def take_locked(self) -> int | None:
         """Lock a free slot, searching from where one was last seen. An interrupted caller leaks none: a slot
         that no share has recorded is taken again by the next search.
@@ -119,16 +156,17 @@ class SlotFile:
                 f"{self.path} was deleted while in use, so new processes would not see the slots taken: "
                 "restart all processes of the site."
             )
-        self._next = min(self._next, status.st_size)
-        slot = self._search_locked(self._next, status.st_size)
+        slots = status.st_size or UNPLANNED
+        self._next = min(self._next, slots)
+        slot = self._search_locked(self._next, slots)
         return self._search_locked(0, self._next) if slot is None else slot
 
-    def give_back_locked(self, slot: int) -> None:
-        unlock(self.descriptor, slot, 1)
+    def give_back_locked(self, slot: int, *, gone: bool) -> None:
+        self._free_locked(slot, gone=gone)
         self._next = slot
 
     def has_free_slot_locked(self) -> bool:
-        budget = self.length()
+        budget = self.slots()
         ours = sum(slot < budget for share in self.shares for slot in share.slots)
         return ours + sum(map(len, locked_by_others(self.descriptor, 0, budget))) < budget
 
@@ -175,12 +213,29 @@ class SlotFile:
                 slot += 1
             elif taken := lock_of_another(self.descriptor, slot, slot + 1):
                 slot = taken.stop
-            elif try_lock(self.descriptor, slot):
+            elif self._is_usable_locked(slot):
+                self.resting.hold(slot)
                 self._next = slot + 1
                 return slot
-            else:  # another process was faster
+            else:  # it rests, or another process was faster
                 slot += 1
         return None
+
+    def _is_usable_locked(self, slot: int) -> bool:
+        """Lock the slot; False, and it is not locked, if another process has it, or if it rests."""
+        if not try_lock(self.descriptor, slot):
+            return False
+        if self.resting.is_over(slot):
+            return True
+        unlock(self.descriptor, slot, 1)
+        return False
+
+    def _free_locked(self, slot: int, *, gone: bool) -> None:
+        if gone:
+            self.resting.clear(slot)
+        else:
+            self.resting.begin(slot)
+        unlock(self.descriptor, slot, 1)
 
     def _own_claims_locked(self) -> int:
         return sum(share.fair_share for share in self.shares)
@@ -204,8 +259,8 @@ class Share:
 
     @property
     def budget(self) -> int:
-        """How many slots all processes share; 0 if nobody has set it yet."""
-        return self._file.length()
+        """How many slots all processes share."""
+        return self._file.slots()
 
     def acquire_nowait(self) -> int | None:
         """A slot to stand a new connection on, or None: all are taken, or the last ones are for a pool that
@@ -219,13 +274,16 @@ class Share:
             self._file.announce_locked()
             return slot
 
-    def release(self, slot: int) -> None:
-        """Give `slot` back once its connection is closed. Raises ValueError if this pool does not hold it."""
+    def release(self, slot: int, *, gone: bool = True) -> None:
+        """Give `slot` back. Unless the server has let its session go (`gone`), it rests before anyone uses it.
+
+        Raises ValueError if this pool does not hold it.
+        """
         with self._file.mutex:
             if slot not in self.slots:
                 raise ValueError(f"Pool {self.name} does not hold slot {slot}, but {sorted(self.slots)}.")
             self.slots.remove(slot)
-            self._file.give_back_locked(slot)
+            self._file.give_back_locked(slot, gone=gone)
             self._file.announce_locked()
 
     def announce_waiting(self) -> None:
@@ -287,7 +345,7 @@ class Share:
 
     def _entitled_locked(self) -> int:
         """The share that this pool can have now, in slots: scaled down while the shares exceed the budget."""
-        budget, claimed = self._file.length(), self._file.claimed_locked()
+        budget, claimed = self._file.slots(), self._file.claimed_locked()
         return self.fair_share if claimed <= budget else self.fair_share * budget // claimed
 
 

@@ -7,12 +7,13 @@ it. So a pooled connection is what the site's engine would have made, and no sta
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 
+from fullhouse.db.farewell import Wire, close_all
 from fullhouse.db.guard import Upkeep, borrowed
 from fullhouse.db.options import unpooled_settings
 from fullhouse.db.slots import HostSlots
@@ -55,7 +56,7 @@ class DjangoDriver:
         self._settings["OPTIONS"].setdefault("connect_timeout", CONNECT_TIMEOUT_S)
         self._alias = wrapper.alias
         self._slots = slots
-        self._descriptors: dict[int, int] = {}  # by id of the connection; mysqlclient tells none while one is used
+        self._wires: dict[int, Wire] = {}  # by id of the connection; mysqlclient tells none while one is used
 
     @contextmanager
     def _unpooled(self) -> Iterator["Pooled"]:
@@ -69,7 +70,7 @@ class DjangoDriver:
         try:
             yield wrapper
         except BaseException:
-            wrapper.close()
+            self._close_half_made(wrapper)
             raise
         finally:
             del connections[self._alias]
@@ -84,26 +85,32 @@ class DjangoDriver:
             opener.opened()
             connection = opener.let_go()
         descriptor = self._wrapper_class.descriptor(connection)
-        self._descriptors[id(connection)] = descriptor
+        self._wires[id(connection)] = Wire.of(descriptor)
         notice_silence(descriptor)
         return connection
+
+    def _close_half_made(self, wrapper: "Pooled") -> None:
+        """Where a session was opened and could not be set up, it ends before its slot is released."""
+        wire = None
+        if wrapper.connection is not None:
+            with suppress(Exception):
+                wire = Wire.of(self._wrapper_class.descriptor(wrapper.connection))
+        close_all([(wire, wrapper.close)])
 
     def lifetime_limit_s(self, connection: Any) -> float | None:
         with borrowed(connection, Upkeep()), suppress(Exception):
             return self._wrapper_class.idle_limit_s(connection)
         return None
 
-    def close(self, connection: Any) -> None:
-        self._descriptors.pop(id(connection), None)
-        with suppress(Exception):
-            connection.close()
+    def close(self, connections: Sequence[Any]) -> list[bool]:
+        return close_all([(self._wires.pop(id(connection), None), connection.close) for connection in connections])
 
     def abandon(self, connection: Any) -> None:
         """Point the inherited descriptor elsewhere, so that nothing can reach the parent's server through it."""
         _abandoned.append(connection)
         with suppress(Exception):
             nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            os.dup2(nowhere, self._descriptors.pop(id(connection)), inheritable=False)
+            os.dup2(nowhere, self._wires.pop(id(connection)).descriptor, inheritable=False)
             os.close(nowhere)
 
     def check(self, connection: Any) -> bool:

@@ -2,7 +2,7 @@
 
 `serve` publishes the plan: the length of each slot file, which every process of the site on this host sees, and the
 fair share of each alias, which its forked workers inherit. A process that finds no length (`manage.py migrate` on a
-host that serves nothing) begins with one slot, and the first connection on it asks the server and makes the plan.
+host that serves nothing) has one slot, and the first connection on it asks the server and makes the plan.
 """
 
 import os
@@ -21,8 +21,6 @@ from fullhouse.settings import Settings, from_environment, layered
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
-# Enough to open the connection that asks the server for its limit.
-UNPLANNED = 1
 # What a plan waits for a slot of a busy host: twice the default deadline of a request.
 PLAN_PATIENCE_S = 10.0
 _POLL_S = 0.01
@@ -63,7 +61,7 @@ def slot_held(vendor: str, database: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        share.release(slot)
+        share.release(slot, gone=False)  # closed here by Django, and nobody waited for the server
         share.leave()
 
 
@@ -95,10 +93,7 @@ class HostSlots:
 
     def __init__(self, alias: str, vendor: str, database: Mapping[str, Any]) -> None:
         self._alias = alias
-        path = path_of(vendor, database)
-        self._file = SlotFile.open(path)
-        if self._file.budget is None:
-            SlotFile.open(path, UNPLANNED)
+        self._file = SlotFile.open(path_of(vendor, database))
         self._options = _options_in_force() if self.unplanned else Settings()
         self._share = self._file.share(alias, _fair_shares.get(alias, 1))
         self.acquire_nowait = self._share.acquire_nowait
@@ -114,12 +109,12 @@ class HostSlots:
 
     @property
     def budget(self) -> int:
-        return self._file.budget or UNPLANNED
+        return self._share.budget
 
     @property
     def unplanned(self) -> bool:
         """Whether nobody has made a plan for this host yet."""
-        return self.budget == UNPLANNED
+        return self._file.budget is None
 
     def plan_by(self, connection: "BaseDatabaseWrapper") -> None:
         """Make the plan from what the server says over `connection`: this host's budget becomes the slots."""

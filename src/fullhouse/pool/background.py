@@ -1,7 +1,7 @@
 """The threads of a pool: daemons, started when there is work, ended when it is gone.
 
-Two lanes run jobs in order: one connects, the other checks, resets and closes, so that a connect that hangs
-holds up none of the latter, nor the other way round. The alarm has a thread of its own, which no driver can
+Three lanes run jobs in order: one connects, one checks and resets, one closes, so that what hangs in one of them
+holds up none of the others. The alarm has a thread of its own, which no driver can
 hold up.
 
 Each lane and the alarm has one condition that guards all of its fields. Jobs run without it. Threads are
@@ -18,6 +18,8 @@ logger = logging.getLogger("fullhouse.pool")
 
 CONNECT_THREADS = 4
 UPKEEP_THREADS = 4
+CLOSE_THREADS = 32
+"""They do nothing but wait for a server to let go, which one that hangs does not do."""
 THREAD_IDLE_S = 5.0
 """A thread without work ends after this time."""
 
@@ -121,6 +123,7 @@ class BackgroundThreads:
         """Start anew: in the child of a fork the threads are gone, and their locks may be held for ever."""
         self._connects = Lane(f"fullhouse-pool-{self._name}-connect", CONNECT_THREADS)
         self._upkeep = Lane(f"fullhouse-pool-{self._name}-upkeep", UPKEEP_THREADS)
+        self._closes = Lane(f"fullhouse-pool-{self._name}-close", CLOSE_THREADS)
         self._alarm = Alarm(f"fullhouse-pool-{self._name}-alarm", self._clock)
 
     def run_connect(self, job: Callable[[], None]) -> None:
@@ -128,8 +131,12 @@ class BackgroundThreads:
         self._connects.run(job)
 
     def run_upkeep(self, job: Callable[[], None]) -> None:
-        """Run `job` in the lane that checks, resets and closes."""
+        """Run `job` in the lane that checks and resets."""
         self._upkeep.run(job)
+
+    def run_close(self, job: Callable[[], None]) -> None:
+        """Run `job` in the lane that closes."""
+        self._closes.run(job)
 
     def wake_at(self, due: float, tick: Callable[[], None]) -> None:
         """Call `tick` at `due` of the clock."""

@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Generic
 
@@ -195,6 +195,9 @@ class Pool(Generic[C]):
 
     def _run(self, errands: list[Errand[C]]) -> None:
         """Have the errands carried out in the background; once the pool is closed, closing is done here."""
+        if self._books.shut and (closing := [errand.session for errand in errands if isinstance(errand, Close)]):
+            self._close(closing)
+            errands = [errand for errand in errands if not isinstance(errand, Close)]
         for errand in errands:
             match errand:
                 case Open(attempt):
@@ -203,10 +206,8 @@ class Pool(Generic[C]):
                     self._background.run_upkeep(partial(self._check, session))
                 case Reset(session):
                     self._background.run_upkeep(partial(self._reset, session))
-                case Close(session) if self._books.shut:
-                    self._close(session)
                 case Close(session):
-                    self._background.run_upkeep(partial(self._close, session))
+                    self._background.run_close(partial(self._close, [session]))
                 case WakeAt(due):
                     self._background.wake_at(due, self._tick)
 
@@ -227,7 +228,7 @@ class Pool(Generic[C]):
         try:
             connection = self._driver.connect()
         except Exception as error:
-            self._slots.release(slot)
+            self._slots.release(slot, gone=True)
             return self._open_failed(attempt, error, server_full=self._driver.server_full(error))
         limit_s = self._driver.lifetime_limit_s(connection)
         with self._lock:
@@ -253,14 +254,16 @@ class Pool(Generic[C]):
             errands = self._books.vetted(session, self._clock(), in_order=clean, dead=False)
         self._run(errands)
 
-    def _close(self, session: Session[C]) -> None:
+    def _close(self, sessions: list[Session[C]]) -> None:
+        gone: Sequence[bool] = [False] * len(sessions)
         try:
-            self._driver.close(session.connection)
+            gone = self._driver.close([session.connection for session in sessions])
         finally:
-            self._slots.release(session.slot)
-            with self._lock:
-                errands = self._books.closed(session, self._clock())
-            self._run(errands)
+            for session, is_gone in zip(sessions, gone, strict=True):
+                self._slots.release(session.slot, gone=is_gone)
+                with self._lock:
+                    errands = self._books.closed(session, self._clock())
+                self._run(errands)
 
     def _tick(self) -> None:
         with self._lock:

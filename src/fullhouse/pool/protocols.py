@@ -1,6 +1,6 @@
 """What the pool asks of others: a database driver, the host's slots, and threads to work in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 C = TypeVar("C")
@@ -23,8 +23,11 @@ class Driver(Protocol[C]):
         Asked once, right after `connect`; must not raise.
         """
 
-    def close(self, connection: C) -> None:
-        """Say goodbye on the wire and close. Must not raise, whatever state the connection is in."""
+    def close(self, connections: Sequence[C]) -> Sequence[bool]:
+        """Say goodbye on each wire, close, and wait for the server, in bounded time and for all at once.
+
+        Returns for each whether the server has let its session go. Must not raise, whatever state they are in.
+        """
 
     def abandon(self, connection: C) -> None:
         """Drop the object without a byte on the wire, now and when it is collected. Must not raise.
@@ -59,8 +62,8 @@ class Slots(Protocol):
         What it raises counts as a failed connect.
         """
 
-    def release(self, slot: int) -> None:
-        """Give a slot back."""
+    def release(self, slot: int, *, gone: bool) -> None:
+        """Give a slot back. `gone`: no session stands on it any more, as the server has said."""
 
     def announce_waiting(self) -> None:
         """Tell the host's other pools that this one needs a slot."""
@@ -79,7 +82,10 @@ class Background(Protocol):
         """Run `job`, which opens a connection and may hang, soon."""
 
     def run_upkeep(self, job: Callable[[], None]) -> None:
-        """Run `job`, which checks, resets or closes a connection, soon."""
+        """Run `job`, which checks or resets a connection, soon."""
+
+    def run_close(self, job: Callable[[], None]) -> None:
+        """Run `job`, which closes a connection and waits for the server, soon."""
 
     def wake_at(self, due: float, tick: Callable[[], None]) -> None:
         """Call `tick`, which never blocks, at the time `due` of the pool's clock; the earliest `due` wins."""
