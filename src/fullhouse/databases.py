@@ -6,6 +6,7 @@ Works on Django's settings alone: the project's apps are never loaded in the pro
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from fullhouse.pool import guard
 from fullhouse.settings import Settings
 
 NO_DATABASE = "django.db.backends.dummy"
+PSYCOPG_POOL_SIZE = 4  # psycopg_pool's min_size, and without a max_size its size
 
 
 def ask_limits(settings: Settings) -> list[Limit]:
@@ -53,7 +55,12 @@ def ask_limits(settings: Settings) -> list[Limit]:
     if settings.max_connections is not None and not by_server:
         return [limits.given([DEFAULT_DB_ALIAS], settings.max_connections, settings.sources["max_connections"])]
     return [
-        replace(limits.merged(found), pooled=_pooled(found), users=len({_user(alias) for alias in _pooled(found)}) or 1)
+        replace(
+            limits.merged(found),
+            pooled=_pooled(found),
+            users=len({_user(alias) for alias in _pooled(found)}) or 1,
+            pool_sizes=_pool_sizes(found),
+        )
         for found in by_server.values()
     ]
 
@@ -62,6 +69,35 @@ def _pooled(found: Sequence[Limit]) -> tuple[str, ...]:
     """The aliases among `found` whose engine is ours."""
     aliases = [alias for limit in found for alias in limit.aliases]
     return tuple(alias for alias in aliases if isinstance(connections[alias], Pooled))
+
+
+def _pool_sizes(found: Sequence[Limit]) -> tuple[int, ...]:
+    """Connections that each pool of Django's own may hold in one process."""
+    aliases = [alias for limit in found for alias in limit.aliases]
+    sizes = [_size_of_own_pool(connections[alias]) for alias in aliases if not isinstance(connections[alias], Pooled)]
+    return tuple(size for size in sizes if size is not None)
+
+
+def _size_of_own_pool(connection: "BaseDatabaseWrapper") -> int | None:
+    """The most connections of a pool of Django's own (psycopg_pool); None: the alias has none.
+
+    Raises ConfigurationError where psycopg_pool is missing, or the pool is given without numbers.
+    """
+    options = connection.settings_dict["OPTIONS"].get("pool")
+    if not options or connection.vendor != "postgresql":
+        return None
+    where = f"DATABASES[{connection.alias!r}]: OPTIONS['pool']"
+    if find_spec("psycopg_pool") is None:
+        raise ConfigurationError(
+            f"{where} asks for Django's own pool, and psycopg_pool is not installed.\n"
+            "Run: pip install 'psycopg[pool]', or use the ENGINE fullhouse.db.postgresql, which brings its pool."
+        )
+    given = options if isinstance(options, Mapping) else {}
+    least = given.get("min_size", PSYCOPG_POOL_SIZE)
+    size = least if given.get("max_size") is None else given["max_size"]
+    if not isinstance(size, int) or size < 1:
+        raise ConfigurationError(f"{where}: max_size is {size!r}; give a whole number of at least 1.")
+    return size
 
 
 def _user(alias: str) -> str:
@@ -101,6 +137,7 @@ class Equipment:
     around: Callable[[Any], Any] = AnsweringExhausted
     is_held_up: Callable[[], bool] = pools.anybody_waits
     queries: Any = running
+    thread_ends: Callable[[], object] = connections.close_all  # of this thread: those of others are theirs
 
 
 def _connections() -> list["BaseDatabaseWrapper"]:
@@ -116,7 +153,10 @@ def _connections() -> list["BaseDatabaseWrapper"]:
 
 def _ask(connection: "BaseDatabaseWrapper", address: str) -> Limit:
     if not isinstance(connection, Pooled):
-        return _ask_over(connection, address)
+        _size_of_own_pool(connection)  # refuses what cannot be used
+        # A copy, without a pool of Django's own: it would open all of its connections for this one.
+        options = {name: value for name, value in connection.settings_dict["OPTIONS"].items() if name != "pool"}
+        return _ask_over(type(connection)({**connection.settings_dict, "OPTIONS": options}, connection.alias), address)
     with slots.slot_held(connection.vendor, connection.settings_dict):
         return _ask_over(connection.unpooled(), address)
 
@@ -138,9 +178,6 @@ def _ask_over(connection: "BaseDatabaseWrapper", address: str) -> Limit:
         ) from error
     finally:
         connection.close()
-        # A pool of Django's own must not reach the workers, which are forks.
-        if hasattr(connection, "close_pool") and not isinstance(connection, Pooled):
-            connection.close_pool()
 
 
 def _remedy(error: Exception) -> str:

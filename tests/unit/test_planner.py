@@ -1,6 +1,6 @@
 """The arithmetic of the plan, case by case."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -253,3 +253,36 @@ def test_pooled_and_stock_aliases_split_the_budget() -> None:
 def test_a_budget_too_small_for_a_slot_is_refused() -> None:
     with pytest.raises(PlanError, match=r"needs 1 sessions .* and this host's budget is 0 sessions"):
         plan(pooled(10, "default"), reserve=10)
+
+
+def own_pools(limit: int, *sizes: int, pooled: int = 0) -> Limit:
+    """A server with an alias for each pool of Django's own, and so many on ours."""
+    aliases = [f"own{number}" for number in range(len(sizes))], [f"ours{number}" for number in range(pooled)]
+    return replace(server(limit, *aliases[0], *aliases[1]), pool_sizes=sizes, pooled=tuple(aliases[1]))
+
+
+def test_pools_of_django_are_counted_by_worker_and_generation() -> None:
+    made = plan(own_pools(200, 20, pooled=1), workers=2)
+    assert made.servers[0].connections == made.servers[0].budget == 180
+    assert made.servers[0].slots == 180 - 2 * 20 * 2
+    assert made.threads == plan(workers=2).threads  # they hold no connection of their own
+    assert made.pool == 20 + made.servers[0].fair_share
+
+
+def test_pools_of_django_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(PlanError) as refused:
+        plan(own_pools(18, 40), workers=2, reserve=2)
+    assert str(refused.value) == (
+        "Django's own pools (OPTIONS['pool']) may hold 160 sessions of MariaDB (2 workers × 40, twice during a "
+        "reload), and this host's budget is 16 sessions (limit 18, reserve 2, hosts 1).\n"
+        "Lower max_size to 4, raise max_connections to 162, or use fullhouse's ENGINE, whose pools share the budget."
+    )
+    assert plan(own_pools(18, 4), workers=2, reserve=2).servers[0].connections == 16
+    assert plan(own_pools(162, 40), workers=2, reserve=2).servers[0].connections == 160
+
+
+def test_threads_get_what_pools_of_django_leave() -> None:
+    both = replace(own_pools(100, 10), aliases=("own0", "stock"))
+    made = plan(both, workers=2, reserve=0)
+    assert made.threads == (100 - 2 * 10 * 2) // 2 // 2
+    assert made.servers[0].connections == 100

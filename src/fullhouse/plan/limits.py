@@ -32,6 +32,7 @@ class Limit:
         wait_timeout_s: after so many idle seconds the server closes a session; None: never.
         pooled: those of `aliases` whose ENGINE is ours: they hold slots, however many threads there are.
         users: database users that share this server's budget.
+        pool_sizes: of those of `aliases` with a pool of Django's own, connections that it may hold in each process.
     """
 
     server: str
@@ -43,11 +44,12 @@ class Limit:
     wait_timeout_s: int | None = None
     pooled: tuple[str, ...] = ()
     users: int = 1
+    pool_sizes: tuple[int, ...] = ()
 
     @property
     def stock(self) -> int:
         """How many aliases have an ENGINE that opens a connection for each thread."""
-        return len(self.aliases) - len(self.pooled)
+        return len(self.aliases) - len(self.pooled) - len(self.pool_sizes)
 
     @property
     def shared(self) -> int:

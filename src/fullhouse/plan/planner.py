@@ -59,14 +59,20 @@ class ServerPlan:
         return self.limit.stock * GENERATIONS
 
     @property
-    def for_threads(self) -> int | None:
-        """Threads of this host that the budget carries; None: any number, as every alias is pooled.
+    def per_worker(self) -> int:
+        """Sessions that pools of Django's own hold for each worker, twice during a reload."""
+        return sum(self.limit.pool_sizes) * GENERATIONS
+
+    def for_threads(self, workers: int) -> int | None:
+        """Threads of this host that the budget carries beside so many workers; None: any number, as every alias is
+        pooled.
 
         Where some aliases are pooled and some are not, the budget is split between the two by their numbers.
         """
         if self.per_thread == 0:
             return None
-        return self.budget * self.limit.stock // len(self.limit.aliases) // self.per_thread
+        left = max(0, self.budget - workers * self.per_worker)
+        return left * self.limit.stock // (self.limit.stock + len(self.limit.pooled)) // self.per_thread
 
 
 @dataclass(frozen=True)
@@ -196,8 +202,9 @@ def _size_by_recipe(settings: Settings, machine: Machine, servers: Sequence[Serv
 
 def _size_to_fit(settings: Settings, machine: Machine, servers: Sequence[ServerPlan]) -> tuple[Figure, Figure]:
     """One worker for each core, and as many threads as the machine and every server's budget carry."""
+    wanted = settings.workers or ceil(machine.cores)
     carried, tightest = min(
-        ((server.for_threads, server) for server in servers if server.for_threads is not None),
+        ((fitting, server) for server in servers if (fitting := server.for_threads(wanted)) is not None),
         key=lambda pair: pair[0],
         default=(None, None),
     )
@@ -272,13 +279,16 @@ def _bounds_below(limit: Limit, sessions: int) -> str:
 def _checked(settings: Settings, server: ServerPlan, workers: int, threads: int) -> ServerPlan:
     """`server` with its worst case: what Django's own engines hold in every thread, and the slots of the pools."""
     limit = server.limit
-    held = workers * threads * server.per_thread
+    held = workers * (threads * server.per_thread + server.per_worker)
+    if server.per_worker and workers * server.per_worker + len(limit.pooled) > server.budget:
+        _refuse_own_pools(settings, server, workers)
     if held + len(limit.pooled) > server.budget:
-        fitting = (server.for_threads or 0) // workers
+        fitting = (server.for_threads(workers) or 0) // workers
         lower = f"threads to {fitting} (--threads)" if fitting > 0 else "the number of workers (--workers)"
+        own = f", each with {sum(limit.pool_sizes)} in Django's own pools" if limit.pool_sizes else ""
         raise PlanError(
             f"The plan needs {held + len(limit.pooled)} sessions of {limit.server} in the worst case ({workers} "
-            f"workers × {threads} threads × {limit.stock} alias(es), twice during a reload), and "
+            f"workers × {threads} threads × {limit.stock} alias(es){own}, twice during a reload), and "
             f"{_budget_text(settings, server)}.\n"
             f"Lower {lower}, or raise {_higher(settings, server, held + len(limit.pooled))}."
         )
@@ -287,6 +297,23 @@ def _checked(settings: Settings, server: ServerPlan, workers: int, threads: int)
     slots = (server.budget - held) // limit.users
     fair_share = max(1, slots * limit.users // len(limit.pooled) // workers)
     return replace(server, connections=server.budget, slots=slots, fair_share=fair_share)
+
+
+def _refuse_own_pools(settings: Settings, server: ServerPlan, workers: int) -> NoReturn:
+    limit = server.limit
+    held = workers * server.per_worker
+    left = server.budget - len(limit.pooled)
+    fewer = left // server.per_worker
+    fitting = left // workers // GENERATIONS // len(limit.pool_sizes)
+    ways = [f"max_size to {fitting}"] if fitting > 0 else []
+    ways += [f"the number of workers to {fewer} (--workers)"] if fewer > 0 else []
+    raise PlanError(
+        f"Django's own pools (OPTIONS['pool']) may hold {held} sessions of {limit.server} ({workers} workers × "
+        f"{' + '.join(map(str, limit.pool_sizes))}, twice during a reload), and {_budget_text(settings, server)}.\n"
+        f"Lower {' or '.join(ways) or 'the reserve (--reserve)'}, raise "
+        f"{_higher(settings, server, held + len(limit.pooled))}, or use fullhouse's ENGINE, whose pools share the "
+        "budget."
+    )
 
 
 def _pool(settings: Settings, servers: Sequence[ServerPlan], threads: int, steps: list[Step]) -> int:
@@ -298,11 +325,13 @@ def _pool(settings: Settings, servers: Sequence[ServerPlan], threads: int, steps
     else:
         shared = sum(server.fair_share * len(server.limit.pooled) for server in servers)
         stock = sum(server.limit.stock for server in servers)
-        pool = shared + threads * stock
+        own = sum(sum(server.limit.pool_sizes) for server in servers)
+        pool = shared + threads * stock + own
         why = f"threads × networked aliases = {threads} × {stock}"
         if shared:
             why = f"its fair share of the slots, {shared}; more while others leave them unused"
             why += f"; and {threads} × {stock} of Django's own engines" if stock else ""
+        why += f"; and {own} in Django's own pools" if own else ""
     steps.append(Step("pool", pool, why))
     return pool
 

@@ -34,6 +34,7 @@ class Equipment(Protocol):
     """What the database rooms give a worker.
 
     around: wraps the application. is_held_up: whether requests wait for connections. queries: those that run.
+    thread_ends: closes the connections of the thread that calls it.
     """
 
     @property
@@ -42,6 +43,8 @@ class Equipment(Protocol):
     def is_held_up(self) -> Callable[[], bool]: ...
     @property
     def queries(self) -> Queries: ...
+    @property
+    def thread_ends(self) -> Callable[[], object]: ...
 
 
 def gunicorn_settings(settings: Settings, plan: Plan, project: str, equipment: Equipment) -> dict[str, Any]:
@@ -55,6 +58,7 @@ def gunicorn_settings(settings: Settings, plan: Plan, project: str, equipment: E
         worker.wsgi = equipment.around(worker.wsgi)
         if isinstance(worker, Worker):
             worker.is_held_up, worker.queries = equipment.is_held_up, equipment.queries
+            worker.thread_ends = equipment.thread_ends
 
     values: dict[str, Any] = {gunicorn: getattr(settings, ours) for gunicorn, ours in OURS.items()}
     values |= {

@@ -73,6 +73,7 @@ class Threads:
     handle: must not raise; a thread in which it does is replaced. shed: is given a channel whose request will not run,
     from any thread. wake_loop: is called before a thread goes to sleep, since the loop has to send what it has made.
     is_held_up: whether requests that run wait for database connections, so that more of them would only wait, too.
+    thread_ends: is called by each thread that ends, to close what was opened in it.
     """
 
     def __init__(
@@ -86,7 +87,9 @@ class Threads:
         ran_alone: Callable[[int, float, float, float], None],
         is_held_up: Callable[[], bool],
         log: Any,
+        thread_ends: Callable[[], object] = bool,
     ) -> None:
+        self._thread_ends = thread_ends
         self.threads = threads
         self.admission = admission
         self._handle = handle
@@ -239,6 +242,11 @@ class Threads:
             with suppress(Exception):  # a logger of the site's own may be what has failed
                 self._log.exception("A thread that runs requests has failed; another takes its place")
             self._replace(seat)
+        finally:
+            try:
+                self._thread_ends()
+            except Exception:
+                self._log.exception("What a thread leaves behind could not be closed")
 
     def _replace(self, seat: Seat) -> None:
         with self._lock:

@@ -55,6 +55,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         self.site_is_stopping: Callable[[], bool] = lambda: False
         self.is_held_up: Callable[[], bool] = lambda: False  # requests wait for database connections
         self.queries: Queries = NoQueries()
+        self.thread_ends: Callable[[], object] = bool  # by each thread that ends, to close what was opened in it
 
     @classmethod
     def configured(cls, options: Options) -> "type[Worker]":
@@ -91,6 +92,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             self._ran_alone,
             self.is_held_up,
             self.log,
+            self.thread_ends,
         )
         self._stuck = StuckRequests(
             options.time_limits,
