@@ -10,6 +10,7 @@ from typing import Any
 from fullhouse.deploy.files import Deployment, write
 from fullhouse.errors import ConfigurationError
 from fullhouse.planning import Planned
+from fullhouse.settings import OPTIONS
 from fullhouse.verbs import log_path
 
 # Variables of the caller that decide what is served, and how.
@@ -24,7 +25,7 @@ def deployment(planned: Planned, options: Sequence[str]) -> Deployment:
     command = [sys.executable, "-m", "fullhouse", "serve", planned.project.name, *options]
     return Deployment(
         project=planned.project.name,
-        user=getpass.getuser(),
+        user=_user(),
         folder=os.getcwd(),
         command=command,
         environment={name: value for name, value in sorted(os.environ.items()) if name.startswith(DECISIVE)},
@@ -36,9 +37,21 @@ def deployment(planned: Planned, options: Sequence[str]) -> Deployment:
         boot_timeout_s=settings.boot_timeout,
         timeout_s=settings.timeout,
         keepalive_s=settings.keepalive,
+        max_body=settings.max_body,
+        has_own_worker=settings.worker_class == OPTIONS["worker_class"].default,
         log=os.path.abspath(settings.log_file) if settings.log_file else str(log_path(planned.project.name, None)),
         files=_files(django),
     )
+
+
+def _user() -> str:
+    """Who is to run the site: whoever called sudo, not root."""
+    if os.geteuid() == 0 and (caller := os.environ.get("SUDO_USER")):
+        return caller
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # the system knows no name for this user
+        return str(os.geteuid())
 
 
 def _files(django: Any) -> dict[str, str]:
@@ -59,7 +72,8 @@ def deploy(kind: str, planned: Planned, options: Sequence[str], folder: str | No
 def _write_into(folder: Path, files: Mapping[str, str]) -> str:
     for name, text in files.items():
         try:
-            with (folder / name).open("x") as file:
+            # Their environment may hold secrets: nobody else may read them.
+            with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(text)
         except OSError as error:
             raise ConfigurationError(f"{folder / name} cannot be written: {error.strerror}.") from error

@@ -197,6 +197,9 @@ class Settings:
     body_memory: int = _option(
         MEMORY, 1 << 20, SERVING, "Memory for a request's body; a longer one goes to a temporary file."
     )
+    max_body: int | None = _option(
+        MEMORY, 1 << 30, SERVING, "A longer request body is refused with 413, before the client is asked to send it."
+    )
     freeze_gc: bool = _option(
         SWITCH, True, SERVING, "Keep the loaded application out of garbage collection, and collect less often."
     )

@@ -21,6 +21,8 @@ SITE = Deployment(
     boot_timeout_s=60,
     timeout_s=30,
     keepalive_s=75,
+    max_body=1 << 30,
+    has_own_worker=True,
     log="/var/log/my site.log",
     files={"/static/": "/srv/my site; 100%/static"},
 )
@@ -77,3 +79,21 @@ def test_nginx_speaks_tls_with_a_server_that_does_and_waits_for_one_without_a_ti
 def test_what_cannot_be_written_is_refused(kind: str, site: Deployment) -> None:
     with pytest.raises(ConfigurationError, match="cannot be written into that file"):
         write(kind, site)
+
+
+def test_nginx_agrees_with_the_worker_and_passes_on_no_claim_of_a_client() -> None:
+    found = lines("nginx")
+    assert "client_max_body_size 1073741824;" in found
+    assert "proxy_buffering off;" in found
+    for name in ("X-Forwarded-Host", "X-Forwarded-Port", "Forwarded"):
+        assert f'proxy_set_header {name} "";' in found
+    found = lines("nginx", replace(SITE, max_body=None, has_own_worker=False))
+    assert "client_max_body_size 0;" in found
+    assert "proxy_buffering on;" in found
+
+
+def test_a_unix_socket_is_not_for_everybody() -> None:
+    found = lines("systemd")
+    assert "SocketUser=web" in found
+    assert "SocketMode=0660" in found
+    assert "SocketMode=0660" not in lines("systemd", replace(SITE, addresses=["127.0.0.1:8000"]))

@@ -54,6 +54,7 @@ SAMPLES: dict[str, tuple[Any, str]] = {
     "transfer_timeout": (7.0, "7"),
     "minimum_rate": (100, "100"),
     "body_memory": (65536, "64K"),
+    "max_body": (1 << 20, "1M"),
     "freeze_gc": (False, "no"),
     "reload": (True, "yes"),
     "access_log": ("-", "-"),

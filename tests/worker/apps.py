@@ -1,7 +1,10 @@
 """WSGI applications that the servers under test run."""
 
 import asyncio
+import bz2
+import gzip
 import json
+import lzma
 import os
 import tempfile
 import threading
@@ -245,3 +248,65 @@ def endless(environ, start_response):
         return _fixed(start_response, headers=[("Content-Length", "1")], body=[str(Closing.closed).encode()])
     start_response("200 OK", PLAIN)
     return Closing(iter(lambda: b"x" * 100_000, b""))
+
+
+class Decoding:
+    """A file that makes other bytes of those that it wraps, as encrypting storages do."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def read(self, size=-1):
+        return self.file.read(size).replace(b"encoded", b"decoded")
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+def decoded(environ, start_response):
+    """`decoded ` a thousand times, from a file of the kind that the path names."""
+    from django.core.files import File
+
+    text, kind = b"decoded " * 1000, environ["PATH_INFO"][1:]
+    opened = tempfile.NamedTemporaryFile()  # noqa: SIM115 - closed by the server
+    kinds = {
+        "gzip": (gzip.compress, gzip.open),
+        "bz2": (bz2.compress, bz2.open),
+        "lzma": (lzma.compress, lzma.open),
+        "decoding": (lambda text: text.replace(b"decoded", b"encoded"), Decoding),
+        "wrapped": (bytes, File),
+        "temporary": (bytes, lambda file: file),
+    }
+    encode, opener = kinds[kind]
+    opened.write(encode(text))
+    opened.seek(0)
+    start_response("200 OK", PLAIN)
+    return environ["wsgi.file_wrapper"](opener(opened))
+
+
+class Wrapped:
+    """What error trackers make of a response."""
+
+    def __init__(self, response):
+        self._response = response
+
+    def __iter__(self):
+        return iter(self._response)
+
+    def close(self):
+        pass
+
+
+def wrapped(environ, start_response):
+    body = b"x" * 1_000_000 if environ["PATH_INFO"] == "/large" else b"small"
+    start_response("200 OK", [*PLAIN, ("Content-Length", str(len(body)))])
+    return Wrapped([body])
+
+
+def lengths(environ, start_response):
+    start_response("200 OK", [("Content-Length", length) for length in environ["QUERY_STRING"].split(",")])
+    return [b"ok"]
+
+
+class Strict(Worker):
+    options = Options(max_body_bytes=1000)

@@ -50,6 +50,10 @@ VALID = {
         _post(CHUNKED, b"3\r\na\r\n\r\n5;x=y\r\n\r\n\r\nb\r\n0\r\n\r\n") + _get(b"/2"),
         [("POST", "/buy", b"a\r\n\r\n\r\nb"), ("GET", "/2", b"")],
     ),
+    "blanks around an extension": Valid(
+        _post(CHUNKED, b'3 ;\t a = "b;\\"c" ;d\r\nabc\r\n0;e\r\n\r\n') + _get(b"/2"),
+        [("POST", "/buy", b"abc"), ("GET", "/2", b"")],
+    ),
     "trailers": Valid(
         _post(CHUNKED, b"1\r\na\r\n0\r\nX-Sum: 9\r\n\r\n") + _get(b"/2"),
         [("POST", "/buy", b"a"), ("GET", "/2", b"")],
@@ -124,6 +128,7 @@ REFUSED = {
     "HTTP/1.2": (_get(version=b"1.2"), BAD),
     "HTTP/1.10": (_get(version=b"1.10"), BAD),
     "RTSP": (b"GET / RTSP/1.0\r\n" + HEAD + b"\r\n", BAD),
+    "unknown method": (b"BREW / HTTP/1.1\r\n" + HEAD + b"\r\n", HTTPStatus.NOT_IMPLEMENTED),
     "lower case method": (b"get / HTTP/1.1\r\n" + HEAD + b"\r\n", BAD),
     "authority form": (_get(b"shop.example:80"), BAD),
     "asterisk with GET": (_get(b"*"), BAD),
@@ -133,6 +138,8 @@ REFUSED = {
     "chunk size with a prefix": (_post(CHUNKED, b"0x3\r\nabc\r\n0\r\n\r\n"), BAD),
     "chunk size with a sign": (_post(CHUNKED, b"-3\r\nabc\r\n0\r\n\r\n"), BAD),
     "chunk size with a space": (_post(CHUNKED, b"3 \r\nabc\r\n0\r\n\r\n"), BAD),
+    "chunk extension without its value": (_post(CHUNKED, b"3;a=\r\nabc\r\n0\r\n\r\n"), BAD),
+    "chunk extension without a name": (_post(CHUNKED, b"3;\r\nabc\r\n0\r\n\r\n"), BAD),
     "endless chunk size": (_post(CHUNKED, b"fffffffffffffffff\r\nabc"), BAD),
     "chunk longer than its size": (_post(CHUNKED, b"3\r\nabcd\r\n0\r\n\r\n"), BAD),
     "bare LF after the chunk size": (_post(CHUNKED, b"3\nabc\r\n0\r\n\r\n"), BAD),

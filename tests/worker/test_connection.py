@@ -256,7 +256,9 @@ def test_contradictory_schemes_are_refused():
 
 def test_a_refusal_is_a_short_complete_response():
     head, _, body = refusal_bytes(HTTPStatus.BAD_REQUEST, "odd \u20ac").partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\nDate: ")
+    assert b"\r\nConnection: close\r\n" in head
+    assert refusal_bytes(HTTPStatus.BAD_REQUEST, "odd", is_head=True).endswith(b"\r\n\r\n")
     assert b"Content-Length: %d" % len(body) in head
 
 

@@ -236,6 +236,20 @@ def test_a_poller_that_is_full_costs_connections_and_not_the_worker(site):
     assert site.loop.connections == 1
 
 
+def test_who_closes_its_side_with_its_request_gets_all_its_answers(site):
+    """Bytes and their end in one event, as `nc -N` sends them, and proxies that speak TCP."""
+    client = site.connect()
+    while not site.loop.connections:
+        site.loop.run_once()
+    client.sendall(get("/1") + get("/2"))
+    client.shutdown(socket.SHUT_WR)
+    for path in ("/1", "/2"):
+        channel, request = site.take()
+        assert (request.path, channel.gone) == (path, False)
+        site.answer(channel)
+    assert client.recv(1000) == 2 * ANSWER
+
+
 def test_who_closes_its_side_at_once_still_gets_its_answer_and_who_does_later_does_not(site):
     client = site.connect(get("/"))
     client.shutdown(socket.SHUT_WR)

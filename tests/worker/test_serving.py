@@ -313,7 +313,8 @@ def test_probes_are_answered_while_every_thread_is_busy(tmp_path):
         for path in ("/-/live", "/-/ready?from=a-load-balancer"):
             probe.sendall(get(path))
             head, body = read_response(probe)
-            assert head.startswith(b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\n")
+            assert head.startswith(b"HTTP/1.1 200 OK\r\nDate: ")
+            assert b"\r\nConnection: keep-alive\r\n" in head
             assert body == b"OK\n"
         probe.sendall(get("/-/ready") * 2000 + b"HEAD /-/ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         received = read_to_end(probe)
@@ -324,3 +325,58 @@ def test_probes_are_answered_while_every_thread_is_busy(tmp_path):
         server.signal(signal.SIGQUIT)
         for client in (running, probe):
             client.close()
+
+
+def test_a_head_of_an_endless_stream_ends(tmp_path):
+    with gunicorn(tmp_path, "apps:endless", threads=1) as server:
+        for _ in range(2):
+            response = server.exchange(b"HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert response.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert response.endswith(b"\r\n\r\n")
+        assert server.exchange(b"GET /closed HTTP/1.0\r\n\r\n").endswith(b"2")
+
+
+@pytest.mark.parametrize("kind", ["gzip", "bz2", "lzma", "decoding"])
+def test_a_file_that_decodes_is_sent_decoded(tmp_path, kind):
+    """Its descriptor leads to other bytes than it reads."""
+    with gunicorn(tmp_path, "apps:decoded") as server:
+        assert server.exchange(f"GET /{kind} HTTP/1.0\r\n\r\n".encode()).endswith(b"\r\n\r\n" + b"decoded " * 1000)
+
+
+@pytest.mark.parametrize("kind", ["wrapped", "temporary"])
+def test_a_file_behind_a_wrapper_is_sent_as_a_file(tmp_path, kind):
+    with gunicorn(tmp_path, "apps:decoded") as server:
+        response = server.exchange(f"GET /{kind} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+        assert b"Content-Length: 8000" in response  # which only a real file tells
+        assert response.endswith(b"\r\n\r\n" + b"decoded " * 1000)
+
+
+def test_a_wrapped_body_of_a_known_length_holds_no_thread(tmp_path):
+    """As error trackers wrap it: only `__iter__` and `close`."""
+    with gunicorn(tmp_path, "apps:wrapped", threads=1) as server:
+        slow = server.connect()
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.sendall(get("/large"))
+        assert b"small" in server.exchange(b"GET / HTTP/1.0\r\n\r\n")  # the only thread is free
+        assert len(read_response(slow)[1]) == 1_000_000
+        slow.close()
+
+
+@pytest.mark.parametrize("lengths", ["-5", "2,3"])
+def test_a_content_length_that_is_none_is_an_error_of_the_application(tmp_path, lengths):
+    with gunicorn(tmp_path, "apps:lengths") as server:
+        assert b" 500 " in server.exchange(f"GET /?{lengths} HTTP/1.0\r\n\r\n".encode())
+        assert b" 200 " in server.exchange(b"GET /?2,2 HTTP/1.0\r\n\r\n")
+        head = server.exchange(b"HEAD /?-5 HTTP/1.0\r\n\r\n")
+        assert head.endswith(b"\r\n\r\n")
+
+
+def test_a_body_that_is_too_long_is_refused_before_it_is_sent(tmp_path):
+    with gunicorn(tmp_path, "apps:echo", "apps.Strict") as server:
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
+        assert server.exchange(head + b"Content-Length: 1001\r\n\r\n").startswith(b"HTTP/1.1 413 ")
+        chunked = head + b"Transfer-Encoding: chunked\r\n\r\n"
+        assert b"HTTP/1.1 413 " in server.exchange(chunked + b"3e9\r\n")
+        assert b"HTTP/1.1 413 " in server.exchange(chunked + b"1f4\r\n" + 500 * b"x" + b"\r\n1f5\r\n")
+        close = b"Connection: close\r\nContent-Length: 1000\r\n\r\n"
+        assert b" 200 OK" in server.exchange(head + close + 1000 * b"x")

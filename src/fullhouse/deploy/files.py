@@ -39,6 +39,8 @@ class Deployment:
     boot_timeout_s: int
     timeout_s: int
     keepalive_s: int
+    max_body: int | None
+    has_own_worker: bool
     log: str
     files: Mapping[str, str]
 
@@ -154,11 +156,22 @@ Description=Listening socket of {site.project}
 
 [Socket]
 {streams}
-# As many as may wait in our own backlog.
+{_socket_owner(site)}# As many as may wait in our own backlog.
 Backlog={site.backlog}
 
 [Install]
 WantedBy=sockets.target
+"""
+
+
+def _socket_owner(site: Deployment) -> str:
+    """Who may connect to a Unix socket: systemd would let everybody."""
+    if not any(address.startswith("unix:") for address in site.addresses):
+        return ""
+    return f"""SocketUser={site.user}
+SocketMode=0660
+# The group that nginx runs in, which connects to the socket.
+SocketGroup=www-data
 """
 
 
@@ -178,7 +191,8 @@ server {{
     server_name _;
     ssl_certificate /etc/ssl/certs/{site.project}.pem;
     ssl_certificate_key /etc/ssl/private/{site.project}.key;
-    client_max_body_size 20m;
+    # As our max_body: what is longer, neither of us takes.
+    client_max_body_size {site.max_body or 0};
 {_files(site)}
     location / {{
         proxy_pass {"https" if site.has_tls else "http"}://{site.project};
@@ -187,6 +201,14 @@ server {{
         proxy_set_header Host $host;
         proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
         proxy_set_header X-Forwarded-Proto $scheme;
+        # What a client says of these is not passed on.
+        proxy_set_header X-Forwarded-Host "";
+        proxy_set_header X-Forwarded-Port "";
+        proxy_set_header Forwarded "";
+        # Headers of a response, such as many cookies: nginx answers 502 for more.
+        proxy_buffer_size 32k;
+        proxy_buffers 8 32k;
+        {_buffering(site)}
         # When nginx took the request: how long it waited counts from here.
         proxy_set_header X-Request-Start "t=$msec";
         # A request reaches us complete, so that a slow client holds nothing.
@@ -198,6 +220,14 @@ server {{
     }}
 }}
 """
+
+
+def _buffering(site: Deployment) -> str:
+    if site.has_own_worker:
+        why, value = "Events are passed on as they come: our worker needs no help with clients that read slowly.", "off"
+    else:
+        why, value = "A client that reads slowly holds no thread. A stream of events sends X-Accel-Buffering: no.", "on"
+    return f"# {why}\n        proxy_buffering {value};"
 
 
 def _files(site: Deployment) -> str:

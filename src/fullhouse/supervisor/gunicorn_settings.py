@@ -87,6 +87,7 @@ def _worker_class(settings: Settings) -> str | type[Worker]:
             transfer_grace_s=settings.transfer_timeout,
             minimum_rate_bytes_s=settings.minimum_rate,
             body_memory_bytes=settings.body_memory,
+            max_body_bytes=settings.max_body,
             freeze_gc=settings.freeze_gc,
             live_path=settings.live_path if settings.probes else None,
             ready_path=settings.ready_path if settings.probes else None,

@@ -2,6 +2,7 @@
 
 import io
 import mmap
+import re
 import shutil
 import tempfile
 from collections import deque
@@ -19,7 +20,6 @@ BUFFERED_FROM_BYTES = 32 * 1024
 BUFFER_BYTES = 1024 * 1024
 # Used again and again, by any thread: the pages of fresh memory cost more than what is copied into them.
 _spare_buffers: deque[memoryview] = deque(maxlen=8)
-_CHUNKED_HEAD = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def temporary_file() -> BinaryIO:
@@ -143,65 +143,105 @@ class LengthFraming:
         return len(piece)
 
 
-class ChunkedFraming:
-    """A chunked body, decoded by llhttp.
+# RFC 9112 section 7.1: the size, and extensions, which are checked and ignored.
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED = rb"\"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*\""
+_SIZE_LINE = re.compile(
+    rb"([0-9A-Fa-f]{1,16})"
+    rb"(?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*\r\n"
+)
+_CRLF = b"\r\n"
 
-    httptools does not say at which byte a message ended. But a chunked body always ends with an empty
-    line, so the parser is fed up to each one in turn, and never sees a byte of the next request.
+
+class ChunkedFraming:
+    """A chunked body (RFC 9112 section 7.1), which may be cut anywhere on its way.
+
+    Decoded here and not by llhttp, which does not say at which byte a message has ended.
     """
 
     def __init__(self, rules: HttpRules) -> None:
         self.store: BodyStore | BufferStore = BodyStore(rules.body_memory_bytes)
         self.complete = False
         self.trailers: list[tuple[bytes, bytes]] = []
-        self._trailer_bytes = 0
         self._rules = rules
-        self._line_bytes = 0  # fed since the last piece of the body: size lines, extensions, trailers
-        self._edge = b""  # the last bytes fed, in case an empty line is split
-        self._parser = httptools.HttpRequestParser(self)
-        self._parser.feed_data(_CHUNKED_HEAD)
-        self.trailers, self._trailer_bytes = [], 0  # without the field in that head
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.trailers.append((name, value))
-        self._trailer_bytes += len(name) + len(value) + len(": \r\n")
-        self._line_bytes = 0
-
-    def on_body(self, piece: bytes) -> None:
-        self.store.write(piece)
-        self._line_bytes = 0
-
-    def on_message_complete(self) -> None:
-        self.complete = True
+        self._missing = 0  # bytes of the present chunk
+        self._after_data = False  # the line that ends a chunk's data comes next
+        self._in_trailers = False
+        self._line = b""  # the beginning of a line whose end has not come
+        self._trailer_lines: list[bytes] = []
+        self._trailer_bytes = 0
 
     def feed(self, data: Data) -> int:
-        window, offset = b"".join((self._edge, data)), len(self._edge)
-        view = memoryview(data)
-        used, search = 0, 0
-        while used < len(data) and not self.complete:
-            end = window.find(HEAD_END, search)
-            stop = len(data) if end < 0 else end + len(HEAD_END) - offset
-            self._feed_parser(view[used:stop])
-            used, search = stop, end + 1
-        self._edge = window[-3:]
-        return used
+        received = bytes(data)
+        at, end = 0, len(received)
+        while at < end and not self.complete:
+            if self._missing:
+                piece = received[at : at + self._missing]
+                self.store.write(piece)
+                at += len(piece)
+                self._missing -= len(piece)
+                self._after_data = not self._missing
+                self._rules.check_body(self.store.size)
+            else:
+                at = self._feed_line(received, at)
+        return at
 
-    def _feed_parser(self, piece: memoryview) -> None:
-        self._line_bytes += len(piece)
-        try:
-            self._parser.feed_data(piece)
-        except httptools.HttpParserError as error:
-            if isinstance(error.__context__, OSError):  # of the store, which the parser calls
-                raise error.__context__ from None
-            raise bad_request(f"Invalid chunked body: {error}") from None
-        self._check_limits()
+    def _feed_line(self, received: bytes, at: int) -> int:
+        """Take a line, or what is there of it; where the next byte is."""
+        stop = received.find(b"\n", at) + 1 or len(received)
+        line = self._line + received[at:stop]
+        if len(line) > self._rules.limit_request_field_size + len(_CRLF):
+            refuse = fields_too_large if self._in_trailers else bad_request
+            raise refuse(f"a line of the chunked body is longer than {self._rules.limit_request_field_size} bytes")
+        if line[-1:] == b"\n":
+            self._line = b""
+            self._take_line(line)
+        else:
+            self._line = line
+        return stop
 
-    def _check_limits(self) -> None:
-        """Refuse at once what never ends. The fields that came are looked at when all of them are there."""
+    def _take_line(self, line: bytes) -> None:
+        if self._after_data:
+            if line != _CRLF:
+                raise bad_request("Invalid chunked body: a chunk is longer than its size")
+            self._after_data = False
+        elif self._in_trailers:
+            self._take_trailer(line)
+        else:
+            match = _SIZE_LINE.fullmatch(line)
+            if match is None:
+                raise bad_request(f"Invalid chunked body: {line[:40]!r} is no size of a chunk")
+            self._missing = int(match[1], 16)
+            self._in_trailers = not self._missing
+            self._rules.check_body(self.store.size + self._missing)
+
+    def _take_trailer(self, line: bytes) -> None:
+        if line == _CRLF:
+            self.complete = True
+            if self._trailer_lines:
+                self.trailers = split_fields(b"".join(self._trailer_lines))
+            return
+        self._trailer_lines.append(line)
+        self._trailer_bytes += len(line)
         rules = self._rules
-        if self._line_bytes > rules.limit_request_field_size and not self.complete:
-            raise bad_request(f"Invalid chunked body: a line is longer than {rules.limit_request_field_size} bytes")
-        if len(self.trailers) > rules.limit_request_fields:
+        if len(self._trailer_lines) > rules.limit_request_fields:
             raise fields_too_large(f"more than {rules.limit_request_fields} fields after the body")
         if self._trailer_bytes > rules.limit_head:
             raise fields_too_large(f"the fields after the body are longer than {rules.limit_head} bytes")
+
+
+def split_fields(lines: bytes) -> list[tuple[bytes, bytes]]:
+    """The fields of these lines, by llhttp's grammar. Raises RefusedError."""
+    fields: list[tuple[bytes, bytes]] = []
+
+    class Fields:
+        def on_header(self, name: bytes, value: bytes) -> None:
+            fields.append((name, value))
+
+    try:
+        httptools.HttpRequestParser(Fields()).feed_data(b"GET / HTTP/1.1\r\n" + lines + _CRLF)
+    except httptools.HttpParserUpgrade:
+        pass
+    except httptools.HttpParserError as error:
+        raise bad_request(f"Invalid chunked body: {error}") from None
+    return fields

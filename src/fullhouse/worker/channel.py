@@ -75,7 +75,7 @@ class Channel:
 
     def begin_request(self, request: Request) -> None:
         """The loop hands its request to a thread, or to the queue in front of them."""
-        self.busy, self.request = True, request
+        self.busy, self.request, self.gone = True, request, False
         self._turn = [True]
 
     def take_turn(self) -> bool:

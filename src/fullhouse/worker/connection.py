@@ -154,6 +154,7 @@ class HttpConnection:
         if not (request.chunked or request.content_length):
             self.closing = request.must_close
             return request
+        self._rules.check_body(request.content_length)
         self._request = request
         if request.chunked:
             self._framing = ChunkedFraming(self._rules)
@@ -171,6 +172,7 @@ class HttpConnection:
         if framing.trailers:
             request.trailers = parse_trailers(framing.trailers, self._rules)
         request.body = framing.store.finish()
+        request.content_length = framing.store.size
         self._framing = self._request = None
         self.closing = request.must_close
         return request

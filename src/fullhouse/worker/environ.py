@@ -44,6 +44,9 @@ class EnvironFactory:
         environ["RAW_URI"] = request.uri
         environ["SERVER_PROTOCOL"] = "HTTP/1.1" if request.version == (1, 1) else "HTTP/1.0"
         _add_headers(environ, request.headers)
+        if request.chunked:  # the whole body is here: its length is known, and no coding is left to undo
+            environ["CONTENT_LENGTH"] = str(request.content_length)
+            environ.pop("HTTP_TRANSFER_ENCODING", None)
         _add_addresses(environ, request, server)
         self._add_path(environ, request)
         return environ
@@ -63,7 +66,7 @@ def _add_headers(environ: Environ, headers: list[tuple[str, str]]) -> None:
     for name, value in headers:
         key = _HEADER_KEYS.get(name) or _header_key(name)
         if key in environ and key not in _SINGLE_KEYS:
-            environ[key] += "," + value
+            environ[key] += ("; " if key == "HTTP_COOKIE" else ",") + value  # RFC 6265 section 5.4
         else:
             environ[key] = value
 

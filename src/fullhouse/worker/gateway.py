@@ -6,10 +6,12 @@ streamed.
 
 import io
 import os
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http import HTTPStatus
+from itertools import chain
 from typing import Any
 
 from gunicorn.http.wsgi import FileWrapper
@@ -22,6 +24,11 @@ from fullhouse.worker.refusal import refusal_bytes
 from fullhouse.worker.request import Request
 from fullhouse.worker.response import Response
 from fullhouse.worker.unsent import FileRange
+
+# How long the pieces of a short body may take to come before those that are there are sent.
+_READ_AHEAD_S = 0.05
+# Of these, the bytes of the descriptor are the bytes that they read.
+_PLAIN_FILES = (io.FileIO, io.BufferedReader, io.BufferedRandom)
 
 PreRequest = Callable[[Request], None]
 PostRequest = Callable[[Request, Environ, Response], None]
@@ -79,7 +86,7 @@ class Gateway:
             # headers_sent: the application has used write()
             whole = None if response.headers_sent else self._whole(result)
             if whole is None:
-                self._stream(result, response)
+                whole = self._stream(iter(result), response)
         finally:
             self._close(result, response)
         if isinstance(whole, FileRange):
@@ -87,10 +94,30 @@ class Gateway:
         elif whole is not None:
             response.send_whole(whole)
 
-    def _stream(self, result: Any, response: Response) -> None:
-        for piece in result:
+    def _stream(self, pieces: Iterator[Any], response: Response) -> bytes | None:
+        """Send the body piece by piece; or return it where it came soon, and all of it, and may be sent at once."""
+        ahead: list[Any] = []
+        if self._may_read_ahead(response):
+            until = time.monotonic() + _READ_AHEAD_S
+            for piece in pieces:
+                ahead.append(piece)
+                if time.monotonic() > until:
+                    break
+            else:
+                return b"".join(ahead)
+        for piece in chain(ahead, pieces):
             response.write(piece)
+            if response.omits_body:  # the rest, which may be endless, is nobody's
+                break
         response.finish_stream()
+        return None
+
+    def _may_read_ahead(self, response: Response) -> bool:
+        """Where a length is announced: a complete body that an error tracker has wrapped, say, looks like a stream."""
+        length = response.response_length
+        if not response.status or response.headers_sent or response.omits_body or length is None:
+            return False
+        return length <= self._options.unsent_memory_bytes
 
     def _whole(self, result: Any) -> FileRange | bytes | None:
         """The body if all of it is there already; None if it must be asked for piece by piece."""
@@ -100,7 +127,10 @@ class Gateway:
     def _file_range(self, result: FileWrapper) -> FileRange | None:
         """The file behind a wsgi.file_wrapper as the kernel knows it, or None if it is not a real file."""
         try:
-            fd, offset = result.filelike.fileno(), result.filelike.tell()
+            file = _plain_file(result.filelike)
+            if file is None:
+                return None
+            fd, offset = file.fileno(), file.tell()
             count = max(0, os.fstat(fd).st_size - offset)
             return FileRange(os.dup(fd), offset, count, sendfile=self._options.sendfile)
         except (AttributeError, OSError, io.UnsupportedOperation):
@@ -128,7 +158,9 @@ class Gateway:
             return
         status = HTTPStatus.INTERNAL_SERVER_ERROR
         response.status = f"{status.value} {status.phrase}"
-        channel.small_response = refusal_bytes(status, "the application failed")
+        channel.small_response = refusal_bytes(
+            status, "the application failed", is_head=response.request.method == "HEAD"
+        )
 
     def _finish(self, request: Request, environ: Environ, response: Response) -> None:
         try:
@@ -147,6 +179,19 @@ class Gateway:
         """Log the exception that is being handled. A logger of the site's own may fail: it is not called again."""
         with suppress(Exception):
             self._log.exception(text, *arguments)
+
+
+def _plain_file(file: Any) -> Any:
+    """The file whose bytes are what `file` reads; None: it makes others of them, as gzip does, or nobody can tell.
+
+    Django's File and tempfile's wrappers read from the file that they wrap.
+    """
+    while type(file) not in _PLAIN_FILES:
+        inner = getattr(file, "file", None)
+        if inner is None or not (isinstance(file, tempfile._TemporaryFileWrapper) or file.read == inner.read):
+            return None
+        file = inner
+    return file
 
 
 def _whole_body(result: Any) -> bytes | None:

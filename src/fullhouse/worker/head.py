@@ -55,6 +55,9 @@ class HeadParser:
             self._parser.feed_data(head)
         except httptools.HttpParserUpgrade:  # nobody upgrades here: the request is served as any other
             self._complete = False
+        except httptools.HttpParserInvalidMethodError:
+            self._renew()
+            raise RefusedError(HTTPStatus.NOT_IMPLEMENTED, "Unknown method") from None
         except httptools.HttpParserError as error:
             self._renew()
             raise bad_request(f"Invalid request: {error}") from None

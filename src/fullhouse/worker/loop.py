@@ -128,7 +128,7 @@ class Loop:
         for fd, event in events:
             channel = self._channels.get(fd)
             if channel is not None:
-                channel.gone = bool(event & GONE) and self._now - channel.began_s > _HALF_CLOSED_S
+                channel.gone = channel.busy and bool(event & GONE) and self._now - channel.began_s > _HALF_CLOSED_S
                 self._attempt(self._on_ready, channel)
             elif self._acceptor.listens_on(fd):
                 self._accept(fd)

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from http import HTTPStatus
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any
 
 from fullhouse.errors import ConfigurationError
 from fullhouse.worker.admission import AdmissionRules
 from fullhouse.worker.pace import Pace
-from fullhouse.worker.refusal import OverloadAnswer
+from fullhouse.worker.refusal import OverloadAnswer, RefusedError
 from fullhouse.worker.request import Request
 from fullhouse.worker.time_limits import TimeLimits
 
@@ -68,6 +69,14 @@ class HttpRules:
     proxy_protocol: str = "off"
     proxy_from: PeerList = PeerList()
     body_memory_bytes: int = 1024 * 1024
+    max_body_bytes: int | None = None
+
+    def check_body(self, size: int) -> None:
+        """Raise RefusedError, 413, for a body of so many bytes that is too long."""
+        if self.max_body_bytes is not None and size > self.max_body_bytes:
+            raise RefusedError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is longer than {self.max_body_bytes} bytes"
+            )
 
     @property
     def limit_head(self) -> int:
@@ -85,6 +94,7 @@ class Options:
     linger_s: float = 2.0  # how long a closed connection is drained, so that its last answer is not cut
     stop_linger_s: float = 2.0  # how long a stopping worker answers on connections that it kept open
     body_memory_bytes: int = 1024 * 1024  # a longer request body goes to a temporary file
+    max_body_bytes: int | None = 1 << 30  # a longer one is refused, before the client is asked to send it
     unsent_memory_bytes: int = 1024 * 1024  # the unsent rest of a response that is longer goes to one
     freeze_gc: bool = True  # gc.freeze() and rarer collections once the application is loaded
     gc_threshold: tuple[int, int, int] = (10_000, 20, 20)
@@ -135,6 +145,7 @@ def http_rules(cfg: Any, options: Options) -> HttpRules:
         proxy_protocol=cfg.proxy_protocol,
         proxy_from=PeerList("*" in cfg.proxy_allow_ips, tuple(cfg.proxy_allow_networks())),
         body_memory_bytes=options.body_memory_bytes,
+        max_body_bytes=options.max_body_bytes,
     )
 
 

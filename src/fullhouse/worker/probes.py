@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from http import HTTPStatus
 
+from fullhouse.worker.refusal import server_answer
 from fullhouse.worker.request import Request
 
 
@@ -28,12 +29,10 @@ class Probes:
 
 
 def _answer(request: Request, status: HTTPStatus) -> bytes:
-    body = f"{status.phrase}\n".encode()
-    head = (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\n"
-        f"Connection: {'close' if request.must_close else 'keep-alive'}\r\n"
-        "Cache-Control: no-store\r\n"
-        "Content-Type: text/plain\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
+    return server_answer(
+        status,
+        f"{status.phrase}\n".encode(),
+        "Cache-Control: no-store\r\n",
+        must_close=request.must_close,
+        is_head=request.method == "HEAD",
     )
-    return head.encode() + (b"" if request.method == "HEAD" else body)

@@ -1,6 +1,9 @@
 """A request that is answered by the server itself: the status, and the bytes of the answer."""
 
+import time
 from dataclasses import dataclass
+from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 
 from fullhouse.worker.request import Request
@@ -35,24 +38,45 @@ class OverloadAnswer:
     def bytes_for(self, request: Request, retry_after_s: int) -> bytes:
         """The whole response; the connection stays as the request asks for it."""
         status = HTTPStatus.SERVICE_UNAVAILABLE
-        head = (
-            f"HTTP/1.1 {status.value} {status.phrase}\r\n"
-            f"Connection: {'close' if request.must_close else 'keep-alive'}\r\n"
-            f"Retry-After: {retry_after_s}\r\n"
-            "Cache-Control: no-store\r\n"
-            f"Content-Type: {self.content_type}\r\n"
-            f"Content-Length: {len(self.body)}\r\n\r\n"
+        fields = f"Retry-After: {retry_after_s}\r\nCache-Control: no-store\r\n"
+        return server_answer(
+            status,
+            self.body,
+            fields,
+            content_type=self.content_type,
+            must_close=request.must_close,
+            is_head=request.method == "HEAD",
         )
-        return head.encode("latin-1") + (b"" if request.method == "HEAD" else self.body)
 
 
-def refusal_bytes(status: HTTPStatus, message: str) -> bytes:
+def refusal_bytes(status: HTTPStatus, message: str, *, is_head: bool = False) -> bytes:
     """The whole answer to a refused request; the connection is closed after it."""
     body = f"{status.phrase}: {message}\n".encode("latin-1", "backslashreplace")
+    return server_answer(status, body, must_close=True, is_head=is_head)
+
+
+def server_answer(
+    status: HTTPStatus,
+    body: bytes,
+    fields: str = "",
+    *,
+    content_type: str = "text/plain",
+    must_close: bool,
+    is_head: bool,
+) -> bytes:
+    """A whole answer that no application has made. fields: further lines of its head. is_head: it is one to HEAD."""
     head = (
         f"HTTP/1.1 {status.value} {status.phrase}\r\n"
-        "Connection: close\r\n"
-        "Content-Type: text/plain\r\n"
+        f"{date_line(int(time.time()))}"
+        f"Connection: {'close' if must_close else 'keep-alive'}\r\n"
+        f"{fields}"
+        f"Content-Type: {content_type}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
-    return head.encode("latin-1") + body
+    return head.encode("latin-1") + (b"" if is_head else body)
+
+
+@lru_cache(maxsize=1)
+def date_line(second: int) -> str:
+    """The Date field of a response that is made in this second since 1970."""
+    return f"Date: {formatdate(second, usegmt=True)}\r\n"

@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import Callable
-from email.utils import formatdate
 from functools import lru_cache
 from types import TracebackType
 from typing import Any
@@ -12,6 +11,7 @@ from gunicorn import SERVER
 from gunicorn.util import hop_headers
 
 from fullhouse.worker.channel import Channel, ClientGoneError
+from fullhouse.worker.refusal import date_line
 from fullhouse.worker.request import Request
 from fullhouse.worker.unsent import FileRange
 
@@ -21,11 +21,6 @@ Headers = list[tuple[str, str]]
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-zA-Z]+")
 _VALUE = re.compile(r"[ \t\x21-\x7e\x80-\xff]*")
 _STATUS = re.compile(r"([0-9]{3})(?: [ \t\x21-\x7e\x80-\xff]*)?")
-
-
-@lru_cache(maxsize=1)
-def _date_line(second: int) -> str:
-    return f"Date: {formatdate(second, usegmt=True)}\r\n"
 
 
 @lru_cache(maxsize=1024)
@@ -51,6 +46,13 @@ def _checked_value(name: str, value: str) -> str:
     if not plain and not _VALUE.fullmatch(value):  # the value may be a secret: only the name is told
         raise ValueError(f"Invalid response header from the application: {name!r}")
     return value.strip(" \t")
+
+
+def _length(value: str, before: int | None) -> int:
+    """An application's Content-Length. Raises ValueError for one that is none, or contradicts the one before."""
+    if not (value.isascii() and value.isdigit()) or before not in (None, int(value)):
+        raise ValueError(f"Invalid Content-Length from the application: {value!r}")
+    return int(value)
 
 
 class Response:
@@ -106,7 +108,7 @@ class Response:
             if key == "content-length":
                 if self.status_code == 204 or self.status_code < 200:  # RFC 9110 section 8.6
                     continue
-                self.response_length = int(value)
+                self.response_length = _length(value, self.response_length)
             elif key in hop_headers:
                 websocket = key == "upgrade" and value.lower() == "websocket"
                 self.upgrade = self.upgrade or (key == "connection" and value.lower() == "upgrade")
@@ -203,7 +205,7 @@ class Response:
             self.force_close()
         connection = "upgrade" if self.upgrade else "close" if self.must_close else "keep-alive"
         version = "HTTP/1.1" if self.request.version == (1, 1) else "HTTP/1.0"
-        lines = [f"{version} {self.status}\r\nServer: {SERVER}\r\n{_date_line(int(time.time()))}"]
+        lines = [f"{version} {self.status}\r\nServer: {SERVER}\r\n{date_line(int(time.time()))}"]
         lines.append(f"Connection: {connection}\r\n")
         if self.chunked:
             lines.append("Transfer-Encoding: chunked\r\n")
