@@ -50,10 +50,7 @@ def main() -> int:
 
 def missing_packages(use: str) -> set[str]:
     """Debian's packages that `use` needs and this machine lacks."""
-    missing = programs.missing_packages(use)
-    if programs.find_mysql():
-        missing.discard("mariadb-server")  # it replaces MySQL, which serves the tests as well
-    return missing | set(_missing_headers(use))
+    return programs.missing_packages(use) | set(_missing_headers(use))
 
 
 def _missing_headers(use: str) -> Iterator[str]:

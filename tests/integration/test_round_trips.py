@@ -40,7 +40,10 @@ class ServerLog:
         self._offset = self._path.stat().st_size
 
     def statements(self) -> list[str]:
-        """The first words since `forget`, with START TRANSACTION as BEGIN, and MySQL's commands that are no queries."""
+        """The first words since `forget`, with START TRANSACTION as BEGIN, and MySQL's commands that are no queries.
+
+        MySQL's own client library writes COMMIT and ROLLBACK small.
+        """
         if self._database.vendor == "mysql":
             rows = self._observer.ask(
                 "SELECT command_type, CONVERT(argument USING utf8mb4) FROM mysql.general_log"
@@ -51,7 +54,8 @@ class ServerLog:
             with self._path.open() as log:
                 log.seek(self._offset)
                 texts = POSTGRESQL_STATEMENT.findall(log.read())
-        return [text.replace("START TRANSACTION", "BEGIN").split(maxsplit=1)[0] for text in texts]
+        words = [text.replace("START TRANSACTION", "BEGIN").split(maxsplit=1)[0] for text in texts]
+        return [word.upper() if word in ("commit", "rollback") else word for word in words]
 
 
 @pytest.fixture

@@ -261,7 +261,7 @@ class Pooled(LazyTransactions):
 
     def _close_cursors(self) -> None:
         left = [cursor for reference in self._open_cursors.values() if (cursor := reference()) is not None]
-        for cursor in [*left, *self._lost_cursors]:
+        for cursor in {id(cursor): cursor for cursor in [*left, *self._lost_cursors]}.values():
             with suppress(Exception):
                 cursor.close()
         self._open_cursors.clear()
