@@ -206,6 +206,39 @@ def test_server_that_ends_idle_sessions_soon(site: Database, mode: str) -> None:
             site.observer.ask("SELECT pg_reload_conf()")
 
 
+READ_ONLY = {
+    "mysql": ("SET GLOBAL read_only = 1", "SET GLOBAL read_only = 0", "SELECT @@read_only"),
+    "postgresql": (
+        "ALTER SYSTEM SET default_transaction_read_only = on",
+        "ALTER SYSTEM RESET default_transaction_read_only",
+        "SELECT current_setting('default_transaction_read_only')::bool::int",
+    ),
+}
+
+
+def test_a_session_on_a_server_that_only_reads_meets_one_error(site: Database) -> None:
+    """After a failover the old primary only reads: a new session may lead to the new one."""
+    make, end, ask = READ_ONLY[site.vendor]
+
+    def set_server(sql: str, value: int) -> None:
+        site.observer.ask(sql)
+        if site.vendor == "postgresql":
+            site.observer.ask("SELECT pg_reload_conf()")
+        wait_until(lambda: int(narrow.value(ask)) == value)
+
+    with site.another("narrow", max_size=1) as narrow:
+        narrow.write("before")
+        session = narrow.session()
+        set_server(make, 1)
+        try:
+            with request(), pytest.raises(DatabaseError):
+                narrow.write("refused")
+        finally:
+            set_server(end, 0)
+        assert narrow.session() != session
+        narrow.write("after")
+
+
 @contextmanager
 def full(server: PrivateServer) -> Iterator[Callable[[], None]]:
     """Somebody else holds every session that the server has, until the yielded function is called."""

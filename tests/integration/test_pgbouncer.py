@@ -5,6 +5,7 @@ import pwd
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -15,6 +16,7 @@ from django.db import OperationalError, transaction
 
 import programs
 from dbsupport import Database, create_tables, request, wait_until
+from fullhouse.db import running
 from private_servers import PrivateServer
 
 THREADS = 8
@@ -120,3 +122,22 @@ def test_sessions_ended_on_the_server(behind: Database) -> None:
             errors += 1
     assert errors <= 1
     assert behind.tokens.count() == 6 - errors
+
+
+def test_a_cancelled_statement_ends_on_the_server_and_hits_nobody_else(behind: Database) -> None:
+    """The process id that a client is told is the pooler's: only the protocol's own request finds its session."""
+    thread = threading.get_ident()
+
+    def cancel() -> None:
+        wait_until(lambda: "600" in (running.statement_of(thread) or ""))
+        assert running.cancel(thread) is None
+
+    running.request_begins()
+    canceller = threading.Thread(target=cancel)
+    canceller.start()
+    with request(), pytest.raises(OperationalError, match="canceling statement due to user request"):
+        behind.query("SELECT pg_sleep(600)")
+    canceller.join(60)
+    running.request_begins()
+    with request():
+        assert behind.value("SELECT 1") == 1

@@ -9,7 +9,7 @@ from slot_process import SlotProcess
 
 import programs
 from fullhouse.budget.resting import REST_S
-from fullhouse.budget.slots import SPARE, WAITING, SlotFile, SlotStatistics
+from fullhouse.budget.slots import WAITING, SlotFile, SlotStatistics
 from fullhouse.errors import ConfigurationError
 
 
@@ -198,27 +198,6 @@ class TestRest:
         share.release(3, gone=False)
         share.release(2)
         assert file.budget == 1
-
-
-class TestSpare:
-    def test_one_process_has_it_at_a_time(self, path):
-        file = SlotFile.open(path, budget=2)
-        assert file.acquire_spare_nowait()
-        with SlotProcess(path) as other:
-            assert (SPARE, SPARE + 1) in other.locks()
-            assert take_there(other, 3) == [0, 1, None]
-        file.release_spare(gone=True)
-        assert file.acquire_spare_nowait()
-        file.release_spare(gone=True)
-
-    def test_rests_too(self, path, later):
-        file = SlotFile.open(path, budget=2)
-        assert file.acquire_spare_nowait()
-        file.release_spare(gone=False)
-        assert not file.acquire_spare_nowait()
-        later()
-        assert file.acquire_spare_nowait()
-        file.release_spare(gone=True)
 
 
 class TestUnplanned:

@@ -6,7 +6,6 @@ they rest before they are used again (`resting`). A file without a length has no
 to open the session that asks the server for its limit.
 
     0 … budget                  slots, locked exclusively
-    SPARE                       the one slot beyond the budget of the pools, locked exclusively
     WAITING                     locked together by all processes with a pool that waits for its share
     CLAIMS + pid * CLAIM_SPAN   as many bytes as the pools of process *pid* claim as fair shares
 
@@ -44,7 +43,6 @@ from fullhouse.errors import ConfigurationError
 MAX_BUDGET = 2**18
 """The largest budget and fair share, in slots: PostgreSQL's `max_connections` ends at 262,143."""
 
-SPARE = MAX_BUDGET
 """A slot of no pool: the plan keeps it for the session that cancels a statement when all others are in use."""
 
 WAITING = 2**40
@@ -109,23 +107,6 @@ class SlotFile:
     def budget(self) -> int | None:
         """The number of slots that all processes share; None if nobody has set it yet."""
         return self.length() or None
-
-    def acquire_spare_nowait(self) -> bool:
-        """Whether the spare slot is this process's now, until `release_spare`. Threads agree among themselves."""
-        with self.mutex:
-            if not self._is_usable_locked(SPARE):
-                return False
-            self.resting.hold(SPARE)
-            return True
-
-    def release_spare(self, *, gone: bool) -> None:
-        """Give the spare slot back. `gone`: the server has ended the session on it."""
-        with self.mutex:
-            self._free_locked(SPARE, gone=gone)
-
-    def is_used_by_others(self) -> bool:
-        """Whether another process of this host has a pool on this file."""
-        return lock_of_another(self.descriptor, CLAIMS, CLAIMS_END) is not None
 
     def share(self, name: str, fair_share: int) -> "Share":
         """The part of one pool, called `name` in errors: it can always get `fair_share` slots in the end."""

@@ -7,10 +7,8 @@ runs no further statement and commits nothing, since its client was told that it
 
 import threading
 import time
-from collections.abc import Callable, Mapping
 from contextlib import closing
 from math import inf
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from fullhouse.errors import described
@@ -22,30 +20,21 @@ if TYPE_CHECKING:
 _PATIENCE_S = 5.0
 _CONNECT_TIMEOUT_S = 4
 
-# What ends the running statement of another session.
-_CANCEL = MappingProxyType({"mysql": "KILL QUERY %s", "postgresql": "SELECT pg_cancel_backend(%s)"})
-# How the driver names a session. mysqlclient tells it only to the thread that uses the connection.
-_SESSION: Mapping[str, Callable[[Any], int]] = MappingProxyType(
-    {
-        "mysql": lambda connection: int(connection.thread_id()),
-        "postgresql": lambda connection: int(connection.pgconn.backend_pid),
-        "sqlite": lambda _connection: 0,
-    }
-)
-
 
 class Statement:
-    """One that runs now. `sql` is None where its text cannot be had. session: the server's number for it.
+    """One that runs now. `sql` is None where its text cannot be had. connection: the driver's. session: MySQL's number
+    for it, which mysqlclient tells only to the thread that uses the connection.
 
     abandoned: its thread has gone on, and the session may be another's; `_cancelling` guards it.
     """
 
-    __slots__ = ("abandoned", "cancelled", "session", "sql", "wrapper")
+    __slots__ = ("abandoned", "cancelled", "connection", "session", "sql", "wrapper")
 
     def __init__(self, wrapper: "Pooled", sql: Any) -> None:
         self.wrapper = wrapper
         self.sql = sql
-        self.session = _SESSION[wrapper.vendor](wrapper.connection)
+        self.connection = wrapper.connection
+        self.session = int(self.connection.thread_id()) if wrapper.vendor == "mysql" else None
         self.cancelled: threading.Event | None = None
         self.abandoned = False
 
@@ -97,7 +86,7 @@ def statement_of(thread: int) -> str | None:
 
 
 def cancel(thread: int, began_before_s: float = inf) -> str | None:
-    """Cancel the thread's request, and its statement on the server, over a connection of its own that has no slot.
+    """Cancel the thread's request, and its statement on the server: MySQL's over a session of its own, on no slot.
 
     A request that began later than `began_before_s`, on the monotonic clock, is not the one that was meant.
 
@@ -124,11 +113,14 @@ def cancel(thread: int, began_before_s: float = inf) -> str | None:
 
 def _cancel_on_server(statement: Statement) -> None:
     wrapper = statement.wrapper
-    if wrapper.vendor == "sqlite":
-        wrapper.connection.interrupt()
+    if wrapper.vendor == "postgresql":
+        # The protocol's own request: it needs no session, and a pooler in between knows whom it is for.
+        with _cancelling:
+            if not statement.abandoned:
+                statement.connection.cancel_safe(timeout=_CONNECT_TIMEOUT_S)
         return
     other = wrapper.unpooled()
     other.settings_dict["OPTIONS"].setdefault("connect_timeout", _CONNECT_TIMEOUT_S)
     with closing(other), other.cursor() as cursor, _cancelling:
         if not statement.abandoned:
-            cursor.execute(_CANCEL[wrapper.vendor], [statement.session])
+            cursor.execute("KILL QUERY %s", [statement.session])

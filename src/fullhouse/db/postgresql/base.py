@@ -20,6 +20,8 @@ from psycopg.pq import ConnStatus, TransactionStatus
 
 from fullhouse.db.postgresql import guarded
 
+# SQLSTATE of a write on a server that only reads, as an old primary does after a failover: the session is of no use.
+READ_ONLY = "25006"
 # libpq reports a refused connect as text only. The server's texts for SQLSTATE 53300, too_many_connections:
 SERVER_FULL = (
     "too many clients",
@@ -69,7 +71,7 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
         return sql.as_string(self._connection) if isinstance(sql, psycopg.sql.Composable) else super()._as_text(sql)
 
     def _is_disconnect(self, error: BaseException) -> bool:
-        return self._is_gone()
+        return self._is_gone() or getattr(error, "sqlstate", None) == READ_ONLY
 
     def _is_gone(self) -> bool:
         return self._connection is None or self._connection.pgconn.status != ConnStatus.OK
