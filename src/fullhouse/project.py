@@ -2,20 +2,25 @@
 
 import importlib.util
 import os
+import pkgutil
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fullhouse.errors import ApplicationError, ConfigurationError, described
 from fullhouse.settings import NO_PAIRS, nearest
 
-if TYPE_CHECKING:
-    pass
-
 SETTINGS_VARIABLE = "DJANGO_SETTINGS_MODULE"
+DJANGOS_APPLICATION = "django.core.wsgi.get_wsgi_application()"
+# How wsgi.py and manage.py name the settings, as startproject writes it, or by assignment.
+_NAMED_SETTINGS = re.compile(
+    rf"""environ(?:\.setdefault\(\s*|\[)["']{SETTINGS_VARIABLE}["'](?:\s*,|\]\s*=)\s*["']([\w.]+)["']"""
+)
 
 
 @dataclass(frozen=True)
@@ -37,22 +42,30 @@ class Project:
 
     @property
     def application(self) -> str:
-        """Dotted path of its WSGI application, as WSGI_APPLICATION says, else `NAME.wsgi.application`."""
+        """Dotted path of its WSGI application: as WSGI_APPLICATION says, else `NAME.wsgi.application` where that is,
+        else Django's own, as for `runserver`.
+        """
         from django.conf import settings
 
-        return settings.WSGI_APPLICATION or f"{self.name}.wsgi.application"
+        if settings.WSGI_APPLICATION:
+            return str(settings.WSGI_APPLICATION)
+        return f"{self.name}.wsgi.application" if _exists(f"{self.name}.wsgi") else DJANGOS_APPLICATION
 
     def load_application(self) -> Callable[..., Any]:
         """Import the WSGI application, which sets Django up with all its apps. Raises ApplicationError."""
+        from django.core.wsgi import get_wsgi_application
         from django.utils.module_loading import import_string
 
+        path = self.application
         try:
-            application: Callable[..., Any] = import_string(self.application)
+            application: Callable[..., Any] = (
+                get_wsgi_application() if path == DJANGOS_APPLICATION else import_string(path)
+            )
         except (Exception, SystemExit) as error:
             if isinstance(error, SystemExit) and not error.code:
                 raise  # a signal ends this worker while it loads
             raise ApplicationError(
-                f"{self.application} does not load: {described(error)}\n"
+                f"{path} does not load: {described(error)}\n"
                 f"Fix it ({_place(error)}), or see the whole traceback with --traceback."
             ) from error
         return application
@@ -61,8 +74,9 @@ class Project:
 def find(name: str | None, python_path: Sequence[str] = (), env: Mapping[str, str] = NO_PAIRS) -> Project:
     """The project `name`, or the one that DJANGO_SETTINGS_MODULE names; its settings are imported.
 
-    They see the folders of `python_path` and the variables of `env`, as the workers will. `mysite` means
-    `mysite.settings`, unless DJANGO_SETTINGS_MODULE names another module of `mysite`. Raises ConfigurationError.
+    They see the folders of `python_path` and the variables of `env`, as the workers will. Where DJANGO_SETTINGS_MODULE
+    does not say it, the settings are those that the project's wsgi.py or manage.py names, else `mysite.settings`.
+    Raises ConfigurationError.
     """
     os.environ.update(env)
     for folder in reversed([*python_path, os.getcwd()]):
@@ -75,13 +89,25 @@ def find(name: str | None, python_path: Sequence[str] = (), env: Mapping[str, st
         before, found, _ = from_environment.partition(".settings")
         name = before if found else from_environment.split(".")[0]
     elif not from_environment:
-        from_environment = f"{name}.settings"
+        from_environment = _settings_named_by(name) or f"{name}.settings"
+    elif name == from_environment:  # the settings themselves, given as the project
+        name = from_environment.partition(".settings")[0]
     elif not from_environment.startswith(f"{name}."):
         raise ConfigurationError(
             f"The project is {name}, but {SETTINGS_VARIABLE} is {from_environment}.\nUnset one of the two."
         )
     _import_settings(name, from_environment)
     return Project(name, from_environment)
+
+
+def _settings_named_by(project: str) -> str | None:
+    """The settings module that the project's wsgi.py, or manage.py beside it, sets where nothing else does."""
+    for path in (Path(*project.split("."), "wsgi.py"), Path("manage.py")):
+        with suppress(OSError, ValueError):
+            found = _NAMED_SETTINGS.search(path.read_text())
+            if found and (path.name == "wsgi.py" or found[1].startswith(f"{project}.")):
+                return found[1]
+    return None
 
 
 def module_named_by(application: str | None) -> str | None:
@@ -107,13 +133,30 @@ def _import_settings(name: str, module: str) -> None:
 
     try:
         settings.DATABASES  # noqa: B018 - the first access imports the module
+        _require_site(module, settings)
     except ImproperlyConfigured as error:
         raise ConfigurationError(f"{module} is refused by Django: {error}") from error
+    except ConfigurationError:
+        raise
     except (Exception, SystemExit) as error:
         raise ConfigurationError(
             f"{module} does not import: {described(error)}\n"
             f"Fix it ({_place(error)}), or see the whole traceback with --traceback."
         ) from error
+
+
+def _require_site(module: str, settings: Any) -> None:
+    """An empty package, say, is a module too: it would be served, and each page be an error."""
+    if getattr(settings, "ROOT_URLCONF", None):
+        return
+    package = importlib.util.find_spec(module)
+    folders = (package.submodule_search_locations if package else None) or []
+    inside = sorted({f"{module}.{found.name}" for found in pkgutil.iter_modules(list(folders))})
+    modules = f" Modules in it: {', '.join(inside)}." if inside else ""
+    raise ConfigurationError(
+        f"{module} has no ROOT_URLCONF, so it is not the settings of a site.{modules}\n"
+        f"Name the right ones in {SETTINGS_VARIABLE}."
+    )
 
 
 def _exists(module: str) -> bool:

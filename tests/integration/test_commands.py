@@ -266,3 +266,56 @@ def test_manage_py_passes_errors_on(site: Site, command: str) -> None:
     assert (running.process.returncode, out) == (2, "")
     assert "FULLHOUSE in mysite.settings: there is no option 'worker'. Did you mean workers?" in err
     assert len(err.splitlines()) == 1
+
+
+def as_package(site: Site) -> Site:
+    """Settings as a package with an empty __init__, as templates of projects make them."""
+    package = site.folder / "mysite" / "settings"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (site.folder / "mysite" / "settings.py").rename(package / "dev.py")
+    return site
+
+
+@pytest.fixture
+def packaged(tmp_path: Path) -> Site:
+    return as_package(Site.make(tmp_path / "site"))
+
+
+@pytest.mark.parametrize("file", ["mysite/wsgi.py", "manage.py"])
+@pytest.mark.parametrize("form", ["setdefault", "assignment"])
+def test_the_settings_are_those_that_the_project_itself_names(packaged: Site, file: str, form: str) -> None:
+    for name in ("mysite/wsgi.py", "manage.py"):
+        path = packaged.folder / name
+        text = path.read_text()
+        old = next(line for line in text.splitlines() if "DJANGO_SETTINGS_MODULE" in line)
+        new = {
+            "setdefault": 'os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings.dev")',
+            "assignment": "os.environ['DJANGO_SETTINGS_MODULE'] = 'mysite.settings.dev'",
+        }[form]
+        indent = old[: len(old) - len(old.lstrip())]
+        path.write_text(text.replace(old, indent + (new if name == file else "pass")))
+    answer = packaged.command("plan", "mysite", "--format", "json")
+    assert (answer.returncode, answer.stderr) == (0, "")
+
+
+def test_settings_that_are_of_no_site_are_refused(packaged: Site) -> None:
+    answer = packaged.command("plan", "mysite", DJANGO_SETTINGS_MODULE="mysite.settings")
+    check_refused(answer, 2, "mysite.settings has no ROOT_URLCONF, so it is not the settings of a site.")
+    assert "Modules in it: mysite.settings.dev." in answer.stderr
+    assert "DJANGO_SETTINGS_MODULE" in answer.stderr
+
+
+def test_the_settings_given_as_the_project(packaged: Site) -> None:
+    answer = packaged.command("plan", "mysite.settings.dev", DJANGO_SETTINGS_MODULE="mysite.settings.dev")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout.startswith("Plan for mysite,")
+
+
+def test_a_project_without_wsgi_application_is_served(tmp_path: Path) -> None:
+    site = Site.make(tmp_path / "site")
+    site.append("settings", "del WSGI_APPLICATION\n")
+    (site.folder / "mysite" / "wsgi.py").unlink()
+    with site.served("-m", "fullhouse", "serve", "mysite", "--bind", "127.0.0.1:0", "--workers", "1") as server:
+        assert server.get() == "version 1"
+        server.end()
