@@ -18,6 +18,7 @@ from fullhouse.budget.slots import SlotFile
 from fullhouse.db import pools, running, slots
 from fullhouse.db.exhausted import AnsweringExhausted
 from fullhouse.db.pooled import Pooled
+from fullhouse.error_log import show_unseen_errors
 from fullhouse.errors import ConfigurationError, DatabaseError, described
 from fullhouse.plan import limits
 from fullhouse.plan.limits import Limit
@@ -138,6 +139,7 @@ class Equipment:
     is_held_up: Callable[[], bool] = pools.anybody_waits
     queries: Any = running
     thread_ends: Callable[[], object] = connections.close_all  # of this thread: those of others are theirs
+    show_errors: Callable[[Any], None] = show_unseen_errors
 
 
 def _connections() -> list["BaseDatabaseWrapper"]:

@@ -230,6 +230,34 @@ def test_any_other_setting_of_gunicorn(site: Site) -> None:
         server.end()
 
 
+LOGGED = """
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"own": {"class": "logging.StreamHandler", "stream": "ext://sys.stderr"}},
+    "loggers": {"django.request": {"handlers": ["own"], "propagate": False}},
+}
+"""
+
+
+@pytest.mark.parametrize("worker", ["ours", "gthread"])
+@pytest.mark.parametrize("logging", ["", LOGGED], ids=["Django's own logging", "its own"])
+def test_an_error_of_a_page_is_in_the_log_once(site: Site, logging: str, worker: str) -> None:
+    """With DEBUG off, Django's own logging only mails it."""
+    site.append("settings", f"DEBUG = False\n{logging}")
+    site.append(
+        "urls", "def fail(request):\n    raise RuntimeError('the page fails')\nurlpatterns += [path('fail', fail)]\n"
+    )
+    words = ["--workers", "1", *([] if worker == "ours" else ["--worker-class", "gthread"])]
+    with site.served(*FULLHOUSE, *ANY_PORT, *words) as server:
+        with pytest.raises(AssertionError):
+            server.get("/fail")
+        wait_until(lambda: "RuntimeError: the page fails" in server.errors(), "the error was logged")
+        server.end()
+        assert server.errors().count("RuntimeError: the page fails") == 1
+        assert "Internal Server Error: /fail" in server.errors()
+
+
 def test_the_banner_says_when_requests_are_ended(pristine: Site) -> None:
     words = ("--request-timeout", "20", "--request-timeouts", "/export=120")
     with pristine.served(*FULLHOUSE, *ANY_PORT, *words) as server:

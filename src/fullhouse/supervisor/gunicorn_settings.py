@@ -34,7 +34,8 @@ class Equipment(Protocol):
     """What the database rooms give a worker.
 
     around: wraps the application. is_held_up: whether requests wait for connections. queries: those that run.
-    thread_ends: closes the connections of the thread that calls it.
+    thread_ends: closes the connections of the thread that calls it. show_errors: has the site's errors written into a
+    log, where nobody else shows them.
     """
 
     @property
@@ -45,6 +46,8 @@ class Equipment(Protocol):
     def queries(self) -> Queries: ...
     @property
     def thread_ends(self) -> Callable[[], object]: ...
+    @property
+    def show_errors(self) -> Callable[[Any], None]: ...
 
 
 def gunicorn_settings(settings: Settings, plan: Plan, project: str, equipment: Equipment) -> dict[str, Any]:
@@ -56,6 +59,7 @@ def gunicorn_settings(settings: Settings, plan: Plan, project: str, equipment: E
     def post_worker_init(worker: base.Worker) -> None:
         _quit_without_lock(worker)
         worker.wsgi = equipment.around(worker.wsgi)
+        equipment.show_errors(worker.log)
         if isinstance(worker, Worker):
             worker.is_held_up, worker.queries = equipment.is_held_up, equipment.queries
             worker.thread_ends = equipment.thread_ends
