@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 import pytest
-from django.db import connections, transaction
+from django.db import DatabaseError, connections, transaction
 from django.db.backends import utils
 from django.db.backends.signals import connection_created
 
@@ -239,6 +239,29 @@ def test_a_cursor_class_that_a_request_sets_reaches_nobody_else(narrow: Database
             f"{type(narrow.connection.connection).__mro__[1].__module__.partition('.')[0]}.cursors"
         ).DictCursor
     assert narrow.query("SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_cursor_class_without_room_for_the_rules_is_let_through_and_its_session_replaced(narrow: Database) -> None:
+    psycopg = import_module("psycopg")
+    session = narrow.session()
+    with request(), transaction.atomic(using=narrow.alias):
+        narrow.value("SELECT 1")
+        narrow.connection.connection.cursor_factory = psycopg.RawCursor
+        assert narrow.connection.connection.cursor().execute("SELECT $1::int", [42]).fetchone() == (42,)
+    assert narrow.session() != session
+
+
+def test_a_wrapper_of_another_thread_is_refused_as_by_django(database: Database) -> None:
+    wrapper = database.connection
+    with request(), transaction.atomic(using=database.alias):
+        database.value("SELECT 1")
+
+        def use() -> None:
+            with pytest.raises(DatabaseError, match="can only be used in that same thread"):
+                wrapper.cursor()
+
+        in_thread(use)
 
 
 # -- Subclasses ------------------------------------------------------------------------------------------------------

@@ -28,13 +28,15 @@ class Borrower(Protocol):
     """What a guarded connection asks of whoever uses it.
 
     internal: how many steps of Django or the pool are at work on the connection: while there are any, nothing is asked.
+    thread_ident: the thread that may use the connection.
     """
 
     internal: int
+    thread_ident: int
 
     @property
-    def thread_ident(self) -> int:
-        """The thread that may use the connection."""
+    def allow_thread_sharing(self) -> bool:
+        """Whether other threads may use it too."""
 
     def statement_begins(self, sql: Any) -> None:
         """A statement comes next. `sql` is a text, what the driver makes one of, or UNREADABLE."""
@@ -65,6 +67,7 @@ class Upkeep:
     """The borrower while the pool itself looks after a connection, in this thread: it needs no rules."""
 
     internal = 1
+    allow_thread_sharing = False
 
     def __init__(self) -> None:
         self.thread_ident = threading.get_ident()
@@ -150,7 +153,7 @@ def _dropping(method: Callable[..., Any] | None) -> Callable[..., Any]:
         """
         borrower = self.borrower
         if borrower.has_open(self):
-            if borrower.thread_ident != threading.get_ident():
+            if not _is_for_this_thread(borrower):
                 borrower.cursor_lost(self)
                 return
             with suppress(Exception):  # a destructor has nobody to tell
@@ -161,10 +164,14 @@ def _dropping(method: Callable[..., Any] | None) -> Callable[..., Any]:
     return drop
 
 
+def _is_for_this_thread(borrower: Any) -> bool:
+    return borrower.thread_ident == threading.get_ident() or bool(borrower.allow_thread_sharing)
+
+
 def ask_for_direct_use(connection: Any) -> None:
     """Called by each guarded method. Raises the driver's error where the connection has been given back."""
     borrower = connection.borrower
-    if borrower is None or borrower.thread_ident != threading.get_ident():
+    if borrower is None or not _is_for_this_thread(borrower):
         raise connection.gone_error(
             "This connection has been given back to the pool, and may be another request's. Take it from Django's "
             "wrapper each time, or call connection.pin() before."
@@ -187,7 +194,13 @@ def _making_cursors(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def cursor(self: Any, *args: Any, **kwargs: Any) -> Any:
         ask_for_direct_use(self)
-        return guard_cursor(method(self, *args, **kwargs), self.borrower)
+        made = method(self, *args, **kwargs)
+        try:
+            return guard_cursor(made, self.borrower)
+        except TypeError:  # a class of another layout that somebody has set: its statements are seen by nobody
+            self.was_used_directly = True
+            self.borrower.used_directly()
+            return made
 
     return cursor
 

@@ -61,6 +61,7 @@ class Pooled(LazyTransactions):
         self.closed_in_transaction = self.in_atomic_block = False
         super().__init__(settings_dict, *args, **kwargs)
         self.is_unpooled = is_unpooled(settings_dict)
+        self.thread_ident = self._thread_ident
         try:
             self.pool_settings: PoolSettings = pool_settings(self.alias, settings_dict)
         except ConfigurationError as error:
@@ -243,6 +244,18 @@ class Pooled(LazyTransactions):
         lease, lender = self._lease, self._lender
         if lease is None or lender is None:
             return
+        if self._open_cursors or self._lost_cursors or self._transaction_open:
+            self._end_what_is_open()
+        connection = self._connection
+        broken = self._broken or self._is_gone()
+        dirty = self._pinned or (not broken and self._left_dirty())
+        self._lease = self._connection = connection.borrower = None
+        self._transaction_open = self._pinned = self._broken = self.errors_occurred = False
+        self._begin_due = not self.autocommit
+        lender.checkin(lease, dirty=dirty, broken=broken)
+
+    def _end_what_is_open(self) -> None:
+        """Close the cursors that this thread left open, and roll back its transaction."""
         with self._internally():
             self._close_cursors()
             if self._transaction_open and not self._broken:
@@ -251,13 +264,6 @@ class Pooled(LazyTransactions):
                     self._after_transaction()
                 except Exception:
                     self._broken = True
-            broken = self._broken or self._is_gone()
-            dirty = self._pinned or (not broken and self._left_dirty())
-        connection, self._lease, self._connection = self._connection, None, None
-        connection.borrower = None
-        self._transaction_open = self._pinned = self._broken = self.errors_occurred = False
-        self._begin_due = not self.autocommit
-        lender.checkin(lease, dirty=dirty, broken=broken)
 
     def _close_cursors(self) -> None:
         left = [cursor for reference in self._open_cursors.values() if (cursor := reference()) is not None]
@@ -338,21 +344,24 @@ class Pooled(LazyTransactions):
     # -- Cursors and statements, see `guard.Borrower` ------------------------------------------------------------
 
     def _cursor(self, name: str | None = None) -> Any:
-        self.ensure_connection()
-        with (
-            self._internally()
-        ):  # the collector may close a forgotten cursor at any moment, and must not return the lease
+        if self._connection is None:
+            self.ensure_connection()
+        self.internal += 1  # the collector may close a forgotten cursor now, which must not return the lease
+        try:
             return super()._cursor(name)
+        finally:
+            self.internal -= 1
 
     def create_cursor(self, name: str | None = None) -> Any:
-        with self._internally():
+        if self.thread_ident != get_ident():
+            self.validate_thread_sharing()
+        self.internal += 1
+        try:
             if self._begin_due and self.begins_with_cursor:
                 self._send_due()
             return super().create_cursor(name)
-
-    @property
-    def thread_ident(self) -> int:
-        return get_ident() if self.allow_thread_sharing else self._thread_ident
+        finally:
+            self.internal -= 1
 
     def cursor_opened(self, cursor: Any) -> None:
         self._open_cursors[id(cursor)] = weakref.ref(cursor)

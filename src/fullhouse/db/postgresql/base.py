@@ -56,7 +56,8 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
     client_state = staticmethod(guarded.client_state)
 
     def create_cursor(self, name: str | None = None) -> Any:
-        return guard_cursor(super().create_cursor(name), self)  # Django makes some by itself
+        cursor = super().create_cursor(name)
+        return guard_cursor(cursor, self) if name else cursor  # Django makes those with a name by itself
 
     def _begin(self) -> None:
         self._connection.autocommit = False  # psycopg sends BEGIN with the first statement

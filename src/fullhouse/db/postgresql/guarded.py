@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 from psycopg.adapt import AdaptersMap
 
-from fullhouse.db.guard import ask_for_direct_use, guarded_connection_class
+from fullhouse.db.guard import ask_for_direct_use, guarded_connection_class, guarded_cursor_class
 
 _DIRECT = (
     *("commit", "rollback", "transaction", "pipeline", "notifies", "set_autocommit", "set_isolation_level"),
@@ -32,6 +32,10 @@ class _GuardedAdapters(AdaptersMap):
 def guard(connection: Any) -> None:
     """Put the driver's connection under the pool's rules."""
     connection.__class__ = guarded_connection_class(connection.__class__, _DIRECT, psycopg.InterfaceError)
+    for factory in ("cursor_factory", "server_cursor_factory"):
+        made = getattr(connection, factory)
+        if not made.__dictoffset__:  # psycopg's own, whose cursors have no room for a borrower
+            setattr(connection, factory, guarded_cursor_class(made))
     connection.adapters.__class__ = _GuardedAdapters
     connection.adapters.guarded = weakref.ref(connection)
 
