@@ -145,7 +145,9 @@ def _database(backend: str) -> Iterator[tuple[dict[str, Any], str]]:
         }
         if backend == "mysql":
             with pymysql.connect(**access) as connection:
-                running = "MariaDB " + connection.get_server_info().removeprefix("5.5.5-")  # said to old replicas
+                product = {"mariadb": "MariaDB", "mysql": "MySQL"}[server.engine]
+                version = connection.get_server_info().removeprefix("5.5.5-")  # said to old replicas
+                running = f"{product} {version}"
         else:
             with psycopg.connect(**access, dbname=server.database) as connection:
                 running = f"PostgreSQL {connection.info.parameter_status('server_version')}"
