@@ -339,6 +339,8 @@ class MySQL(Engine):
             "--mysqlx=OFF",
             "--secure-file-priv=NULL",
             "--skip-log-bin",
+            "--gtid-mode=OFF",  # else an ordinary account cannot load what mysqldump writes
+            "--enforce-gtid-consistency=OFF",
             "--skip-name-resolve",
             "--innodb-flush-log-at-trx-commit=2",
             "--innodb-flush-method=nosync",
