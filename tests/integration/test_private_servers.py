@@ -241,9 +241,12 @@ def test_a_test_that_hangs_fails_with_all_stacks_and_the_run_goes_on(tmp_path: P
     test = """
 import threading
 
+import pytest
+
 def wait_for_ever():
     threading.Event().wait()
 
+@pytest.mark.timeout(5, func_only=True)  # a server may take longer to start
 def test_hangs(mysql_server):
     print("SERVER", mysql_server.pid, mysql_server._guard.pid, mysql_server.folder, flush=True)
     threading.Thread(target=wait_for_ever, daemon=True).start()
@@ -252,7 +255,7 @@ def test_hangs(mysql_server):
 def test_goes_on():
     pass
 """
-    with pytest_run(tmp_path / "run", test, "--timeout=5") as run:
+    with pytest_run(tmp_path / "run", test) as run:
         out, _ = run.communicate(timeout=120)
     assert run.returncode == 1
     assert "1 failed, 1 passed" in out
