@@ -63,3 +63,30 @@ def test_a_request_that_is_cancelled_between_statements_commits_nothing(database
     with request():
         database.write("of the next request")
     assert database.query("SELECT value FROM dbtests_token") == [("of the next request",)]
+
+
+def commit_over_the_driver(database: Database) -> None:
+    database.connection.connection.commit()
+
+
+def commit_by_autocommit(database: Database) -> None:
+    database.connection.set_autocommit(True)
+
+
+def commit_by_hand(database: Database) -> None:
+    database.connection.commit()
+
+
+@pytest.mark.parametrize("commit", [commit_over_the_driver, commit_by_autocommit, commit_by_hand])
+def test_no_way_to_commit_is_left_to_a_request_that_was_cancelled(
+    database: Database, commit: Callable[[Database], None]
+) -> None:
+    running.request_begins()
+    with request():
+        database.connection.set_autocommit(False)
+        database.write("a")
+        assert running.cancel(threading.get_ident()) is None
+        with pytest.raises(RequestCancelled):
+            commit(database)
+    running.request_begins()
+    assert database.query("SELECT value FROM dbtests_token") == []

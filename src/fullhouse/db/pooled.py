@@ -397,6 +397,7 @@ class Pooled(LazyTransactions):
 
     def used_directly(self) -> None:
         """Pin the connection, whose next use may be anything, and have it in the transaction that it should be in."""
+        self._refuse_if_cancelled()
         self._pinned = True
         with self._internally():
             if self._begin_due:

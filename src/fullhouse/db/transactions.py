@@ -122,6 +122,8 @@ class LazyTransactions(_Wrapper):
         if not autocommit:
             self._begin_due = not self._transaction_open
             return
+        if self._transaction_open:
+            self._refuse_if_cancelled()
         self._begin_due = False
         self._savepoints_due.clear()
         if self._transaction_open and not self._broken:
