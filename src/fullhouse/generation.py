@@ -15,7 +15,7 @@ from wsgiref.util import setup_testing_defaults
 from fullhouse.cli import make_parser
 from fullhouse.databases import Equipment, allot, put_into_force
 from fullhouse.db import pools
-from fullhouse.errors import ApplicationError, FullhouseError
+from fullhouse.errors import ApplicationError, DatabaseError, FullhouseError
 from fullhouse.planning import Planned, plan_for
 from fullhouse.project import Project
 from fullhouse.supervisor import master
@@ -115,9 +115,11 @@ def look_at_pools() -> list[Database]:
 def make_ready(planned: Planned, application: Callable[..., Any]) -> None:
     """Obtain a connection for every pooled alias, and let the application answer the warm-up path.
 
-    Raises ApplicationError.
+    Raises ApplicationError, or DatabaseError where a pool gets no connection.
     """
     from django.db import connections
+
+    from fullhouse.db.errors import ConnectionUnavailable
 
     for alias in (alias for server in planned.plan.servers for alias in server.limit.pooled):
         try:
@@ -125,6 +127,8 @@ def make_ready(planned: Planned, application: Callable[..., Any]) -> None:
                 cursor.execute("SELECT 1")
                 cursor.fetchall()
             connections[alias].close()
+        except ConnectionUnavailable as error:  # which tells all there is to know
+            raise DatabaseError(f"A worker gets no connection to {alias!r}: {error}") from None
         except Exception as error:
             raise ApplicationError(f"A worker gets no connection to {alias!r}: {error}") from error
     if planned.settings.warm_up is not None:

@@ -183,6 +183,20 @@ def test_a_given_limit_is_not_asked_for(site: Site, server: PrivateServer) -> No
     assert (told["held_by_others"], told["held_by_us"]) == (None, None)
 
 
+def test_a_database_that_is_away_when_the_limit_is_given_is_no_traceback(tmp_path: Path, server: PrivateServer) -> None:
+    """Then the workers are the first to meet it."""
+    site = Site.make(tmp_path / "site")
+    options = {"pool": {"checkout_timeout": 0.5}}
+    entry = database(server, ENGINE=f"fullhouse.db.{server.vendor}", PORT="1", OPTIONS=options)
+    site.append("settings", f"DATABASES = {{'default': {entry!r}}}\n")
+    answer = site.command("serve", "mysite", "--bind", "127.0.0.1:0", "--max-connections", "20", "--workers", "1")
+    assert answer.returncode == 3
+    fact, remedy = answer.stderr.splitlines()
+    assert "A worker gets no connection to 'default': The database of pool 'default' cannot be reached" in fact
+    assert "last connect failure" in fact
+    assert remedy.startswith("See that the server runs")
+
+
 def test_a_plan_that_cannot_fit_is_refused(site: Site, server: PrivateServer) -> None:
     words = ["plan", "mysite", "--workers", "500", "--threads", "2"]
     answer = site.command(*words, DATABASES=json.dumps({"default": database(server)}))

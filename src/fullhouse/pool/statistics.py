@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from fullhouse.errors import described
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ConnectFailure:
@@ -12,7 +14,7 @@ class ConnectFailure:
     server_full: bool
 
     def __str__(self) -> str:
-        return f"{type(self.error).__name__}: {self.error}"
+        return described(self.error)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fullhouse.errors import ApplicationError, FullhouseError
+from fullhouse.errors import FullhouseError
 from fullhouse.supervisor.lifeline import Lifeline
 from fullhouse.supervisor.reports import send
 from fullhouse.telemetry.board import Database, Writer
@@ -32,7 +32,7 @@ MakeReady = Callable[[Callable[..., Any]], None]
 
 
 class Hooks:
-    """pipe: of the reports. make_ready: makes the loaded application ready to serve; raises ApplicationError.
+    """pipe: of the reports. make_ready: makes the loaded application ready to serve; raises FullhouseError.
 
     board: the stats board, in which each worker has a row. databases: looks at the pools of a worker.
     """
@@ -93,7 +93,7 @@ class Hooks:
         self._lifeline.hold_again()
         try:
             self._make_ready(worker.wsgi)
-        except ApplicationError as error:
+        except FullhouseError as error:
             report_failure(self._pipe, error)
         else:
             send(self._pipe, "ready", pid=worker.pid)
