@@ -11,7 +11,7 @@ from django.db import DatabaseError, connections, transaction
 from django.db.backends import utils
 from django.db.backends.signals import connection_created
 
-from dbsupport import ENGINES, Database, in_thread, request
+from dbsupport import ENGINES, STOCK_ENGINES, Database, in_thread, request
 from fullhouse.db.pooled import Pooled
 
 INSERT = "INSERT INTO dbtests_token (value) VALUES ('a')"
@@ -89,6 +89,37 @@ def test_what_a_receiver_leaves_open_is_closed_and_rolled_back(narrow: Database)
         assert count(narrow) == 0
     kept.clear()
     narrow.assert_clean()
+
+
+def test_what_a_receiver_opens_of_another_alias_is_closed(narrow: Database) -> None:
+    """A thread of the pool has no request whose end would do so."""
+    with narrow.another("session", mode="session") as session:
+
+        def receive(connection: Any, **_: Any) -> None:
+            if connection.alias == narrow.alias:
+                session.value("SELECT 1")
+
+        with receiving(receive):
+            assert count(narrow) == 0
+        assert session.pool.statistics().connects == 1
+        session.assert_clean()
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("atomic", [True, False])
+def test_types_of_an_extension_that_a_migration_creates(database: Database, atomic: bool) -> None:
+    """Django registers them on the driver's connection, which is at hand outside of a transaction too."""
+    signals = import_module("django.contrib.postgres.signals")
+    hstore = import_module("django.contrib.postgres.operations").HStoreExtension()
+    observer, create_types = database.observer, signals.register_type_handlers
+    with receiving(create_types), database.another("narrow", max_size=1) as narrow:
+        observer.ask("DROP EXTENSION IF EXISTS hstore")
+        signals.get_hstore_oids.cache_clear()
+        with narrow.connection.schema_editor(atomic=atomic) as editor:
+            hstore.database_forwards("dbtests", editor, None, None)
+        for _ in range(2):
+            with request():
+                assert narrow.query("SELECT %s::hstore", [{"a": "1"}]) == [({"a": "1"},)]
 
 
 # -- Cursors that others wrap ----------------------------------------------------------------------------------------
@@ -180,6 +211,23 @@ def test_what_the_drivers_cursor_sets_reaches_nobody_else(narrow: Database) -> N
     assert timeout_of_next(narrow) == before
 
 
+def test_the_drivers_connection_is_there_between_the_first_statement_and_the_end(narrow: Database) -> None:
+    """As with Django's own engine, so that who has queried may use it."""
+    before = timeout_of_next(narrow)
+    assert narrow.connection.connection is None
+    with request():
+        narrow.value("SELECT 1")
+        assert narrow.pool.statistics().in_use == 0
+        narrow.connection.connection.cursor().execute(SET[narrow.vendor])
+        assert narrow.value(SHOW[narrow.vendor]) != before
+    assert narrow.pool.statistics().in_use == 0
+    assert narrow.connection.connection is None
+    assert timeout_of_next(narrow) == before
+    narrow.value("SELECT 1")
+    narrow.connection.close()
+    assert narrow.connection.connection is None
+
+
 def test_a_connection_that_was_given_back_is_refused(narrow: Database) -> None:
     with request():
         with narrow.connection.cursor():
@@ -231,14 +279,27 @@ def test_prepared_statements_outlive_no_reset(database: Database) -> None:
                 narrow.query("SELECT value FROM dbtests_token WHERE id = %s", [1])
 
 
+def dict_cursor(driver: Any) -> None:
+    driver.cursorclass = import_module(f"{type(driver).__mro__[1].__module__.partition('.')[0]}.cursors").DictCursor
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict_cursor,
+        lambda driver: driver.encoders.update({int: lambda value, encoders: "41"}),
+        lambda driver: (driver.converter if hasattr(driver, "converter") else driver.decoders).update({8: str}),
+    ],
+    ids=["cursor class", "encoder", "decoder"],
+)
 @pytest.mark.parametrize("database", ["mysql"], indirect=True)
-def test_a_cursor_class_that_a_request_sets_reaches_nobody_else(narrow: Database) -> None:
+def test_what_a_request_sets_on_the_drivers_connection_reaches_nobody_else(narrow: Database, change: Any) -> None:
+    session = narrow.session()
     with request(), transaction.atomic(using=narrow.alias):
         narrow.value("SELECT 1")
-        narrow.connection.connection.cursorclass = import_module(
-            f"{type(narrow.connection.connection).__mro__[1].__module__.partition('.')[0]}.cursors"
-        ).DictCursor
-    assert narrow.query("SELECT 1") == [(1,)]
+        change(narrow.connection.connection)
+    assert narrow.session() != session
+    assert narrow.query("SELECT %s", [1]) == [(1,)]
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
@@ -298,6 +359,49 @@ def test_each_session_goes_through_what_a_subclass_overrides(database: Database,
         again = calls[len(first) :]
     assert first.count("get_new_connection") == again.count("get_new_connection") == 1
     assert again == ["get_connection_params", "get_new_connection"]
+
+
+def test_an_engine_of_others_under_the_pool(database: Database, monkeypatch: Any) -> None:
+    """GeoDjango's, say: what it brings stays, and its sessions are the pool's."""
+    engine = import_module(f"{ENGINES[database.vendor]}.base")
+    stock = import_module(f"{STOCK_ENGINES[database.vendor]}.base").DatabaseWrapper
+
+    class Operations(stock.ops_class):  # type: ignore[misc]
+        pass
+
+    class SchemaEditor(stock.SchemaEditorClass):  # type: ignore[misc]
+        pass
+
+    class Creation(stock.creation_class):  # type: ignore[misc]
+        pass
+
+    class Theirs(stock):  # type: ignore[misc, valid-type]
+        ops_class, SchemaEditorClass, creation_class = Operations, SchemaEditor, Creation
+
+        def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+            connection = super().get_new_connection(conn_params)
+            with connection.cursor() as cursor:  # theirs, before the pool has it
+                cursor.execute(SET[self.vendor])
+            connection.commit()
+            return connection
+
+    class DatabaseWrapper(engine.DatabaseWrapper, Theirs):  # type: ignore[misc]
+        pass
+
+    monkeypatch.setattr(engine, "DatabaseWrapper", DatabaseWrapper)
+    with database.another("theirs", max_size=1) as theirs:
+        wrapper = theirs.connection
+        assert (type(wrapper.ops), type(wrapper.creation)) == (Operations, Creation)
+        assert type(wrapper.schema_editor()) is SchemaEditor
+        assert timeout_of_next(theirs).removesuffix("s") == "7"
+        with request():
+            with suppress(ZeroDivisionError), transaction.atomic(using=theirs.alias):
+                theirs.write("a")
+                raise ZeroDivisionError
+            assert values(theirs) == []
+            theirs.query("CREATE TEMPORARY TABLE kept (n int)")
+        assert timeout_of_next(theirs).removesuffix("s") == "7"
+        theirs.assert_clean()
 
 
 # -- Test databases, and values quoted without a connection at hand --------------------------------------------------

@@ -63,9 +63,10 @@ class DjangoDriver:
         """An unpooled wrapper, which stands for the alias in this thread as long as the block takes.
 
         So receivers of `connection_created`, and what else runs while a session is opened or reset, use this session.
+        What they open of other aliases is closed: nothing would end it in a thread of the pool.
         """
         wrapper = self._wrapper_class(self._settings, self._alias)
-        before = [made for made in connections.all(initialized_only=True) if made.alias == self._alias]
+        before = {made.alias: made for made in connections.all(initialized_only=True)}
         connections[self._alias] = wrapper
         try:
             yield wrapper
@@ -73,9 +74,13 @@ class DjangoDriver:
             self._close_half_made(wrapper)
             raise
         finally:
+            for made in connections.all(initialized_only=True):
+                if made.alias not in before and made is not wrapper:
+                    made.close()
+                    del connections[made.alias]
             del connections[self._alias]
-            for made in before:
-                connections[self._alias] = made
+            if self._alias in before:
+                connections[self._alias] = before[self._alias]
 
     def connect(self) -> Any:
         with self._unpooled() as opener:

@@ -58,6 +58,7 @@ class Pooled(LazyTransactions):
     def __init__(self, settings_dict: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         self._connection: Any = None
         self._lease: Lease[Any] | None = None
+        self._has_been_connected = False
         self.closed_in_transaction = self.in_atomic_block = False
         super().__init__(settings_dict, *args, **kwargs)
         self.is_unpooled = is_unpooled(settings_dict)
@@ -83,7 +84,7 @@ class Pooled(LazyTransactions):
         self.closed_in_transaction = False
         self.errors_occurred = False
         self.run_on_commit = []
-        self._pinned = False
+        self._pinned = self._has_been_connected = False
 
     def unpooled(self) -> Self:
         """A wrapper of the same class with a session of its own, which stands on no slot."""
@@ -141,8 +142,11 @@ class Pooled(LazyTransactions):
 
     @property
     def connection(self) -> Any:
-        """The driver's connection, or None. In an atomic block there is one for whoever asks, as in Django's own."""
-        if self._connection is None and self.in_atomic_block and not (self.internal or self.closed_in_transaction):
+        """The driver's connection, or None. Where Django's own engine would have one, there is one for whoever asks:
+        in an atomic block, and between the first statement and `close`.
+        """
+        is_due = self.in_atomic_block or self._has_been_connected
+        if self._connection is None and is_due and not (self.internal or self.closed_in_transaction):
             self.ensure_connection()
         return self._connection
 
@@ -189,6 +193,7 @@ class Pooled(LazyTransactions):
         except PoolError as refused:
             raise errors.ConnectionUnavailable(str(refused)) from refused
         self._lender = lender
+        self._has_been_connected = True
         self._connection = self._lease.connection
         self._connection.borrower = self
 
@@ -204,7 +209,7 @@ class Pooled(LazyTransactions):
             if self._transaction_open:
                 connection.rollback()
                 self._after_transaction()
-        connection.state_when_opened = self.client_state(connection)
+        connection.state_when_opened = _copied(self.client_state(connection))
         connection.was_used_directly = False
         connection.borrower = self._connection = None
         return connection
@@ -225,7 +230,7 @@ class Pooled(LazyTransactions):
             if not self._lease.ended:
                 return
             self._lose_lease()
-        if self._connection is None and self.in_atomic_block and not self.closed_in_transaction:
+        if self._connection is None and not (self.in_atomic_block and self.closed_in_transaction):
             with self.wrap_database_errors:
                 self.connect()
         else:
@@ -280,14 +285,12 @@ class Pooled(LazyTransactions):
             self._give_back()
 
     def close(self) -> None:
-        if self.in_atomic_block and self._connection is None and not self.closed_in_transaction:
-            self.validate_thread_sharing()
-            self.run_on_commit = []
-            self.closed_in_transaction = self.needs_rollback = True
-            return
-        super().close()
+        with self._internally():  # there is no need of a connection to close it
+            super().close()
         if not self.in_atomic_block:
             self._start_afresh()
+        elif self._connection is None:
+            self.closed_in_transaction = self.needs_rollback = True
 
     def _close(self) -> None:
         if self.is_unpooled:
@@ -310,6 +313,7 @@ class Pooled(LazyTransactions):
     def close_if_unusable_or_obsolete(self) -> None:
         """Called by Django at the start and the end of each request: the end of the lease, except in session mode."""
         if self._connection is None and self._is_fresh():
+            self._has_been_connected = False
             return
         if self.pool_settings.mode != "session" or not self._may_keep_lease():
             self.close()
@@ -338,7 +342,11 @@ class Pooled(LazyTransactions):
             yield cursor
 
     def _nodb_cursor(self) -> AbstractContextManager[Any]:
-        """For making and dropping test databases: on a connection of its own, which nobody uses again."""
+        """For making and dropping test databases: on a connection of its own, which nobody uses again.
+
+        Sessions on a database keep it from being dropped or copied, and those on one that was made anew are in none.
+        """
+        self.close_pool()
         return super()._nodb_cursor() if self.is_unpooled else self.unpooled()._nodb_cursor()
 
     # -- Cursors and statements, see `guard.Borrower` ------------------------------------------------------------

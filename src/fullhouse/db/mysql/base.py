@@ -4,7 +4,6 @@ from typing import Any
 
 import MySQLdb as Database
 from django.db.backends.mysql import base
-from django.db.backends.mysql.creation import DatabaseCreation as StockCreation
 from django.utils.functional import cached_property
 
 from fullhouse.db.mysql import guarded
@@ -32,23 +31,10 @@ READ_ONLY = {1290, 1792, 1836}
 _server_data: dict[tuple[str, str], dict[str, Any]] = {}
 
 
-class DatabaseCreation(StockCreation):
-    """A dropped and re-created database would leave pooled sessions without one."""
-
-    def _destroy_test_db(self, *args: Any, **kwargs: Any) -> None:
-        self.connection.close_pool()  # type: ignore[attr-defined]
-        super()._destroy_test_db(*args, **kwargs)
-
-    def _clone_test_db(self, *args: Any, **kwargs: Any) -> None:
-        self.connection.close_pool()  # type: ignore[attr-defined]
-        super()._clone_test_db(*args, **kwargs)
-
-
 class DatabaseWrapper(Pooled, base.DatabaseWrapper):
     """MySQL and MariaDB. A pinned connection is replaced: mysqlclient cannot reset a session."""
 
     begins_with_cursor = False  # SET TRANSACTION must come before anything else
-    creation_class = DatabaseCreation
 
     @cached_property
     def mysql_server_data(self) -> dict[str, Any]:

@@ -20,4 +20,5 @@ def guard(connection: Any) -> None:
 
 def client_state(connection: Any) -> Any:
     """What of the driver's own settings a borrower can change."""
-    return connection.cursorclass
+    decoders = connection.converter if hasattr(connection, "converter") else connection.decoders  # PyMySQL's
+    return connection.cursorclass, connection.encoders, decoders

@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db.backends.postgresql import base, operations, schema
+from django.db.backends.postgresql import base
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
 from django.db.backends.signals import connection_created
 
@@ -31,27 +31,9 @@ SERVER_FULL = (
 )
 
 
-class DatabaseOperations(operations.DatabaseOperations):
-    """Composing SQL needs a connection at hand, which a thread between two statements has not."""
-
-    def compose_sql(self, sql: Any, params: Any) -> Any:
-        with self.connection.temporary_connection():
-            return super().compose_sql(sql, params)
-
-
-class DatabaseSchemaEditor(schema.DatabaseSchemaEditor):
-    """So does quoting a value."""
-
-    def quote_value(self, value: Any) -> Any:
-        with self.connection.temporary_connection():
-            return super().quote_value(value)
-
-
 class DatabaseWrapper(Pooled, base.DatabaseWrapper):
     """PostgreSQL. A pinned connection is reset by DISCARD ALL, and set up again as Django does."""
 
-    ops_class = DatabaseOperations
-    SchemaEditorClass = DatabaseSchemaEditor
     guard = staticmethod(guarded.guard)
     client_state = staticmethod(guarded.client_state)
 
@@ -108,6 +90,8 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
         return True
 
     def reset_session(self) -> bool:
+        if _makes_sessions_of_its_own(type(self)):
+            return False  # what it has set in a new session, nobody could set again
         connection = self._connection
         try:
             with self._internally():
@@ -127,3 +111,9 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
         if getattr(error, "sqlstate", None) == "53300":
             return True
         return isinstance(error, psycopg.OperationalError) and any(text in str(error) for text in SERVER_FULL)
+
+
+def _makes_sessions_of_its_own(wrapper_class: type) -> bool:
+    """Whether somebody other than Django has overridden how a session is opened."""
+    makers = [each for each in wrapper_class.__mro__ if "get_new_connection" in vars(each)]
+    return any(each.__module__.partition(".")[0] not in ("django", "fullhouse") for each in makers)
