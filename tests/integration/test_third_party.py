@@ -160,12 +160,22 @@ def test_a_class_that_replaces_djangos_debug_cursor_is_used(database: Database, 
 
 # -- The driver's own objects ----------------------------------------------------------------------------------------
 
+
+def cursor_by_its_class(connection: Any) -> Any:
+    """One that the driver's connection has not made."""
+    driver = connection.connection
+    if connection.vendor == "postgresql":
+        return import_module("psycopg").ClientCursor(driver)
+    return import_module(f"{type(driver).__mro__[1].__module__.partition('.')[0]}.cursors").Cursor(driver)
+
+
 DIRECT = {
-    "cursor.cursor": lambda connection: connection.cursor().cursor.execute(INSERT),
-    "connection.connection.cursor": lambda connection: connection.connection.cursor().execute(INSERT),
-    "connection of a cursor": lambda connection: connection.cursor().connection.cursor().execute(INSERT),
-    "the driver's way": lambda connection: (
-        connection.connection.query(INSERT) if connection.vendor == "mysql" else connection.connection.execute(INSERT)
+    "cursor.cursor": lambda connection, sql: connection.cursor().cursor.execute(sql),
+    "connection.connection.cursor": lambda connection, sql: connection.connection.cursor().execute(sql),
+    "connection of a cursor": lambda connection, sql: connection.cursor().connection.cursor().execute(sql),
+    "cursor by its class": lambda connection, sql: cursor_by_its_class(connection).execute(sql),
+    "the driver's way": lambda connection, sql: (
+        connection.connection.query(sql) if connection.vendor == "mysql" else connection.connection.execute(sql)
     ),
 }
 
@@ -177,11 +187,11 @@ def test_the_drivers_objects_take_part_in_the_transaction(database: Database, wa
         with suppress(ZeroDivisionError), transaction.atomic(using=database.alias):
             if after == "a statement":
                 database.value("SELECT 1")
-            DIRECT[way](database.connection)
+            DIRECT[way](database.connection, INSERT)
             raise ZeroDivisionError
         assert values(database) == []
         with transaction.atomic(using=database.alias):
-            DIRECT[way](database.connection)
+            DIRECT[way](database.connection, INSERT)
         assert values(database) == ["a"]
     assert values(database) == ["a"]
 
@@ -196,17 +206,12 @@ def test_a_commit_of_the_driver_does_not_end_the_block(database: Database) -> No
     assert values(database) == ["kept"]
 
 
-def test_what_the_drivers_cursor_sets_reaches_nobody_else(narrow: Database) -> None:
+@pytest.mark.parametrize("way", DIRECT)
+def test_what_the_drivers_objects_set_reaches_nobody_else(narrow: Database, way: str) -> None:
     before = timeout_of_next(narrow)
     with request():
-        narrow.connection.ensure_connection()
-        with narrow.connection.connection.cursor() as cursor:
-            cursor.execute(SET[narrow.vendor])
-        assert narrow.value(SHOW[narrow.vendor]) != before
-    assert timeout_of_next(narrow) == before
-    with request():
-        with narrow.connection.cursor() as cursor:
-            cursor.cursor.execute(SET[narrow.vendor])
+        with narrow.connection.cursor():  # which keeps the connection meanwhile
+            DIRECT[way](narrow.connection, SET[narrow.vendor])
         assert narrow.value(SHOW[narrow.vendor]) != before
     assert timeout_of_next(narrow) == before
 

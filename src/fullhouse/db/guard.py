@@ -22,6 +22,8 @@ UNREADABLE = None
 
 # The methods of both drivers' cursors that run a statement, and whether its text is their first argument.
 _STATEMENTS = (("execute", True), ("executemany", True), ("callproc", False), ("copy", False), ("stream", False))
+# Those by which a server-side cursor goes on with the statement that it has begun.
+_FETCHES = ("fetchone", "fetchmany", "fetchall", "scroll", "__next__")
 
 
 class Borrower(Protocol):
@@ -102,7 +104,11 @@ def guarded_cursor_class(driver_class: type) -> type:
         method = getattr(driver_class, name, None)
         if method is not None:
             namespace[name] = _running_guarded(method, has_text=has_text)
-    namespace["close"] = _closing(driver_class.close)  # type: ignore[attr-defined]
+    close = driver_class.close  # type: ignore[attr-defined]
+    if hasattr(driver_class, "itersize"):  # it is a server-side one
+        close = _going_on(close)
+        namespace |= {name: _going_on(getattr(driver_class, name)) for name in _FETCHES}
+    namespace["close"] = _closing(close)
     namespace["__del__"] = _dropping(getattr(driver_class, "__del__", None))
     return type(driver_class.__name__, (driver_class,), namespace)
 
@@ -132,6 +138,19 @@ def _running_guarded(method: Callable[..., Any], *, has_text: bool) -> Callable[
             borrower.internal -= 1
 
     return run
+
+
+def _going_on(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def go_on(self: Any, *args: Any, **kwargs: Any) -> Any:
+        borrower = self.borrower
+        borrower.internal += 1
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            borrower.internal -= 1
+
+    return go_on
 
 
 def _closing(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -170,15 +189,31 @@ def _is_for_this_thread(borrower: Any) -> bool:
 
 def ask_for_direct_use(connection: Any) -> None:
     """Called by each guarded method. Raises the driver's error where the connection has been given back."""
+    _refuse_if_given_back(connection)
+    if not connection.borrower.internal:
+        connection.was_used_directly = True
+        connection.borrower.used_directly()
+
+
+def _refuse_if_given_back(connection: Any) -> None:
     borrower = connection.borrower
     if borrower is None or not _is_for_this_thread(borrower):
         raise connection.gone_error(
             "This connection has been given back to the pool, and may be another request's. Take it from Django's "
             "wrapper each time, or call connection.pin() before."
         )
-    if not borrower.internal:
-        connection.was_used_directly = True
-        borrower.used_directly()
+
+
+def _talking(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def talk(self: Any, *args: Any, **kwargs: Any) -> Any:
+        borrower = self.borrower
+        if borrower is None or not borrower.internal:  # a cursor that the connection has not made, or COPY
+            _refuse_if_given_back(self)
+            borrower.used_directly()
+        return method(self, *args, **kwargs)
+
+    return talk
 
 
 def _asking_first(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -206,10 +241,13 @@ def _making_cursors(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @lru_cache(maxsize=64)
-def guarded_connection_class(driver_class: type, methods: tuple[str, ...], gone_error: type[Exception]) -> type:
+def guarded_connection_class(
+    driver_class: type, methods: tuple[str, ...], gone_error: type[Exception], talks: tuple[str, ...] = ()
+) -> type:
     """The driver's class of connections under the rules; itself where it is that already.
 
     methods: through which something other than a cursor of Django's uses the connection, where the driver has them.
+    talks: those through which every cursor of the driver talks to the server, whoever has made it.
     gone_error: what is raised for a connection that was given back.
 
     Of its objects, `borrower` is a Borrower or None; `was_used_directly` says that one of the methods was called since
@@ -224,6 +262,7 @@ def guarded_connection_class(driver_class: type, methods: tuple[str, ...], gone_
         "gone_error": gone_error,
         "cursor": _making_cursors(driver_class.cursor),  # type: ignore[attr-defined]
         **{name: _asking_first(getattr(driver_class, name)) for name in methods if hasattr(driver_class, name)},
+        **{name: _talking(getattr(driver_class, name)) for name in talks},
     }
     return type(driver_class.__name__, (driver_class,), namespace)
 

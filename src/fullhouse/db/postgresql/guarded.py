@@ -31,7 +31,8 @@ class _GuardedAdapters(AdaptersMap):
 
 def guard(connection: Any) -> None:
     """Put the driver's connection under the pool's rules."""
-    connection.__class__ = guarded_connection_class(connection.__class__, _DIRECT, psycopg.InterfaceError)
+    # Who makes a cursor by its class, as in ClientCursor(connection), goes by no method of the connection but `wait`.
+    connection.__class__ = guarded_connection_class(connection.__class__, _DIRECT, psycopg.InterfaceError, ("wait",))
     for factory in ("cursor_factory", "server_cursor_factory"):
         made = getattr(connection, factory)
         if not made.__dictoffset__:  # psycopg's own, whose cursors have no room for a borrower
