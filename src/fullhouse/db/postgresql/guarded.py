@@ -1,6 +1,7 @@
 """Connections of psycopg under the pool's rules (see `fullhouse.db.guard`)."""
 
 import weakref
+from threading import RLock
 from typing import Any
 
 import psycopg
@@ -33,6 +34,7 @@ def guard(connection: Any) -> None:
     """Put the driver's connection under the pool's rules."""
     # Who makes a cursor by its class, as in ClientCursor(connection), goes by no method of the connection but `wait`.
     connection.__class__ = guarded_connection_class(connection.__class__, _DIRECT, psycopg.InterfaceError, ("wait",))
+    connection.lock = RLock()  # which such a cursor holds while `wait` begins the transaction that is due
     for factory in ("cursor_factory", "server_cursor_factory"):
         made = getattr(connection, factory)
         if not made.__dictoffset__:  # psycopg's own, whose cursors have no room for a borrower
