@@ -1,8 +1,10 @@
 """Which statements pin their connection. tests/integration/test_hygiene.py asks the servers whether that is right."""
 
+import math
+
 import pytest
 
-from fullhouse.pool.hygiene import changes_session, may_commit
+from fullhouse.pool.hygiene import NOTHING, Effect, effect_on_session, may_commit
 from hygiene_tables import CHANGES, LEAVES_NOTHING, LEAVES_TRACE, ONLY
 
 VENDORS = ("mysql", "postgresql")
@@ -16,14 +18,31 @@ VENDORS = ("mysql", "postgresql")
     ],
 )
 def test_pins(vendor: str, sql: str) -> None:
-    assert changes_session(sql, vendor)
-    assert changes_session(sql.swapcase(), vendor)
-    assert changes_session(f" \t\n/* {'long ' * 1000} */ {sql}", vendor)
+    assert effect_on_session(sql, vendor) != NOTHING
+    assert effect_on_session(sql.swapcase(), vendor) != NOTHING
+    assert effect_on_session(f" \t\n/* {'long ' * 1000} */ {sql}", vendor) != NOTHING
 
 
 @pytest.mark.parametrize(("vendor", "sql"), [(vendor, sql) for vendor in VENDORS for sql in LEAVES_NOTHING[vendor]])
 def test_does_not_pin(vendor: str, sql: str) -> None:
-    assert not changes_session(sql, vendor)
+    assert effect_on_session(sql, vendor) is NOTHING
+
+
+@pytest.mark.parametrize(
+    ("vendor", "sql", "effect"),
+    [
+        ("mysql", "SELECT GET_LOCK('a', 1), GET_LOCK('b', 1), RELEASE_LOCK('c')", Effect(takes=2, releases=1)),
+        ("mysql", "SELECT release_all_locks()", Effect(releases=math.inf)),
+        ("mysql", "SET @a = GET_LOCK('a', 1)", Effect(changes=True, takes=1)),
+        ("postgresql", "SELECT pg_try_advisory_lock_shared(7, 8)", Effect(takes=1)),
+        ("postgresql", "SELECT pg_advisory_unlock(7)", Effect(releases=1)),
+        ("postgresql", "SELECT pg_advisory_unlock_all()", Effect(releases=math.inf)),
+        ("postgresql", "LISTEN a; LISTEN b; UNLISTEN a", Effect(takes=2, releases=1)),
+        ("postgresql", "UNLISTEN *", Effect(releases=math.inf)),
+    ],
+)
+def test_counts_what_is_taken_and_released(vendor: str, sql: str, effect: Effect) -> None:
+    assert effect_on_session(sql, vendor) == effect
 
 
 @pytest.mark.parametrize(

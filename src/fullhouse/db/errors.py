@@ -22,6 +22,16 @@ class RequestCancelled(OperationalError):  # noqa: N818
         )
 
 
+class PinnedConnectionTaken(OperationalError):  # noqa: N818
+    """A thread outside of requests had changed its session and left it idle; the pool has lent it to one that waited."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This thread serves no request, and the pool has taken its idle connection for one that waited: what it had "
+            "SET in the session is lost.\nCall close_old_connections() when its work is done, or pin() to keep it."
+        )
+
+
 class PoolExhausted(ConnectionUnavailable):
     """The database works, but every connection was busy for as long as this request could wait."""
 

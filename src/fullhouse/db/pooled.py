@@ -27,11 +27,10 @@ from django.core.exceptions import ImproperlyConfigured
 
 from fullhouse.db import errors, pools
 from fullhouse.db.options import PoolSettings, is_unpooled, pool_settings, unpooled_settings
-from fullhouse.db.transactions import LazyTransactions
+from fullhouse.db.pinning import Pinning
 from fullhouse.errors import ConfigurationError
 from fullhouse.pool.core import Pool
 from fullhouse.pool.errors import CheckoutRefused, DatabaseDown, PoolError
-from fullhouse.pool.hygiene import changes_session
 from fullhouse.pool.sessions import Lease
 
 # The settings of an alias that a connection is made from: where one differs, so does the pool.
@@ -47,7 +46,7 @@ def _copied(value: Any) -> Any:
     return tuple(_copied(item) for item in value) if isinstance(value, tuple) else value
 
 
-class Pooled(LazyTransactions):
+class Pooled(Pinning):
     """Mix in before the DatabaseWrapper of a backend of Django's, or of another library's that is built on it."""
 
     begins_with_cursor = True  # since a server-side cursor depends on the transaction
@@ -84,7 +83,8 @@ class Pooled(LazyTransactions):
         self.closed_in_transaction = False
         self.errors_occurred = False
         self.run_on_commit = []
-        self._pinned = self._has_been_connected = False
+        self._has_been_connected = False
+        self._no_pin()
 
     def unpooled(self) -> Self:
         """A wrapper of the same class with a session of its own, which stands on no slot."""
@@ -145,6 +145,8 @@ class Pooled(LazyTransactions):
         """The driver's connection, or None. Where Django's own engine would have one, there is one for whoever asks:
         in an atomic block, and between the first statement and `close`.
         """
+        if self._parked:
+            self._unpark()
         is_due = self.in_atomic_block or self._has_been_connected
         if self._connection is None and is_due and not (self.internal or self.closed_in_transaction):
             self.ensure_connection()
@@ -226,6 +228,8 @@ class Pooled(LazyTransactions):
     def ensure_connection(self) -> None:
         if self._changing_autocommit:
             return  # autocommit is a note here, until there is a statement
+        self._unpark()
+        self._refuse_if_taken()
         if self._lease is not None:
             if not self._lease.ended:
                 return
@@ -240,12 +244,14 @@ class Pooled(LazyTransactions):
         """After a fork the connection is the parent's, and so is its transaction: this process has none."""
         self._lease = self._connection = None
         self._open_cursors.clear()
-        self._transaction_open = self._pinned = False
+        self._transaction_open = False
+        self._no_pin()
         if self.in_atomic_block:
             self.closed_in_transaction = self.needs_rollback = True
 
     def _give_back(self) -> None:
         """Return the lease, with everything this thread left open closed and rolled back."""
+        self._unpark()
         lease, lender = self._lease, self._lender
         if lease is None or lender is None:
             return
@@ -253,9 +259,10 @@ class Pooled(LazyTransactions):
             self._end_what_is_open()
         connection = self._connection
         broken = self._broken or self._is_gone()
-        dirty = self._pinned or (not broken and self._left_dirty())
+        dirty = bool(self._pinned) or self._has_held or (not broken and self._left_dirty())
         self._lease = self._connection = connection.borrower = None
-        self._transaction_open = self._pinned = self._broken = self.errors_occurred = False
+        self._transaction_open = self._broken = self.errors_occurred = False
+        self._no_pin()
         self._begin_due = not self.autocommit
         lender.checkin(lease, dirty=dirty, broken=broken)
 
@@ -281,7 +288,7 @@ class Pooled(LazyTransactions):
     def _return_if_done(self) -> None:
         if not self._returns_early or self._open_cursors or self.in_atomic_block:
             return
-        if not (self._transaction_open or self._pinned or self.internal):
+        if not (self._transaction_open or self.internal or self._keep_if_pinned()):
             self._give_back()
 
     def close(self) -> None:
@@ -312,8 +319,9 @@ class Pooled(LazyTransactions):
 
     def close_if_unusable_or_obsolete(self) -> None:
         """Called by Django at the start and the end of each request: the end of the lease, except in session mode."""
+        self._unpark()
         if self._connection is None and self._is_fresh():
-            self._has_been_connected = False
+            self._has_been_connected = self._taken = False
             return
         if self.pool_settings.mode != "session" or not self._may_keep_lease():
             self.close()
@@ -352,7 +360,7 @@ class Pooled(LazyTransactions):
     # -- Cursors and statements, see `guard.Borrower` ------------------------------------------------------------
 
     def _cursor(self, name: str | None = None) -> Any:
-        if self._connection is None:
+        if self._connection is None or self._parked:
             self.ensure_connection()
         self.internal += 1  # the collector may close a forgotten cursor now, which must not return the lease
         try:
@@ -384,38 +392,9 @@ class Pooled(LazyTransactions):
     def cursor_lost(self, cursor: Any) -> None:
         self._lost_cursors.append(cursor)
 
-    def statement_begins(self, sql: Any) -> None:
-        """Send the BEGIN that is due, and pin the connection if the statement leaves something in the session."""
-        self._refuse_if_cancelled()
-        if not self._pinned:
-            text = self._as_text(sql)
-            self._pinned = text is None or changes_session(text, self.vendor)
-        if self._begin_due:
-            self._send_due()
-
     def statement_ended(self) -> None:
         """One that was cancelled raises what the server did not: MySQL's `SELECT SLEEP(9)` just returns early."""
         self._refuse_if_cancelled()
-
-    def _as_text(self, sql: Any) -> str | None:
-        """The text of a statement; None: it cannot be had."""
-        if isinstance(sql, str):
-            return sql
-        return sql.decode(errors="replace") if isinstance(sql, bytes | bytearray) else None
-
-    def used_directly(self) -> None:
-        """Pin the connection, whose next use may be anything, and have it in the transaction that it should be in."""
-        self._refuse_if_cancelled()
-        self._pinned = True
-        with self._internally():
-            if self._begin_due:
-                self._send_due()
-            elif self._transaction_open:
-                self._expect_any_end()
-
-    def pin(self) -> None:
-        """Keep the connection until the end of the request, and have it reset before anyone else gets it."""
-        self._pinned = True
 
     def _left_dirty(self) -> bool:
         """Whether the driver knows of something unfinished or changed on the connection; costs no round trip."""

@@ -59,6 +59,11 @@ def request_begins() -> None:
     _requests[threading.get_ident()] = RunningRequest()
 
 
+def serves_request(thread: int) -> bool:
+    """Whether the thread is one that requests run in. Where requests are not told of here, any thread may be."""
+    return thread in _requests or not _requests
+
+
 def is_cancelled(thread: int) -> bool:
     """Whether the thread's request was cancelled."""
     request = _requests.get(thread)

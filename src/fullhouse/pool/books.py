@@ -24,7 +24,7 @@ from fullhouse.pool.errands import Attempt, Check, Close, Errand, Open, Reset, W
 from fullhouse.pool.options import PoolOptions
 from fullhouse.pool.protocols import C, Slots
 from fullhouse.pool.sessions import Lease, Session, Waiter
-from fullhouse.pool.statistics import ConnectFailure
+from fullhouse.pool.statistics import ConnectFailure, PinnedLease
 
 CONNECT_REST_S = (0.010, 5.0)
 """First and longest rest after a failed connect."""
@@ -41,6 +41,9 @@ TICK_S = 0.25
 """Time between two looks at what aged."""
 HANGS_AFTER_S = 1.0
 """A connect, check or reset that takes longer is not counted on; something else is tried for who waits."""
+PARKED_FOR_S = 2.0
+"""A parked connection is taken no earlier: less than `checkout_timeout_s`, more than a thread takes between two
+statements of one piece of work."""
 MOST_CONNECTS = 4
 """Connects made at once."""
 LIFETIME_JITTER = 0.05
@@ -72,6 +75,7 @@ class Books(Generic[C]):
 
         self.idle: deque[Session[C]] = deque()  # in the order of their last use, the newest on the right
         self.leases: set[Lease[C]] = set()
+        self.parked: dict[Lease[C], float] = {}  # those that may be taken: since when, the oldest first
         self.vetting: dict[Session[C], float] = {}  # session: since when
         self.closing: set[Session[C]] = set()
         self.attempts: dict[Attempt, float] = {}  # attempt: since when
@@ -129,6 +133,17 @@ class Books(Generic[C]):
             errands.append(Reset(session))
         return errands + self._serve_line(now)
 
+    def park(self, lease: Lease[C], now: float) -> bool:
+        """The borrower does nothing with the connection for now; somebody who waits may have it."""
+        if not lease.ended:
+            self.parked[lease] = now
+        return not lease.ended
+
+    def unpark(self, lease: Lease[C]) -> bool:
+        """The borrower goes on. False: it was taken."""
+        self.parked.pop(lease, None)
+        return not lease.ended
+
     def _lend(self, session: Session[C], borrower: threading.Thread, now: float) -> Lease[C]:
         lease = Lease(session, borrower, now)
         self.leases.add(lease)
@@ -138,6 +153,7 @@ class Books(Generic[C]):
     def _end(self, lease: Lease[C]) -> Session[C]:
         lease.ended = True
         self.leases.discard(lease)
+        self.parked.pop(lease, None)
         return lease.session
 
     def _offer(self, session: Session[C], now: float) -> None:
@@ -232,11 +248,25 @@ class Books(Generic[C]):
         for lease in [held for held in self.leases if not held.borrower.is_alive()]:
             self.counters.leases_reclaimed += 1
             errands.append(self._discard(self._end(lease)))
+        errands += self._take_parked(now)
         errands += self._serve_line(now)
         if self.total or self.line or self.attempts:
             more_to_give = self.idle and self._gave_back_at == now
             errands.append(WakeAt(now + (GIVE_BACK_EVERY_S if more_to_give else TICK_S)))
         return errands, self._new_leaks(now)
+
+    def _take_parked(self, now: float) -> list[Errand[C]]:
+        """As many parked connections as wait, where no further one can be opened."""
+        if not (self._slot_rest.failing or self.total + len(self.attempts) >= self._max_size):
+            return []
+        missing = len(self.line) - len(self.vetting)
+        taken = [lease for lease, since in self.parked.items() if now - since >= PARKED_FOR_S][: max(0, missing)]
+        errands: list[Errand[C]] = []
+        for lease in taken:
+            session = self._end(lease)
+            self.vetting[session] = now
+            errands.append(Reset(session))
+        return errands
 
     def shut_down(self) -> list[Errand[C]]:
         """Send the line away and part with the idle ones; what is lent goes when it comes back."""
@@ -321,6 +351,11 @@ class Books(Generic[C]):
         if not self.leases:
             self._connect_rest.shorten(PROMPT_REST_S)
         return max(self._connect_rest.until, self._slot_rest.until, self._gave_back_at + GIVE_BACK_EVERY_S)
+
+    def pinned(self, now: float) -> list[PinnedLease]:
+        """The leases that their borrowers keep between statements, the oldest first."""
+        leases = sorted((lease for lease in self.leases if lease.is_pinned), key=lambda lease: lease.checked_out_at)
+        return [PinnedLease(lease.borrower.name, now - lease.checked_out_at) for lease in leases]
 
     def hanging(self, now: float) -> list[tuple[Attempt, float]]:
         """The attempts that are not counted on any more, and their ages in seconds, the oldest first."""

@@ -93,6 +93,17 @@ class Pool(Generic[C]):
         if errands:
             self._run(errands)
 
+    def park(self, lease: Lease[C]) -> bool:
+        """Let the pool take the connection for somebody who waits, until `unpark`. False: the lease has ended."""
+        now = self._clock()
+        with self._lock:
+            return self._books.park(lease, now)
+
+    def unpark(self, lease: Lease[C]) -> bool:
+        """Have a parked connection back. False: it was taken, and the lease has ended."""
+        with self._lock:
+            return self._books.unpark(lease)
+
     def has_expired(self, lease: Lease[C]) -> bool:
         """Whether a connection that is kept long has reached its greatest age, and should come back."""
         return self._clock() >= lease.session.expires_at
@@ -180,6 +191,7 @@ class Pool(Generic[C]):
             slots_held=self._slots.held,
             slots_budget=self._slots.budget,
             last_failure=books.last_failure(now),
+            pinned=tuple(books.pinned(now)),
             hanging=tuple(HangingConnect(age_s, _where(attempt.thread)) for attempt, age_s in books.hanging(now)),
             checkouts=books.counters.checkouts,
             checkouts_waited=books.counters.checkouts_waited,

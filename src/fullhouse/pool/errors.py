@@ -3,6 +3,9 @@
 from fullhouse.errors import DatabaseError
 from fullhouse.pool.statistics import PoolStatistics
 
+MOST_NAMED = 4
+"""Holders of pinned connections that an error names."""
+
 
 class PoolError(DatabaseError):
     """The root of what a checkout raises."""
@@ -34,10 +37,16 @@ class DatabaseDown(CheckoutRefused):
 
 
 def exhausted(statistics: PoolStatistics, reason: str) -> PoolExhausted:
+    remedy = "Keep transactions short, or give it more: max_size, or the host's budget of connections."
+    if statistics.pinned:
+        holders = [f"{lease.thread} for {lease.age_s:.1f} s" for lease in statistics.pinned[:MOST_NAMED]]
+        holders += ["..."] if len(statistics.pinned) > MOST_NAMED else []
+        remedy = (
+            f"{len(statistics.pinned)} are pinned by a lock or a changed session: {', '.join(holders)}. Release them "
+            "with the unlock, or with close_old_connections() at the end of a thread's work."
+        )
     return PoolExhausted(
-        f"Pool {statistics.name!r} is exhausted: {reason}; {_numbers(statistics)}.\n"
-        "Keep transactions short, or give it more: max_size, or the host's budget of connections.",
-        statistics,
+        f"Pool {statistics.name!r} is exhausted: {reason}; {_numbers(statistics)}.\n{remedy}", statistics
     )
 
 

@@ -1,6 +1,7 @@
 """Which statements change the session, or leave in it something that outlives them.
 
 Such a statement pins its connection: it stays with its request, and is reset or discarded before anyone else gets it.
+Locks of the session, and PostgreSQL's channels, pin it as long as the session holds one.
 The patterns look anywhere in the text, so a word in a literal or a comment may pin for nothing: that costs a reset,
 never a leak. `tests/integration/test_hygiene.py` runs a table of statements against real servers and looks for their
 traces from the next borrower. Sources: ProxySQL's list of multiplexing inhibitors, PgBouncer's feature table, and the
@@ -9,9 +10,11 @@ manuals.
 What no text can show (a stored function that changes the session) is documented in docs/pooling.md.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from typing import NamedTuple
 
 LONGEST_REMEMBERED = 4096
 """Verdicts on longer statements (bulk inserts) are not kept: the texts would fill the memory."""
@@ -46,7 +49,7 @@ _STARTS = {
     "postgresql": _at_start(
         # SET LOCAL, SET CONSTRAINTS and SET TRANSACTION end with the transaction
         r"SET (?!LOCAL\b|CONSTRAINTS\b|TRANSACTION\b)",
-        r"(?:RESET|LISTEN|UNLISTEN|PREPARE|EXECUTE|DEALLOCATE|DISCARD|LOAD|CALL|DO|BEGIN|START TRANSACTION)\b",
+        r"(?:RESET|PREPARE|EXECUTE|DEALLOCATE|DISCARD|LOAD|CALL|DO|BEGIN|START TRANSACTION)\b",
     ),
 }
 
@@ -55,7 +58,6 @@ _ANYWHERE: Mapping[str, Mapping[str, re.Pattern[str]]] = {
     "mysql": {
         ":=": _compiled(":="),
         "@": _compiled(r"\bINTO @"),
-        "_LOCK": _compiled(r"\b(?:GET_LOCK|RELEASE_LOCK|RELEASE_ALL_LOCKS)\b"),
         "LAST_INSERT_ID": _compiled(r"\bLAST_INSERT_ID\s*\(\s*[^\s)]"),
         "SQL_CALC_FOUND_ROWS": _compiled(r"\bSQL_CALC_FOUND_ROWS\b"),
         "CHAIN": _compiled(r"\bAND CHAIN\b"),
@@ -70,8 +72,6 @@ _ANYWHERE: Mapping[str, Mapping[str, re.Pattern[str]]] = {
             r"\bINTO (?:(?:LOCAL|GLOBAL) )?TEMP(?:ORARY)?\b",
             r"\bpg_temp",
         ),
-        # advisory locks of the session; those of the transaction have xact in their names
-        "ADVISORY": _compiled(r"\bpg_(?:try_)?advisory_(?:lock|unlock)"),
         "HOLD": _compiled(r"\bWITH HOLD\b"),
         "SETSEED": _compiled(r"\bsetseed\b"),
         "SET_LIMIT": _compiled(r"\bset_limit\b"),
@@ -80,6 +80,23 @@ _ANYWHERE: Mapping[str, Mapping[str, re.Pattern[str]]] = {
         "LASTVAL": _compiled(r"\blastval\b"),
         "CHAIN": _compiled(r"\bAND CHAIN\b"),
     },
+}
+
+# What a session holds until it lets go of it: each with the word that the text must have, what takes one, what releases
+# one, and what releases all. Advisory locks of a transaction have xact in their names.
+_HOLDS: Mapping[str, tuple[tuple[str, re.Pattern[str], re.Pattern[str], re.Pattern[str]], ...]] = {
+    "mysql": (
+        ("_LOCK", _compiled(r"\bGET_LOCK\b"), _compiled(r"\bRELEASE_LOCK\b"), _compiled(r"\bRELEASE_ALL_LOCKS\b")),
+    ),
+    "postgresql": (
+        (
+            "ADVISORY",
+            _compiled(r"\bpg_(?:try_)?advisory_lock"),
+            _compiled(r"\bpg_advisory_unlock(?!_all)"),
+            _compiled(r"\bpg_advisory_unlock_all\b"),
+        ),
+        ("LISTEN", _compiled(r"\bLISTEN\b"), _compiled(r"\bUNLISTEN\b(?! \*)"), _compiled(r"\bUNLISTEN \*")),
+    ),
 }
 
 # The manual's "Statements That Cause an Implicit Commit", those that may be one, and COMMIT itself.
@@ -94,9 +111,24 @@ _MYSQL_COMMITS = _at_start(
 )
 
 
-def changes_session(sql: str, vendor: str) -> bool:
-    """Whether the statement's effects on its session may outlive it. `vendor` is Django's: mysql, postgresql."""
-    look = _looked_up if len(sql) <= LONGEST_REMEMBERED else _changes_session
+class Effect(NamedTuple):
+    """What a statement leaves in its session.
+
+    changes: something that only a reset takes away. takes, releases: locks and channels, as many as the text names;
+    releases is infinite where it releases all.
+    """
+
+    changes: bool = False
+    takes: int = 0
+    releases: float = 0
+
+
+NOTHING = Effect()
+
+
+def effect_on_session(sql: str, vendor: str) -> Effect:
+    """What of the statement's effects on its session may outlive it. `vendor` is Django's: mysql, postgresql."""
+    look = _looked_up if len(sql) <= LONGEST_REMEMBERED else _effect_on_session
     return look(sql, vendor)
 
 
@@ -105,14 +137,20 @@ def may_commit(sql: str) -> bool:
     return any(_MYSQL_COMMITS.match(sql, start) for start in _starts(sql))
 
 
-def _changes_session(sql: str, vendor: str) -> bool:
-    if any(_STARTS[vendor].match(sql, start) for start in _starts(sql)):
-        return True
+def _effect_on_session(sql: str, vendor: str) -> Effect:
     upper = sql.upper()
-    return any(word in upper and pattern.search(sql) for word, pattern in _ANYWHERE[vendor].items())
+    changes = any(_STARTS[vendor].match(sql, start) for start in _starts(sql)) or any(
+        word in upper and pattern.search(sql) for word, pattern in _ANYWHERE[vendor].items()
+    )
+    takes, releases = 0, 0.0
+    for word, take, release, release_all in _HOLDS[vendor]:
+        if word in upper:
+            takes += len(take.findall(sql))
+            releases += math.inf if release_all.search(sql) else len(release.findall(sql))
+    return Effect(changes, takes, releases) if changes or takes or releases else NOTHING
 
 
-_looked_up = lru_cache(maxsize=4096)(_changes_session)
+_looked_up = lru_cache(maxsize=4096)(_effect_on_session)
 
 
 def _starts(sql: str) -> Iterator[int]:

@@ -23,7 +23,7 @@ class Session(Generic[C]):
 class Lease(Generic[C]):
     """The right of one thread to use one connection until it is checked in."""
 
-    __slots__ = ("borrower", "checked_out_at", "connection", "ended", "reported", "session")
+    __slots__ = ("borrower", "checked_out_at", "connection", "ended", "is_pinned", "reported", "session")
 
     def __init__(self, session: Session[C], borrower: threading.Thread, now: float) -> None:
         self.session = session
@@ -31,6 +31,8 @@ class Lease(Generic[C]):
         self.borrower = borrower
         self.checked_out_at = now
         self.reported = False
+        self.is_pinned = False
+        """Kept by its borrower between statements, for what it has left in the session. A note for errors."""
         self.ended = False
         """Checked in, reclaimed, or left behind by a fork: the connection is not the borrower's any more."""
 

@@ -25,6 +25,14 @@ class HangingConnect:
     where: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class PinnedLease:
+    """A connection that its thread keeps between statements, for `age_s` at the time of the snapshot."""
+
+    thread: str
+    age_s: float
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PoolStatistics:
     """One snapshot of a pool. Its counters began with the pool, in a forked child with the fork."""
@@ -44,6 +52,8 @@ class PoolStatistics:
     slots_budget: int
     last_failure: ConnectFailure | None
     """The last connect that failed, also when others have succeeded since."""
+    pinned: tuple[PinnedLease, ...]
+    """Connections that their threads keep for what they have left in the session, the oldest first."""
     hanging: tuple[HangingConnect, ...]
     """Connects that take longer than a second, the longest first."""
 

@@ -1,5 +1,6 @@
 """Django's PostgreSQL backend on the pool."""
 
+from contextlib import suppress
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -29,6 +30,12 @@ SERVER_FULL = (
     "connection slots are reserved",
     "no more connections allowed",
 )
+
+
+HOLDS = """
+    SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
+    UNION ALL SELECT 1 FROM pg_listening_channels() LIMIT 1
+"""
 
 
 class DatabaseWrapper(Pooled, base.DatabaseWrapper):
@@ -88,6 +95,13 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
         except psycopg.Error:
             return False
         return True
+
+    def holds_something(self) -> bool:
+        if self._has_held:  # a statement may take any number of locks, or none
+            with self._internally(), suppress(psycopg.Error):
+                self._held = self._connection.execute(HOLDS).rowcount
+                self._has_held = self._held > 0
+        return super().holds_something()
 
     def reset_session(self) -> bool:
         if _makes_sessions_of_its_own(type(self)):

@@ -1,0 +1,121 @@
+"""Pinned connections: the half of `Pooled` that keeps a connection with its thread, and ends that.
+
+What a statement changes in its session stays until a reset, so the connection stays until the end of the request. Locks
+of the session and PostgreSQL's channels keep it until the last one is released.
+
+A thread that serves no request, such as one of an executor, may never come to an end of that kind. It **parks** a
+connection that it does nothing with, and the pool may take it for somebody who waits; the next statement of the thread
+says so. What holds a lock or a channel is never parked.
+"""
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+from fullhouse.db import running
+from fullhouse.db.errors import PinnedConnectionTaken
+from fullhouse.db.transactions import LazyTransactions
+from fullhouse.pool.hygiene import NOTHING, effect_on_session
+
+if TYPE_CHECKING:
+    from fullhouse.pool.core import Pool
+    from fullhouse.pool.sessions import Lease
+
+
+class Pinned(IntEnum):
+    """By what a connection is pinned."""
+
+    NO = 0
+    BY_STATEMENT = 1
+    BY_CALLER = 2  # who asked for it, or used the driver: nobody else can tell what would be lost
+
+
+class Pinning(LazyTransactions):
+    """Mix in before a backend's DatabaseWrapper. A subclass says how a connection is borrowed and given back."""
+
+    _lease: "Lease[Any] | None"
+    _lender: "Pool[Any] | None"
+
+    def _no_pin(self) -> None:
+        """The state of a connection that nobody has used yet."""
+        self._pinned = Pinned.NO
+        self._held = 0.0  # locks and channels, counted by the statements that took and released them
+        self._has_held = False
+        self._parked = self._taken = False
+
+    # -- What a backend fills in ---------------------------------------------------------------------------------
+
+    def holds_something(self) -> bool:
+        """Whether the session holds a lock or a channel."""
+        return self._held > 0
+
+    # -- What keeps the connection -------------------------------------------------------------------------------
+
+    def pin(self) -> None:
+        """Keep the connection until the end of the request, and have it reset before anyone else gets it."""
+        self._unpark()
+        self._pinned = Pinned.BY_CALLER
+
+    def statement_begins(self, sql: Any) -> None:
+        """Send the BEGIN that is due, and pin the connection if the statement leaves something in the session."""
+        self._refuse_if_cancelled()
+        text = self._as_text(sql)
+        if text is None:
+            self._pinned = Pinned.BY_CALLER
+        elif (effect := effect_on_session(text, self.vendor)) is not NOTHING:
+            if effect.changes:
+                self._pinned = max(self._pinned, Pinned.BY_STATEMENT)
+            if effect.takes or effect.releases:
+                self._has_held = True
+                self._held = max(0.0, self._held - effect.releases) + effect.takes
+        if self._begin_due:
+            self._send_due()
+
+    def _as_text(self, sql: Any) -> str | None:
+        """The text of a statement; None: it cannot be had."""
+        if isinstance(sql, str):
+            return sql
+        return sql.decode(errors="replace") if isinstance(sql, bytes | bytearray) else None
+
+    def used_directly(self) -> None:
+        """Pin the connection, whose next use may be anything, and have it in the transaction that it should be in."""
+        self._refuse_if_cancelled()
+        self._unpark()
+        self._refuse_if_taken()
+        self._pinned = Pinned.BY_CALLER
+        with self._internally():
+            if self._begin_due:
+                self._send_due()
+            elif self._transaction_open:
+                self._expect_any_end()
+
+    def _keep_if_pinned(self) -> bool:
+        """Whether the connection stays with its thread, which does nothing with it now."""
+        lease, lender = self._lease, self._lender
+        if not (self._pinned or self.holds_something()) or lease is None or lender is None:
+            return False
+        lease.is_pinned = True
+        if (
+            self._pinned is not Pinned.BY_CALLER
+            and not self._has_held
+            and not running.serves_request(self._thread_ident)
+        ):
+            self._parked = lender.park(lease)
+        return True
+
+    # -- Parking -------------------------------------------------------------------------------------------------
+
+    def _unpark(self) -> None:
+        """Have the connection back, unless it was taken: then this thread has none, and owes its caller a word."""
+        lease, lender = self._lease, self._lender
+        if not self._parked or lease is None or lender is None:
+            return
+        self._parked = False
+        if not lender.unpark(lease):
+            self._lease = self._connection = None
+            self._pinned = Pinned.NO
+            self._taken = True
+
+    def _refuse_if_taken(self) -> None:
+        if self._taken:
+            self._taken = False
+            raise PinnedConnectionTaken
