@@ -23,12 +23,12 @@ class RequestCancelled(OperationalError):  # noqa: N818
 
 
 class PinnedConnectionTaken(OperationalError):  # noqa: N818
-    """A thread outside of requests had changed its session and left it idle; the pool has lent it to one that waited."""
+    """A thread outside of requests had changed its session and left it idle; one that waited has it now."""
 
     def __init__(self) -> None:
         super().__init__(
-            "This thread serves no request, and the pool has taken its idle connection for one that waited: what it had "
-            "SET in the session is lost.\nCall close_old_connections() when its work is done, or pin() to keep it."
+            "This thread serves no request, and the pool has taken its idle connection for one that waited: what it "
+            "had SET in the session is lost.\nCall close_old_connections() when its work is done, or pin() to keep it."
         )
 
 
