@@ -60,9 +60,10 @@ def ask_limits(settings: Settings) -> list[Limit]:
             limits.merged(found),
             pooled=_pooled(found),
             users=len({_user(alias) for alias in _pooled(found)}) or 1,
+            needs_session_to_cancel=vendor == "mysql" and bool(_pooled(found)),
             pool_sizes=_pool_sizes(found),
         )
-        for found in by_server.values()
+        for (vendor, _, _), found in by_server.items()
     ]
 
 

@@ -2,13 +2,16 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from django.db import OperationalError, transaction
 
-from dbsupport import Database, request, wait_until
+from dbsupport import Database, request, slot_file, wait_until
 from fullhouse.db import running
 from fullhouse.db.errors import RequestCancelled
+from support import ask
 
 SLEEP = {"mysql": "SELECT SLEEP(600)", "postgresql": "SELECT pg_sleep(600)"}
 
@@ -90,3 +93,36 @@ def test_no_way_to_commit_is_left_to_a_request_that_was_cancelled(
             commit(database)
     running.request_begins()
     assert database.query("SELECT value FROM dbtests_token") == []
+
+
+@pytest.mark.parametrize("database", ["mysql"], indirect=True)
+def test_statements_on_every_session_of_the_budget_can_be_cancelled(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The account may have three sessions, and the budget is three: MySQL is asked to cancel over one of them."""
+    server = database.server
+    ask(
+        server,
+        f"CREATE USER spared@'%' IDENTIFIED BY '{server.password}' WITH MAX_USER_CONNECTIONS 3",
+        f"GRANT ALL ON {server.database}.* TO spared@'%'",
+        "SELECT 1",
+        user=server.admin_user,
+    )
+    monkeypatch.setenv("FULLHOUSE_BUDGET", "3")
+    slot_file(server, "spared").unlink(missing_ok=True)
+    with database.another("other", USER="spared") as other, ThreadPoolExecutor(2) as executor:
+        other.value("SELECT 1")  # makes the plan
+        sleepers = [executor.submit(sleep_until_cancelled, other) for _ in range(2)]
+        wait_until(lambda: other.pool.statistics().in_use == 2)
+        for thread in list(running._running):
+            assert running.cancel(thread) is None
+        assert [sleeper.result(60) for sleeper in sleepers] == ["cancelled"] * 2
+        assert other.pool.statistics().slots_budget == 2
+
+
+def sleep_until_cancelled(database: Database) -> str:
+    running.request_begins()
+    with request(), suppress(OperationalError):
+        database.query(SLEEP[database.vendor])
+        return "slept"
+    return "cancelled"

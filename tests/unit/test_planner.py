@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fullhouse.errors import PlanError
 from fullhouse.plan.limits import Limit, merged
 from fullhouse.plan.machine import Machine
-from fullhouse.plan.planner import Plan, make_plan
+from fullhouse.plan.planner import Plan, host_budget, make_plan
 from fullhouse.settings import Settings, layered
 
 GIB = 1 << 30
@@ -248,6 +248,22 @@ def test_pooled_and_stock_aliases_split_the_budget() -> None:
     assert made.threads == 135 // 2 // 2 // 4
     assert house.slots == 135 - 4 * made.threads * 2
     assert house.connections == house.budget == 135
+
+
+@pytest.mark.parametrize(
+    ("options", "slots"),
+    [({"budget": 20}, 19), ({"reserve": 0}, 19), ({"budget": 19}, 19), ({}, 18), ({"hosts": 2, "reserve": 0}, 9)],
+)
+def test_where_cancelling_takes_a_session_one_is_kept_for_each_host(options: dict[str, Any], slots: int) -> None:
+    limit = replace(pooled(20, "default"), needs_session_to_cancel=True)
+    (found,) = plan(limit, **options).servers
+    assert found.slots == slots
+    assert host_budget(layered(Settings(), options, "test"), limit) == slots
+
+
+def test_the_only_session_is_for_the_site() -> None:
+    (found,) = plan(replace(pooled(1, "default"), needs_session_to_cancel=True), budget=1).servers
+    assert found.slots == 1
 
 
 def test_a_budget_too_small_for_a_slot_is_refused() -> None:

@@ -43,8 +43,6 @@ from fullhouse.errors import ConfigurationError
 MAX_BUDGET = 2**18
 """The largest budget and fair share, in slots: PostgreSQL's `max_connections` ends at 262,143."""
 
-"""A slot of no pool: the plan keeps it for the session that cancels a statement when all others are in use."""
-
 WAITING = 2**40
 CLAIMS = 2**41
 CLAIM_SPAN = 2**20  # claims are shared locks: equal pids in two containers count once, and nothing fails

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,7 @@ class HostSlots:
         host, port = limits.server_address(connection.vendor, connection.settings_dict)
         with connection.cursor() as cursor:
             limit = limits.ASK[connection.vendor](cursor, self._alias, f"{host}:{port}")
+        limit = replace(limit, needs_session_to_cancel=connection.vendor == "mysql")
         slots = planner.host_budget(self._options, limit)
         if slots < 1:
             raise ConfigurationError(

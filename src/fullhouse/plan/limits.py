@@ -32,6 +32,7 @@ class Limit:
         wait_timeout_s: after so many idle seconds the server closes a session; None: never.
         pooled: those of `aliases` whose ENGINE is ours: they hold slots, however many threads there are.
         users: database users that share this server's budget.
+        needs_session_to_cancel: whether a statement is cancelled over another session (MySQL's KILL QUERY).
         pool_sizes: of those of `aliases` with a pool of Django's own, connections that it may hold in each process.
     """
 
@@ -44,6 +45,7 @@ class Limit:
     wait_timeout_s: int | None = None
     pooled: tuple[str, ...] = ()
     users: int = 1
+    needs_session_to_cancel: bool = False
     pool_sizes: tuple[int, ...] = ()
 
     @property

@@ -106,7 +106,7 @@ def make_plan(settings: Settings, machine: Machine, limits: Sequence[Limit]) -> 
     steps += [Step("workers", workers, why_workers), Step("threads", threads, why_threads)]
     if threads < 1:
         _refuse_no_thread(settings, servers, workers)
-    servers = [_checked(settings, server, workers, threads) for server in servers]
+    servers = [_checked(settings, server, workers, threads, steps) for server in servers]
     pool = _pool(settings, servers, threads, steps)
     return Plan(
         settings.sizing,
@@ -160,8 +160,9 @@ def _budgeted(settings: Settings, limit: Limit, steps: list[Step]) -> ServerPlan
 
 
 def host_budget(settings: Settings, limit: Limit) -> int:
-    """Sessions of this server that this host may use. Raises PlanError for a budget over the limit."""
-    return _budgeted(settings, limit, []).budget
+    """Sessions of this server that pools of this host may use. Raises PlanError for a budget over the limit."""
+    server = _budgeted(settings, limit, [])
+    return server.budget - _kept_to_cancel(settings, server)
 
 
 def _reserve(settings: Settings, limit: Limit) -> tuple[int, str]:
@@ -276,7 +277,13 @@ def _bounds_below(limit: Limit, sessions: int) -> str:
     return f"{' and '.join(names)} to {sessions}"
 
 
-def _checked(settings: Settings, server: ServerPlan, workers: int, threads: int) -> ServerPlan:
+def _kept_to_cancel(settings: Settings, server: ServerPlan) -> int:
+    """Sessions of the budget that no pool gets, so that a statement can be cancelled while all others are busy."""
+    left = server.limit.limit - server.budget * settings.hosts
+    return int(server.limit.needs_session_to_cancel and left < settings.hosts and server.budget > 1)
+
+
+def _checked(settings: Settings, server: ServerPlan, workers: int, threads: int, steps: list[Step]) -> ServerPlan:
     """`server` with its worst case: what Django's own engines hold in every thread, and the slots of the pools."""
     limit = server.limit
     held = workers * (threads * server.per_thread + server.per_worker)
@@ -294,7 +301,11 @@ def _checked(settings: Settings, server: ServerPlan, workers: int, threads: int)
         )
     if not limit.pooled:
         return replace(server, connections=held)
-    slots = (server.budget - held) // limit.users
+    kept = _kept_to_cancel(settings, server) if server.budget - held > len(limit.pooled) else 0
+    if kept:
+        why = "budget - 1 for cancelling statements, since the reserve leaves none"
+        steps.append(Step(f"slots of {', '.join(limit.pooled)}", server.budget - held - kept, why))
+    slots = (server.budget - held - kept) // limit.users
     fair_share = max(1, slots * limit.users // len(limit.pooled) // workers)
     return replace(server, connections=server.budget, slots=slots, fair_share=fair_share)
 
