@@ -28,7 +28,7 @@ CONNECT_TIMEOUT_S = 5
 # How long a packet may remain without an answer: longer than a failover of a network takes, shorter than patience.
 SILENCE_S = 15.0
 
-# Connections of a parent process: kept, because collecting one would say goodbye on a wire that is not ours.
+# Connections of a parent process that are still wired to its server: collecting one would say goodbye for the parent.
 _abandoned: list[Any] = []
 
 
@@ -111,12 +111,16 @@ class DjangoDriver:
         return close_all([(self._wires.pop(id(connection), None), connection.close) for connection in connections])
 
     def abandon(self, connection: Any) -> None:
-        """Point the inherited descriptor elsewhere, so that nothing can reach the parent's server through it."""
-        _abandoned.append(connection)
-        with suppress(Exception):
+        """Point the inherited descriptor elsewhere, so that nothing reaches the parent's server through it; then close."""
+        try:
             nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             os.dup2(nowhere, self._wires.pop(id(connection)).descriptor, inheritable=False)
             os.close(nowhere)
+        except Exception:
+            _abandoned.append(connection)
+        else:
+            with suppress(Exception):
+                connection.close()
 
     def check(self, connection: Any) -> bool:
         with borrowed(connection, Upkeep()):
