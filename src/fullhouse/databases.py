@@ -36,7 +36,7 @@ def ask_limits(settings: Settings) -> list[Limit]:
     Opens one connection for each alias, one after the other, and closes it. Where the limit is given, nothing is
     asked, and a project on SQLite is planned as if its database had that limit. Raises DatabaseError.
     """
-    by_server: dict[tuple[str, str, str], list[Limit]] = {}
+    by_server: dict[tuple[str, ...], list[Limit]] = {}
     for connection in _connections():
         if connection.vendor == "sqlite" or connection.settings_dict["ENGINE"] == NO_DATABASE:
             continue
@@ -52,18 +52,19 @@ def ask_limits(settings: Settings) -> list[Limit]:
             )
         else:
             limit = _ask(connection, f"{host}:{port}" if not host.startswith("/") else host)
-        by_server.setdefault((vendor, host, port), []).append(limit)
+        server = (vendor, limit.identity) if limit.identity else (vendor, host, port)
+        by_server.setdefault(server, []).append(limit)
     if settings.max_connections is not None and not by_server:
         return [limits.given([DEFAULT_DB_ALIAS], settings.max_connections, settings.sources["max_connections"])]
     return [
         replace(
             limits.merged(found),
             pooled=_pooled(found),
-            users=len({_user(alias) for alias in _pooled(found)}) or 1,
-            needs_session_to_cancel=vendor == "mysql" and bool(_pooled(found)),
+            users=len({_slot_path(alias) for alias in _pooled(found)}) or 1,
+            needs_session_to_cancel=server[0] == "mysql" and bool(_pooled(found)),
             pool_sizes=_pool_sizes(found),
         )
-        for (vendor, _, _), found in by_server.items()
+        for server, found in by_server.items()
     ]
 
 
@@ -102,8 +103,9 @@ def _size_of_own_pool(connection: "BaseDatabaseWrapper") -> int | None:
     return size
 
 
-def _user(alias: str) -> str:
-    return str(connections[alias].settings_dict["USER"])
+def _slot_path(alias: str) -> Path:
+    connection = connections[alias]
+    return slots.path_of(connection.vendor, connection.settings_dict)
 
 
 def publish(planned: Plan) -> None:
@@ -126,9 +128,8 @@ def allot(planned: Plan) -> dict[Path, int]:
     budgets: dict[Path, int] = {}
     for server in planned.servers:
         for alias in server.limit.pooled:
-            connection = connections[alias]
             slots.allot(alias, server.fair_share)
-            budgets[slots.path_of(connection.vendor, connection.settings_dict)] = server.slots
+            budgets[_slot_path(alias)] = server.slots
     return budgets
 
 

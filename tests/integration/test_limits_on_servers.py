@@ -229,3 +229,32 @@ def test_a_database_that_cannot_be_asked_is_one_short_error(
     assert re.search(cause, fact)
     assert remedy == "Start it or correct DATABASES; --max-connections plans without asking."
     assert server.password not in answer.stderr
+
+
+def by_socket(server: PrivateServer) -> dict[str, Any]:
+    """Another address of the same server, by which a driver goes over its Unix socket."""
+    if server.vendor == "mysql":
+        return database(server, HOST="", PORT="", OPTIONS={"unix_socket": str(server.socket)})
+    return database(server, HOST=str(server.folder))
+
+
+def test_two_addresses_of_one_server_share_its_sessions(site: Site, server: PrivateServer) -> None:
+    engine = f"fullhouse.db.{server.vendor}"
+    one = planned(site, default=database(server, ENGINE=engine))
+    two = planned(site, default=database(server, ENGINE=engine), log={**by_socket(server), "ENGINE": engine})
+    assert two["aliases"] == ["default", "log"]
+    assert two["budget"] == one["budget"]
+    assert two["slots"] * 2 <= two["budget"]  # a file of slots for each address
+
+
+def test_servers_on_two_sockets_are_two(site: Site, mysql_server: PrivateServer) -> None:
+    with mysql_family(max_connections=23) as other:
+        databases = {"default": by_socket(mysql_server), "log": by_socket(other)}
+        made = plan_of(site.command("plan", "mysite", "--format", "json", DATABASES=json.dumps(databases)))
+    first, second = made["servers"]
+    assert (first["aliases"], second["aliases"]) == (["default"], ["log"])
+    assert second["limit"] == 23
+    assert [each["server"].partition(" at ")[2] for each in (first, second)] == [
+        str(mysql_server.socket),
+        str(other.socket),
+    ]

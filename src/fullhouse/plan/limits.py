@@ -4,6 +4,7 @@ No driver and no Django here: callers bring the cursor. One `Limit` stands for o
 of `DATABASES` lead to it, because they share its sessions.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -31,7 +32,9 @@ class Limit:
         ours: sessions that this user holds now, without the one that asked.
         wait_timeout_s: after so many idle seconds the server closes a session; None: never.
         pooled: those of `aliases` whose ENGINE is ours: they hold slots, however many threads there are.
-        users: database users that share this server's budget.
+        users: slot files that share this server's budget: one for each database user, and address where several lead
+            to it.
+        identity: what tells the server from others, whichever address leads to it; None where it was not asked.
         needs_session_to_cancel: whether a statement is cancelled over another session (MySQL's KILL QUERY).
         pool_sizes: of those of `aliases` with a pool of Django's own, connections that it may hold in each process.
     """
@@ -45,6 +48,7 @@ class Limit:
     wait_timeout_s: int | None = None
     pooled: tuple[str, ...] = ()
     users: int = 1
+    identity: str | None = None
     needs_session_to_cancel: bool = False
     pool_sizes: tuple[int, ...] = ()
 
@@ -64,8 +68,19 @@ DEFAULT_PORTS = {"mysql": "3306", "postgresql": "5432"}
 
 
 def server_address(vendor: str, database: Mapping[str, Any]) -> tuple[str, str]:
-    """(host, port) of an entry of `DATABASES`: entries with the same answer share a server, and so its sessions."""
-    host, port = str(database.get("HOST") or ""), str(database.get("PORT") or "")
+    """(host, port) of an entry of `DATABASES`, as the driver sees them: OPTIONS win over HOST and PORT.
+
+    host is the path of a MySQL socket where there is one, and the name of the file or service that says the rest where
+    the entry leaves it to one. Entries with the same answer share a server; others may (see `Limit.identity`).
+    """
+    options = database.get("OPTIONS") or {}
+    host = str(options.get("unix_socket") or options.get("host") or database.get("HOST") or "")
+    port = str(options.get("port") or database.get("PORT") or "")
+    if vendor == "postgresql":
+        host, port = host or os.environ.get("PGHOST", ""), port or os.environ.get("PGPORT", "")
+    host = host or str(options.get("read_default_file") or options.get("service") or "")
+    if vendor == "mysql" and host.startswith("/"):
+        return host, ""
     return "localhost" if host in LOCAL_HOSTS else host, port or DEFAULT_PORTS.get(vendor, "")
 
 
@@ -86,6 +101,7 @@ def merged(limits: Sequence[Limit]) -> Limit:
         max((limit.others for limit in limits if limit.others is not None), default=None),
         max((limit.ours for limit in limits if limit.ours is not None), default=None),
         min((limit.wait_timeout_s for limit in limits if limit.wait_timeout_s is not None), default=None),
+        identity=first.identity,
     )
 
 
@@ -93,9 +109,10 @@ def ask_mysql(cursor: Cursor, alias: str, address: str) -> Limit:
     """Ask MySQL or MariaDB. A user without the PROCESS privilege gets the same answers."""
     cursor.execute(
         "SELECT @@version, @@global.max_connections, @@global.max_user_connections,"
-        " @@session.max_user_connections, @@global.wait_timeout, @@performance_schema"
+        " @@session.max_user_connections, @@global.wait_timeout, @@performance_schema,"
+        " CONCAT_WS(' ', @@hostname, @@port, @@socket, @@datadir, @@server_id)"
     )
-    version, server_cap, any_user_cap, this_user_cap, wait_timeout, has_schema = cursor.fetchone()
+    version, server_cap, any_user_cap, this_user_cap, wait_timeout, has_schema, identity = cursor.fetchone()
     product = "MariaDB" if "mariadb" in version.lower() else "MySQL"
     parts = [("max_connections", int(server_cap))]
     # The session's value is the account's own MAX_USER_CONNECTIONS where one is set, else the global; 0 is "no cap".
@@ -117,6 +134,7 @@ def ask_mysql(cursor: Cursor, alias: str, address: str) -> Limit:
         others=max(0, everybody - ours),
         ours=max(0, ours - 1),
         wait_timeout_s=int(wait_timeout),
+        identity=str(identity),
     )
 
 
@@ -145,6 +163,8 @@ def ask_postgresql(cursor: Cursor, alias: str, address: str) -> Limit:
         " AND COALESCE(backend_type, 'client backend') = 'client backend'"
     )
     others, ours = cursor.fetchone()
+    cursor.execute("SELECT current_setting('port') || ' ' || pg_postmaster_start_time()")
+    (identity,) = cursor.fetchone()
     timeout_ms = int(settings.get("idle_session_timeout", 0))
     return Limit(
         f"PostgreSQL {settings['server_version'].split()[0]} at {address}",
@@ -154,6 +174,7 @@ def ask_postgresql(cursor: Cursor, alias: str, address: str) -> Limit:
         others=others,
         ours=max(0, ours - 1),
         wait_timeout_s=timeout_ms // 1000 if timeout_ms else None,
+        identity=str(identity),
     )
 
 

@@ -55,6 +55,7 @@ def as_json(plan: Plan, project: str) -> str:
                 "reserve": server.reserve,
                 "budget": server.budget,
                 "connections": server.connections,
+                "slots": server.slots,
             }
             for server in plan.servers
         ],
