@@ -111,7 +111,7 @@ class DjangoDriver:
         return close_all([(self._wires.pop(id(connection), None), connection.close) for connection in connections])
 
     def abandon(self, connection: Any) -> None:
-        """Point the inherited descriptor elsewhere, so that nothing reaches the parent's server through it, and close."""
+        """Point the inherited descriptor elsewhere, so that nothing reaches the parent's server by it, and close."""
         try:
             nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             os.dup2(nowhere, self._wires.pop(id(connection)).descriptor, inheritable=False)
