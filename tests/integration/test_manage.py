@@ -138,6 +138,20 @@ def test_first_command_plans_the_host(database: Database, unplanned: dict[str, s
     assert slots(manage, **unplanned) == first
 
 
+def test_a_budget_that_a_site_has_left_is_said_to_be_old(
+    database: Database, unplanned: dict[str, str], manage: Manage
+) -> None:
+    said = "is that of an earlier plan on this host"
+    code = (
+        "from django.db import connection\nfor _ in 'ab': connection.cursor().execute('SELECT 1'); connection.close()"
+    )
+    assert said not in manage("shell", "--no-imports", "-c", code, **unplanned)
+    assert manage("shell", "--no-imports", "-c", code, **unplanned).count(said) == 1
+    with database.another("site", USER=database.server.admin_user) as site:
+        site.value("SELECT 1")  # a process that uses the budget
+        assert said not in manage("shell", "--no-imports", "-c", code, **unplanned)
+
+
 def test_first_command_respects_the_setting(unplanned: dict[str, str], manage: Manage, tmp_path: Path) -> None:
     with (tmp_path / "site_settings.py").open("a") as settings:
         settings.write("FULLHOUSE['budget'] = 7\n")

@@ -106,6 +106,12 @@ class SlotFile:
         """The number of slots that all processes share; None if nobody has set it yet."""
         return self.length() or None
 
+    def is_used_by_others(self) -> bool:
+        """Whether a pool of another process claims slots here, or holds one."""
+        with self.mutex:
+            held = lock_of_another(self.descriptor, 0, MAX_BUDGET)
+            return (held or lock_of_another(self.descriptor, CLAIMS, CLAIMS_END)) is not None
+
     def share(self, name: str, fair_share: int) -> "Share":
         """The part of one pool, called `name` in errors: it can always get `fair_share` slots in the end."""
         return Share(self, name, fair_share)

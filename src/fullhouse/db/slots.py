@@ -5,6 +5,7 @@ fair share of each alias, which its forked workers inherit. A process that finds
 host that serves nothing) has one slot, and the first connection on it asks the server and makes the plan.
 """
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,11 @@ _POLL_S = 0.01
 
 # Slots that a worker's pool can always get, by alias. Set before the workers are forked, and never after.
 _fair_shares: dict[str, int] = {}
+
+# Slot files whose budget this process has called an old one.
+_warned_of: set[Path] = set()
+
+logger = logging.getLogger("fullhouse.pool")
 
 
 def publish(alias: str, vendor: str, database: Mapping[str, Any], slots: int, fair_share: int) -> None:
@@ -96,6 +102,8 @@ class HostSlots:
         self._alias = alias
         self._file = SlotFile.open(path_of(vendor, database))
         self._options = _options_in_force() if self.unplanned else Settings()
+        if alias not in _fair_shares and not self.unplanned:
+            self._warn_of_old_plan()
         self._share = self._file.share(alias, _fair_shares.get(alias, 1))
         self.acquire_nowait = self._share.acquire_nowait
         self.release = self._share.release
@@ -116,6 +124,19 @@ class HostSlots:
     def unplanned(self) -> bool:
         """Whether nobody has made a plan for this host yet."""
         return self._file.budget is None
+
+    def _warn_of_old_plan(self) -> None:
+        """Say it, once, where the budget may be that of a site which is gone: nothing tells it from an idle one."""
+        if self._file.path in _warned_of or self._file.is_used_by_others():
+            return
+        _warned_of.add(self._file.path)
+        logger.warning(
+            "Database %r: the budget of %d sessions is that of an earlier plan on this host, and no other process uses "
+            "it now.\nIf its site is gone, delete %s: then the server is asked anew.",
+            self._alias,
+            self._file.budget,
+            self._file.path,
+        )
 
     def plan_by(self, connection: "BaseDatabaseWrapper") -> None:
         """Make the plan from what the server says over `connection`: this host's budget becomes the slots."""
