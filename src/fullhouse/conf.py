@@ -26,7 +26,7 @@ def _application_named() -> str | None:
 
 try:
     _planned = plan_for(module_named_by(_application_named()), Namespace())
-    publish(_planned.plan)
+    publish(_planned.plan, _planned.settings)
 except FullhouseError as error:
     print(f"fullhouse: {error}", file=sys.stderr)
     sys.exit(error.exit_code)

@@ -16,6 +16,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from fullhouse.budget.slots import SlotFile
 from fullhouse.db import pools, running, slots
+from fullhouse.db.driver import CONNECT_TIMEOUT_S
 from fullhouse.db.exhausted import AnsweringExhausted
 from fullhouse.db.pooled import Pooled
 from fullhouse.error_log import show_unseen_errors
@@ -30,42 +31,76 @@ NO_DATABASE = "django.db.backends.dummy"
 PSYCOPG_POOL_SIZE = 4  # psycopg_pool's min_size, and without a max_size its size
 
 
-def ask_limits(settings: Settings) -> list[Limit]:
+@dataclass(frozen=True)
+class Asked:
+    """What is known of the databases: the limit of each server, and why others could not be asked, by alias."""
+
+    limits: list[Limit]
+    unknown: Mapping[str, DatabaseError]
+
+
+def ask_limits(settings: Settings) -> Asked:
     """The limit of every database server behind `DATABASES`; none for SQLite.
 
     Opens one connection for each alias, one after the other, and closes it. Where the limit is given, nothing is
-    asked, and a project on SQLite is planned as if its database had that limit. Raises DatabaseError.
+    asked, and a project on SQLite is planned as if its database had that limit. Raises DatabaseError for an alias
+    that is required.
     """
+    networked = [each for each in _connections(settings) if each.vendor != "sqlite" and not _is_dummy(each)]
+    if settings.max_connections is not None and not networked:
+        limit = limits.given([DEFAULT_DB_ALIAS], settings.max_connections, settings.sources["max_connections"])
+        return Asked([limit], {})
+    found: dict[str, Limit] = {}
+    unknown: dict[str, DatabaseError] = {}
+    for connection in networked:
+        try:
+            found[connection.alias] = _limit_of(connection, settings)
+        except DatabaseError as error:
+            if connection.alias in settings.required:
+                raise
+            unknown[connection.alias] = error
+    by_address = {_address(connections[alias]): limit for alias, limit in found.items()}
+    for alias in unknown:
+        if (known := by_address.get(_address(connections[alias]))) is not None:
+            found[alias] = replace(known, aliases=(alias,))  # the server answers others, and they share its sessions
     by_server: dict[tuple[str, ...], list[Limit]] = {}
-    for connection in _connections():
-        if connection.vendor == "sqlite" or connection.settings_dict["ENGINE"] == NO_DATABASE:
-            continue
-        vendor = connection.vendor
-        host, port = limits.server_address(vendor, connection.settings_dict)
-        if settings.max_connections is not None:
-            said_by = settings.sources["max_connections"]
-            limit = limits.given([connection.alias], settings.max_connections, said_by)
-        elif vendor not in limits.ASK:
-            raise ConfigurationError(
-                f"The limit of database {connection.alias!r} ({connection.settings_dict['ENGINE']}) cannot be asked.\n"
-                "Give it with --max-connections."
-            )
-        else:
-            limit = _ask(connection, f"{host}:{port}" if not host.startswith("/") else host)
-        server = (vendor, limit.identity) if limit.identity else (vendor, host, port)
-        by_server.setdefault(server, []).append(limit)
-    if settings.max_connections is not None and not by_server:
-        return [limits.given([DEFAULT_DB_ALIAS], settings.max_connections, settings.sources["max_connections"])]
-    return [
-        replace(
-            limits.merged(found),
-            pooled=_pooled(found),
-            users=len({_slot_path(alias) for alias in _pooled(found)}) or 1,
-            needs_session_to_cancel=server[0] == "mysql" and bool(_pooled(found)),
-            pool_sizes=_pool_sizes(found),
+    for alias, limit in found.items():
+        vendor = connections[alias].vendor
+        by_server.setdefault((vendor, limit.identity) if limit.identity else _address(connections[alias]), []).append(
+            limit
         )
-        for server, found in by_server.items()
-    ]
+    return Asked([_of_one_server(server[0], limits_of) for server, limits_of in by_server.items()], unknown)
+
+
+def _address(connection: "BaseDatabaseWrapper") -> tuple[str, str, str]:
+    return connection.vendor, *limits.server_address(connection.vendor, connection.settings_dict)
+
+
+def _limit_of(connection: "BaseDatabaseWrapper", settings: Settings) -> Limit:
+    vendor = connection.vendor
+    if settings.max_connections is not None:
+        return limits.given([connection.alias], settings.max_connections, settings.sources["max_connections"])
+    if vendor not in limits.ASK:
+        raise ConfigurationError(
+            f"The limit of database {connection.alias!r} ({connection.settings_dict['ENGINE']}) cannot be asked.\n"
+            "Give it with --max-connections."
+        )
+    _, host, port = _address(connection)
+    return _ask(connection, f"{host}:{port}" if not host.startswith("/") else host)
+
+
+def _of_one_server(vendor: str, found: Sequence[Limit]) -> Limit:
+    return replace(
+        limits.merged(found),
+        pooled=_pooled(found),
+        users=len({_slot_path(alias) for alias in _pooled(found)}) or 1,
+        needs_session_to_cancel=vendor == "mysql" and bool(_pooled(found)),
+        pool_sizes=_pool_sizes(found),
+    )
+
+
+def _is_dummy(connection: "BaseDatabaseWrapper") -> bool:
+    return bool(connection.settings_dict["ENGINE"] == NO_DATABASE)
 
 
 def _pooled(found: Sequence[Limit]) -> tuple[str, ...]:
@@ -108,9 +143,9 @@ def _slot_path(alias: str) -> Path:
     return slots.path_of(connection.vendor, connection.settings_dict)
 
 
-def publish(planned: Plan) -> None:
+def publish(planned: Plan, settings: Settings) -> None:
     """Put the plan into force for the pools of this host's processes: in the master, before it forks the workers."""
-    put_into_force(allot(planned))
+    put_into_force(allot(planned, settings))
 
 
 def put_into_force(budgets: Mapping[Path, int]) -> None:
@@ -119,12 +154,13 @@ def put_into_force(budgets: Mapping[Path, int]) -> None:
         SlotFile.open(path, budget)
 
 
-def allot(planned: Plan) -> dict[Path, int]:
+def allot(planned: Plan, settings: Settings) -> dict[Path, int]:
     """Put into force what the plan gives the workers of this master, and return the host's budget of each slot file.
 
     From then on the master itself opens no pooled connection, even if it preloads the application.
     """
     guard.forbid_opening("it forks the workers, and each of them opens its own")
+    slots.plan_later_with(settings)
     budgets: dict[Path, int] = {}
     for server in planned.servers:
         for alias in server.limit.pooled:
@@ -144,15 +180,23 @@ class Equipment:
     show_errors: Callable[[Any], None] = show_unseen_errors
 
 
-def _connections() -> list["BaseDatabaseWrapper"]:
-    """One unopened connection for each alias. Raises ConfigurationError, where a driver is missing for one."""
+def _connections(settings: Settings) -> list["BaseDatabaseWrapper"]:
+    """One unopened connection for each alias.
+
+    Raises ConfigurationError where a driver is missing for one, or a required alias is none.
+    """
     try:
-        return list(connections.all())
+        made = list(connections.all())
     except Exception as error:  # importing an engine runs code of others
         raise ConfigurationError(
             f"DATABASES cannot be used: {described(error)}\n"
             "Drivers come with the extras: pip install 'fullhouse[mysql]', [pymysql] or [postgresql]."
         ) from error
+    aliases = [connection.alias for connection in made]
+    for alias in settings.required:
+        if alias not in aliases:
+            raise ConfigurationError(f"required names {alias!r}, and DATABASES has {', '.join(aliases)}.")
+    return made
 
 
 def _ask(connection: "BaseDatabaseWrapper", address: str) -> Limit:
@@ -160,13 +204,16 @@ def _ask(connection: "BaseDatabaseWrapper", address: str) -> Limit:
         _size_of_own_pool(connection)  # refuses what cannot be used
         # A copy, without a pool of Django's own: it would open all of its connections for this one.
         options = {name: value for name, value in connection.settings_dict["OPTIONS"].items() if name != "pool"}
-        return _ask_over(type(connection)({**connection.settings_dict, "OPTIONS": options}, connection.alias), address)
+        unpooled = type(connection)({**connection.settings_dict, "OPTIONS": options}, connection.alias)
+        return _ask_over(unpooled, address)
     with slots.slot_held(connection.vendor, connection.settings_dict):
         return _ask_over(connection.unpooled(), address)
 
 
 def _ask_over(connection: "BaseDatabaseWrapper", address: str) -> Limit:
     database = connection.settings_dict
+    if connection.vendor in limits.ASK:
+        database["OPTIONS"].setdefault("connect_timeout", CONNECT_TIMEOUT_S)
     try:
         with warnings.catch_warnings():
             # Django discourages queries before the apps are loaded, which this process never does.

@@ -74,9 +74,12 @@ def main(order: Order) -> int:
     try:
         planned = plan_for(arguments.project, arguments)
         values = gunicorn_settings(planned.settings, planned.plan, planned.project.name, Equipment())
-        budgets = allot(planned.plan)
+        budgets = allot(planned.plan, planned.settings)
         if order.alone:
             put_into_force(budgets)
+        else:  # the banner has shown those of the first one
+            for note in planned.plan.notes:
+                print(f"fullhouse: {note}", file=sys.stderr, flush=True)
     except FullhouseError as error:
         print(f"fullhouse: {error}", file=sys.stderr, flush=True)
         report_failure(order.reports, error, in_log=True)
@@ -128,6 +131,8 @@ def make_ready(planned: Planned, application: Callable[..., Any]) -> None:
                 cursor.fetchall()
             connections[alias].close()
         except ConnectionUnavailable as error:  # which tells all there is to know
+            if alias not in planned.settings.required:
+                continue
             raise DatabaseError(f"A worker gets no connection to {alias!r}: {error}") from None
         except Exception as error:
             raise ApplicationError(f"A worker gets no connection to {alias!r}: {error}") from error

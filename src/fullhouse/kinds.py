@@ -144,6 +144,7 @@ ADDRESSES = Kind(
     repeatable=True,
 )
 FOLDERS = Kind("a list of folders, or one text with commas", _text_list, _text_list, "FOLDER", repeatable=True)
+ALIASES = Kind("a list of aliases, or one text with commas", _text_list, _text_list, "ALIAS", repeatable=True)
 PAIRS = Kind("NAME=VALUE pairs (a dict in settings)", _pairs_from_text, _mapping, "NAME=VALUE", repeatable=True)
 TIMES_BY_PATH = Kind(
     "/PATH=SECONDS pairs, numbers above 0 (a dict in settings)",

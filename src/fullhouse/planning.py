@@ -2,7 +2,7 @@
 
 import os
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fullhouse import options, project
 from fullhouse.databases import ask_limits
@@ -33,5 +33,7 @@ def plan_for(name: str | None, arguments: Namespace) -> Planned:
     settings = layered(Settings(), found.options, f"FULLHOUSE in {found.settings_module}")
     settings = from_gunicorn_cmd_args(settings, os.environ)
     settings = options.from_arguments(from_environment(settings, os.environ), arguments)
-    limits = ask_limits(settings)
-    return Planned(found, settings, planner.make_plan(settings, machine.look(), limits))
+    asked = ask_limits(settings)
+    plan = planner.make_plan(settings, machine.look(), asked.limits)
+    notes = [f"{error} It is not required, so the site is served without it." for error in asked.unknown.values()]
+    return Planned(found, settings, replace(plan, notes=(*plan.notes, *notes)))

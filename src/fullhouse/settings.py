@@ -16,6 +16,7 @@ from typing import Any
 from fullhouse.errors import ConfigurationError
 from fullhouse.kinds import (
     ADDRESSES,
+    ALIASES,
     FOLDERS,
     MEMORY,
     PAIRS,
@@ -116,6 +117,13 @@ class Settings:
         None,
         PLAN,
         "The database's limit, given instead of asked: nothing connects to it.",
+    )
+    required: tuple[str, ...] = _option(
+        ALIASES,
+        ("default",),
+        PLAN,
+        "Databases without which the site does not start. Any other may be down: the site is planned without it, and "
+        "it is asked for its limit with the first connection.",
     )
     cores: float | None = _option(positive_number(), None, PLAN, "Processor cores, given instead of looked up.")
     memory: int | None = _option(MEMORY, None, PLAN, "Memory, given instead of looked up: 512M, 8G, or bytes.")

@@ -18,9 +18,9 @@ LOOKS = 20
 class SlowProxy:
     """Forwards to a server. While `holds` is set, nothing that clients send reaches it: no goodbye, and no end."""
 
-    def __init__(self, server: PrivateServer) -> None:
+    def __init__(self, server: PrivateServer, port: int = 0) -> None:
         self._server = server
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port = int(self._listener.getsockname()[1])
         self._stop = threading.Event()
         self._go_on = threading.Event()

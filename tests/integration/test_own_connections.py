@@ -79,7 +79,7 @@ def test_a_pool_of_django_is_counted(
     monkeypatch.setattr(databases, "find_spec", bool)  # as if it were installed; asking the server needs it not
     own = Database(postgresql_server, "own", engine=STOCK_ENGINES["postgresql"], OPTIONS={"pool": pool})
     try:
-        found = [limit for limit in databases.ask_limits(Settings()) if "own" in limit.aliases]
+        found = [limit for limit in databases.ask_limits(Settings()).limits if "own" in limit.aliases]
         assert [limit.pool_sizes for limit in found] == [() if size is None else (size,)]
     finally:
         del connections[own.alias]

@@ -36,6 +36,7 @@ SAMPLES: dict[str, tuple[Any, str]] = {
     "wait_timeout": (5.0, "5"),
     "client_share": (0.25, "0.25"),
     "critical_paths": (("/pay", "/login"), "/pay,/login"),
+    "required": (("default", "log"), "default,log"),
     "sheddable_paths": (("/export",), "/export"),
     "priority": ("shop.priority.of", "shop.priority.of"),
     "overload_page": ("/srv/busy.html", "/srv/busy.html"),

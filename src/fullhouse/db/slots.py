@@ -30,6 +30,8 @@ _POLL_S = 0.01
 # Slots that a worker's pool can always get, by alias. Set before the workers are forked, and never after.
 _fair_shares: dict[str, int] = {}
 
+# The settings of the site that is served, set before the workers are forked.
+_settings: Settings | None = None
 # Slot files whose budget this process has called an old one.
 _warned_of: set[Path] = set()
 
@@ -88,7 +90,15 @@ def _wait_slot(share: Share) -> int:
     return slot
 
 
+def plan_later_with(settings: Settings) -> None:
+    """Have the workers that this process forks plan with these settings where a database could not be asked before."""
+    global _settings
+    _settings = settings
+
+
 def _options_in_force() -> Settings:
+    if _settings is not None:
+        return _settings
     from django.conf import settings
 
     options = layered(Settings(), getattr(settings, "FULLHOUSE", {}), "FULLHOUSE in settings")
