@@ -5,10 +5,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from django.db import close_old_connections
+from django.db import close_old_connections, transaction
+from django.test import override_settings
 
 from dbsupport import PATIENCE_S, Database, request, wait_until
-from fullhouse.db import running
+from fullhouse.db import pinning, running
 from fullhouse.db.errors import PinnedConnectionTaken, PoolExhausted
 
 TAKE = {"mysql": "SELECT GET_LOCK('held', 0)", "postgresql": "SELECT pg_advisory_lock(7)"}
@@ -153,3 +154,30 @@ def test_a_thread_that_closes_what_was_taken_is_told_nothing(
         thread(close_old_connections).result(PATIENCE_S)
         assert thread(other.value, "SELECT 1").result(PATIENCE_S) == 1
         wait_until(lambda: in_use(other) == 0)
+
+
+ABOUT_SESSION = {
+    "mysql": ["SHOW WARNINGS", "SELECT @@identity", "SELECT CONNECTION_ID()", "SELECT last_insert_id()"],
+    "postgresql": ["SELECT pg_backend_pid()"],
+}
+
+
+def test_a_developer_is_warned_of_what_is_about_the_session(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    for sql in ABOUT_SESSION[database.vendor]:
+        pinning._warned_of.clear()
+        caplog.clear()
+        with override_settings(DEBUG=True), request():
+            with transaction.atomic(using=database.alias):
+                database.query(sql)
+            with database.connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+            assert not caplog.records
+            database.query(sql)
+            database.query(sql)
+        assert [record.getMessage().partition("own: ")[2].partition("\n")[0] for record in caplog.records] == [sql]
+    caplog.clear()
+    pinning._warned_of.clear()
+    database.query(ABOUT_SESSION[database.vendor][0])
+    assert not caplog.records

@@ -8,17 +8,25 @@ connection that it does nothing with, and the pool may take it for somebody who 
 says so. What holds a lock or a channel is never parked.
 """
 
+import logging
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
 
 from fullhouse.db import running
 from fullhouse.db.errors import PinnedConnectionTaken
 from fullhouse.db.transactions import LazyTransactions
-from fullhouse.pool.hygiene import NOTHING, effect_on_session
+from fullhouse.pool.hygiene import NOTHING, asks_about_session, effect_on_session
 
 if TYPE_CHECKING:
     from fullhouse.pool.core import Pool
     from fullhouse.pool.sessions import Lease
+
+logger = logging.getLogger("fullhouse.db")
+
+# Statements of this process that a developer was warned of.
+_warned_of: set[str] = set()
 
 
 class Pinned(IntEnum):
@@ -34,6 +42,8 @@ class Pinning(LazyTransactions):
 
     _lease: "Lease[Any] | None"
     _lender: "Pool[Any] | None"
+    _open_cursors: dict[int, Any]
+    _returns_early: bool
 
     def _no_pin(self) -> None:
         """The state of a connection that nobody has used yet."""
@@ -67,8 +77,23 @@ class Pinning(LazyTransactions):
             if effect.takes or effect.releases:
                 self._has_held = True
                 self._held = max(0.0, self._held - effect.releases) + effect.takes
+        elif settings.DEBUG:
+            self._warn_if_session_varies(text)
         if self._begin_due:
             self._send_due()
+
+    def _warn_if_session_varies(self, text: str) -> None:
+        """For the developer: in autocommit, the next statement may run in another session than this one."""
+        stays = self.in_atomic_block or self._pinned or len(self._open_cursors) > 1 or not self._returns_early
+        if stays or text in _warned_of or not asks_about_session(text, self.vendor):
+            return
+        _warned_of.add(text)
+        logger.warning(
+            "Database %r: in autocommit each statement may have another session, and this one asks about its own: %s\n"
+            "Use the same cursor, or one atomic block, for it and for what it asks about.",
+            self.alias,
+            text[:200],
+        )
 
     def _as_text(self, sql: Any) -> str | None:
         """The text of a statement; None: it cannot be had."""

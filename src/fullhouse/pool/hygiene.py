@@ -99,6 +99,16 @@ _HOLDS: Mapping[str, tuple[tuple[str, re.Pattern[str], re.Pattern[str], re.Patte
     ),
 }
 
+# What is about the session itself, or about the statement before in it: in autocommit that may have been another one.
+_ABOUT_SESSION = {
+    "mysql": _compiled(
+        r"\bSHOW (?:COUNT ?\( ?\* ?\) )?(?:WARNINGS|ERRORS)\b",
+        r"@@(?:SESSION ?\. ?)?(?:identity|last_insert_id|warning_count|error_count)\b",
+        r"\b(?:LASTVAL|LAST_INSERT_ID|CONNECTION_ID|ROW_COUNT|FOUND_ROWS) ?\(",
+    ),
+    "postgresql": _compiled(r"\bpg_backend_pid ?\("),
+}
+
 # The manual's "Statements That Cause an Implicit Commit", those that may be one, and COMMIT itself.
 _MYSQL_COMMITS = _at_start(
     r"(?:ALTER|ANALYZE|BACKUP|BEGIN|CACHE|CALL|CHANGE|CHECK|CLONE|COMMIT|CREATE|DROP|EXECUTE|FLUSH|GRANT)\b",
@@ -130,6 +140,11 @@ def effect_on_session(sql: str, vendor: str) -> Effect:
     """What of the statement's effects on its session may outlive it. `vendor` is Django's: mysql, postgresql."""
     look = _looked_up if len(sql) <= LONGEST_REMEMBERED else _effect_on_session
     return look(sql, vendor)
+
+
+def asks_about_session(sql: str, vendor: str) -> bool:
+    """Whether the answer is about the session, or about what it did before."""
+    return _ABOUT_SESSION[vendor].search(sql) is not None
 
 
 def may_commit(sql: str) -> bool:
