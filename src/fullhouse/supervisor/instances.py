@@ -8,13 +8,16 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fullhouse.errors import AlreadyRunningError, NotRunningError
 
+_LOOK_S = 0.001
 _SLUG_LENGTH = 40  # the path of a Unix socket has 107 bytes in all
 
 
@@ -55,11 +58,9 @@ def claim(folder: Path, project: str, port: str, facts: Mapping[str, Any]) -> tu
     path = folder / f"{slug}-{digest}-{port}.lock"
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(descriptor):
             os.close(descriptor)
-            raise AlreadyRunningError(f"{project} runs already on {port}: see fullhouse status {project}.") from None
+            raise AlreadyRunningError(f"{project} runs already on {port}: see fullhouse status {project}.")
         if os.fstat(descriptor).st_nlink:
             break
         os.close(descriptor)  # its last holder removed it between our two calls
@@ -67,6 +68,20 @@ def claim(folder: Path, project: str, port: str, facts: Mapping[str, Any]) -> tu
     os.ftruncate(descriptor, 0)
     os.write(descriptor, json.dumps(facts).encode())
     return Instance(path, facts), descriptor
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether the lock could be had. A command that looks whether it is held shares it for a moment, which passes."""
+    while True:
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        time.sleep(_LOOK_S)
 
 
 def release(instance: Instance, descriptor: int) -> None:
