@@ -13,7 +13,9 @@ from pathlib import Path
 from wsgiref.validate import validator
 
 from fullhouse.worker import Worker
+from fullhouse.worker.admission import AdmissionRules
 from fullhouse.worker.options import Options
+from fullhouse.worker.time_limits import TimeLimits
 
 PLAIN = [("Content-Type", "text/plain")]
 
@@ -310,3 +312,14 @@ def lengths(environ, start_response):
 
 class Strict(Worker):
     options = Options(max_body_bytes=1000)
+
+
+class Bounded(Worker):
+    """With bounds that a test reaches at once."""
+
+    options = Options(
+        header_timeout_s=0.5,
+        max_body_bytes=1000,
+        time_limits=TimeLimits(0.5),
+        admission=AdmissionRules(limit=1),
+    )

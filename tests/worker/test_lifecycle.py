@@ -154,7 +154,7 @@ def test_a_logger_that_fails_ends_no_thread(tmp_path):
     with gunicorn(tmp_path, "apps:many", threads=1, accesslog="-", _code=FAILING_LOGGER) as server:
         for _ in range(2):
             assert b"200 OK" in server.exchange(b"GET /length HTTP/1.0\r\n\r\n")
-        server.wait_logged("Error after the response to GET /length", 2)
+        server.wait_logged("Cannot write the access log", 2)
 
 
 @pytest.mark.parametrize(("path", "length"), [("/detach", 200_000), ("/detach", 2_000_000), ("/keep", 10)])

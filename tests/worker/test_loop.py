@@ -82,10 +82,17 @@ class Site:
         for fd in wakes:
             opened.callback(os.close, fd)
         tell = lambda text, *values: self.told.append(text % values)  # noqa: E731
+        self.logged: list[tuple[str | None, int]] = []
+        access_log = SimpleNamespace(
+            flush=lambda: None,
+            write_answer=lambda channel, request, status, size: self.logged.append(
+                (request and request.path, int(status))
+            ),
+        )
         log = SimpleNamespace(debug=tell, warning=tell, error=tell, exception=tell)
         self.loop = Loop(
             [self._listener], wakes[0], self.sink, http_rules(Config(), self.options), self.options,
-            Probes(None, None, bool), Triage(), Tally(), log, lambda: None, lambda: None, Siblings(self.memory, 1),
+            Probes(None, None, bool), Triage(), Tally(), log, access_log, lambda: None, Siblings(self.memory, 1),
         )  # fmt: skip
         opened.callback(self.loop.close)
 

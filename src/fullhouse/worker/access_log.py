@@ -1,9 +1,11 @@
 """The access log: gunicorn's format and atoms, compiled once instead of looked up for every request.
 
 gunicorn builds a dict of every header and environ key for each line. Here the format is split once into the
-getters that it needs. A logger class of the user's own that has its say in the line is called as gunicorn
-calls it; gunicorn's own plain handlers get the finished lines directly, many at once: threads append them,
-the loop writes them.
+getters that it needs. A logger class of the user's own that has its say in the line, and handlers that are not
+gunicorn's own, are called as gunicorn calls them; its plain handlers get the finished lines directly, many at once:
+threads append them, the loop writes them.
+
+Each answer has one line, with the status that was sent. Those to probes have none.
 """
 
 import logging
@@ -12,18 +14,35 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
+from http import HTTPStatus
 from typing import Any
 
 from gunicorn.glogging import Logger, SafeAtoms
 
-from fullhouse.worker.environ import Environ
+from fullhouse.worker.channel import Channel
+from fullhouse.worker.environ import Environ, EnvironFactory
 from fullhouse.worker.request import Request
 from fullhouse.worker.response import Response
 
 _ATOM = re.compile(r"%(?:%|\((\{[^}]*\}[ioe]|[^)]*)\)([-#0 +]*\d*(?:\.\d+)?)([sdi]))")
+# What ends a line, or makes a terminal do something.
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+
+
+def escaped(text: str) -> str:
+    """The text with its control characters spelled out, so that no client can forge a line."""
+    return text if text.isprintable() else text.translate(_CONTROLS)
+
+
+class EscapedAtoms(SafeAtoms):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's, which escapes quotes only."""
+
+    def __init__(self, atoms: dict[str, Any]) -> None:
+        super().__init__({name: escaped(value) if isinstance(value, str) else value for name, value in atoms.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,41 +120,61 @@ def compile_format(format_: str, user_of: Callable[[Environ], str | None]) -> Ca
 
     def line(served: Served) -> str:
         values = [getter(served) for getter in getters]
-        return template % tuple(v.replace('"', '\\"') if isinstance(v, str) else v for v in values)
+        return template % tuple(escaped(v).replace('"', '\\"') if isinstance(v, str) else v for v in values)
 
     return line
 
 
 class AccessLog:
-    """Writes one line per request if gunicorn's configuration asks for an access log."""
+    """Writes one line for each answer if gunicorn's configuration asks for an access log.
 
-    def __init__(self, log: Any, access_log_format: str) -> None:
-        self.enabled = bool(getattr(log, "access_log_enabled", True))
+    enabled: whether anything is done at all. A class of the site's own is called always, as gunicorn does: it may
+    count requests without writing a line.
+    """
+
+    def __init__(self, log: Any, access_log_format: str, environs: EnvironFactory) -> None:
         self._log = log
+        self._environs = environs
         self._lines: deque[str] = deque()
+        if log.atoms_wrapper_class is SafeAtoms:
+            log.atoms_wrapper_class = EscapedAtoms
         self._is_gunicorns_own = (
             type(log).access is Logger.access
             and type(log).atoms is Logger.atoms
-            and log.atoms_wrapper_class is SafeAtoms
+            and log.atoms_wrapper_class is EscapedAtoms
         )
-        if self._is_gunicorns_own:
-            self._line = compile_format(access_log_format, log._get_user)
+        self.enabled = bool(log.access_log_enabled) or type(log).access is not Logger.access
+        self._line = compile_format(access_log_format, log._get_user)
 
     def write(self, request: Request, response: Response, environ: Environ, duration_s: float) -> None:
-        if not self._is_gunicorns_own:
-            self._log.access(response, request, environ, timedelta(seconds=duration_s))
-            return
+        """Log a response of the application. environ: empty for a path outside SCRIPT_NAME, which has none."""
+        environ = environ or {"REQUEST_METHOD": request.method, "RAW_URI": request.uri, "SERVER_PROTOCOL": "HTTP/1.1"}
         try:
-            self._emit(self._line(Served(request, response, environ, int(duration_s * 1_000_000))))
+            if self._is_gunicorns_own and self._takes_lines():
+                self._lines.append(self._line(Served(request, response, environ, int(duration_s * 1_000_000))))
+            else:
+                self._log.access(response, request, environ, timedelta(seconds=duration_s))
         except Exception:  # a format that does not fit its atoms must not end the request
             self._log.exception("Cannot write the access log")
 
-    def _emit(self, line: str) -> None:
+    def write_answer(self, channel: Channel, request: Request | None, status: HTTPStatus, body_bytes: int) -> None:
+        """Log an answer of the server itself. request: None where its head could not be read."""
+        if not self.enabled:
+            return
+        request = request or Request("-", "-", (1, 1), "http", channel.peer)
+        response = Response(request, channel, lambda: False)
+        response.status, response.status_code = f"{status.value} {status.phrase}", status.value
+        response.sent = body_bytes
+        environ: Environ = {}
+        with suppress(ValueError):
+            environ = self._environs.make(request, channel.sock, channel.server, response.send_early_hints)
+        duration_s = time.monotonic() - request.received_s if request.received_s else 0.0
+        self.write(request, response, environ, duration_s)
+
+    def _takes_lines(self) -> bool:
+        """Whether finished lines may be given to the handlers, many at once."""
         logger = self._log.access_log
-        if logger.propagate or logger.filters or not all(map(_is_plain, logger.handlers)):
-            logger.info("%s", line)
-        else:
-            self._lines.append(line)
+        return not (logger.propagate or logger.filters) and all(map(_is_plain, logger.handlers))
 
     def flush(self) -> None:
         """Write the lines of the requests that were finished since the last call. By the thread that runs the loop."""

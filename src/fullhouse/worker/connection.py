@@ -60,6 +60,11 @@ class HttpConnection:
         return self._framing is not None or self.has_unparsed
 
     @property
+    def request(self) -> Request | None:
+        """The request whose body is on its way."""
+        return self._request
+
+    @property
     def body_bytes(self) -> int | None:
         """How much of a body has come, or None if none is being read."""
         return None if self._framing is None else self._framing.store.size
@@ -78,7 +83,8 @@ class HttpConnection:
             return None
         try:
             return self._feed_body(data) if self._framing is not None else self._feed_head(bytes(data))
-        except RefusedError:
+        except RefusedError as refused:
+            refused.request = self._request
             self.discard()
             raise
 

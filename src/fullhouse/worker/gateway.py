@@ -20,7 +20,7 @@ from fullhouse.worker.access_log import AccessLog
 from fullhouse.worker.channel import Channel, ClientGoneError
 from fullhouse.worker.environ import Environ, EnvironFactory
 from fullhouse.worker.options import Options
-from fullhouse.worker.refusal import refusal_bytes
+from fullhouse.worker.refusal import body_bytes, refusal_bytes
 from fullhouse.worker.request import Request
 from fullhouse.worker.response import Response
 from fullhouse.worker.unsent import FileRange
@@ -161,10 +161,11 @@ class Gateway:
         channel.small_response = refusal_bytes(
             status, "the application failed", is_head=response.request.method == "HEAD"
         )
+        response.sent = body_bytes(channel.small_response)
 
     def _finish(self, request: Request, environ: Environ, response: Response) -> None:
         try:
-            if self._access_log.enabled and environ:
+            if self._access_log.enabled and response.has_turn:  # else the loop has answered, and logged that
                 self._access_log.write(request, response, environ, time.monotonic() - request.received_s)
             if self._post_request is not None:
                 self._post_request(request, environ, response)

@@ -28,7 +28,7 @@ from fullhouse.worker.head import HeadParser
 from fullhouse.worker.options import HttpRules, Options
 from fullhouse.worker.poller import GONE, READ, WRITE, new_poller
 from fullhouse.worker.probes import Probes
-from fullhouse.worker.refusal import RefusedError, refusal_bytes
+from fullhouse.worker.refusal import RefusedError, body_bytes, refusal_bytes
 from fullhouse.worker.request import Request
 from fullhouse.worker.siblings import Siblings
 from fullhouse.worker.triage import Job, Triage
@@ -53,6 +53,13 @@ class RequestSink(Protocol):
     def in_flight(self) -> int: ...
 
 
+class AnswerLog(Protocol):
+    """Where the answers that the application has not made are logged."""
+
+    def write_answer(self, channel: Channel, request: Request | None, status: HTTPStatus, body_bytes: int) -> None: ...
+    def flush(self) -> None: ...
+
+
 class Loop:
     """Serves `listeners` until `stop` was called and every client is finished with."""
 
@@ -67,7 +74,7 @@ class Loop:
         triage: Triage,
         tally: Tally,
         log: Any,
-        flush_log: Callable[[], None],
+        access_log: AnswerLog,
         tick: Callable[[], None],
         siblings: Siblings | None,
         wrap_tls: Callable[[socket.socket], Any] | None = None,
@@ -82,7 +89,7 @@ class Loop:
         self._triage = triage
         self._tally = tally
         self._log = log
-        self._flush_log = flush_log
+        self._access_log = access_log
         self._tick = tick
         self._wrap_tls = wrap_tls
         self._max_kept = options.worker_connections - sink.threads
@@ -106,6 +113,7 @@ class Loop:
         """Answer a request for its thread, unless that has begun to; the connection ends with it. For `tick`."""
         if channel.request is request and channel.take_turn():
             channel.must_close, channel.small_response, channel.failed = True, answer, True
+            self._access_log.write_answer(channel, request, HTTPStatus.SERVICE_UNAVAILABLE, body_bytes(answer))
             self._end_request(channel)
             channel.given_up = True
 
@@ -146,7 +154,7 @@ class Loop:
             self._sink.put(self._batch)
             self._batch.clear()
         self._acceptor.tell(self._load, self._now)
-        self._flush_log()
+        self._access_log.flush()
         return handed_over
 
     def _end_returned(self) -> None:
@@ -320,11 +328,11 @@ class Loop:
         try:
             request = http.feed(data)
         except RefusedError as error:
-            self._refuse(channel, error.status, str(error))
+            self._refuse(channel, error.status, str(error), error.request)
             return
         except OSError as error:
             self._log.error("Cannot keep the body of a request: %s", error)
-            self._answer(channel, HTTPStatus.INSUFFICIENT_STORAGE, "there is no room for the body")
+            self._answer(channel, HTTPStatus.INSUFFICIENT_STORAGE, "there is no room for the body", http.request)
             return
         if request is not None:
             if self.stopping or not self._options.keepalive_s or len(self._channels) > self._max_kept:
@@ -356,14 +364,15 @@ class Loop:
         except OSError as error:  # reading will tell whether the client has gone
             self._log.debug("Cannot ask for a body: %s", error)
 
-    def _refuse(self, channel: Channel, status: HTTPStatus, message: str) -> None:
+    def _refuse(self, channel: Channel, status: HTTPStatus, message: str, request: Request | None) -> None:
         self._log.warning("Invalid request from ip=%s: %s", _host(channel.peer), message)
-        self._answer(channel, status, message)
+        self._answer(channel, status, message, request)
 
-    def _answer(self, channel: Channel, status: HTTPStatus, message: str) -> None:
-        """Answer for the server itself, and end the connection."""
+    def _answer(self, channel: Channel, status: HTTPStatus, message: str, request: Request | None) -> None:
+        """Answer for the server itself, and end the connection. request: where its head could be read."""
         channel.must_close = True
         channel.small_response = refusal_bytes(status, message)
+        self._access_log.write_answer(channel, request, status, body_bytes(channel.small_response))
         self._end_request(channel)
 
     def _send_unsent(self, channel: Channel, unsent: Unsent) -> None:
@@ -398,7 +407,9 @@ class Loop:
             self._log.debug("Closing a connection: ip=%s reads too slowly", _host(channel.peer))
             self._close(channel)
         elif channel.http.in_request:
-            self._refuse(channel, HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
+            self._refuse(
+                channel, HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time", channel.http.request
+            )
         else:
             self._read(channel)  # it may have sent a request this very moment
             idle = self._channels.get(channel.fd) is channel and not channel.busy

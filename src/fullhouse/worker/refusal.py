@@ -12,8 +12,11 @@ from fullhouse.worker.request import Request
 class RefusedError(Exception):
     """The bytes on a connection are not a request that may be served. Nothing after them can be trusted.
 
-    `status` is the HTTP status of the answer; `str(error)` is the short text of its body.
+    `status` is the HTTP status of the answer; `str(error)` is the short text of its body. `request` is the one that
+    they belong to, where its head could be read.
     """
+
+    request: Request | None = None
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
         super().__init__(message)
@@ -74,6 +77,11 @@ def server_answer(
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode("latin-1") + (b"" if is_head else body)
+
+
+def body_bytes(answer: bytes) -> int:
+    """How long the body of a whole answer is."""
+    return len(answer.partition(b"\r\n\r\n")[2])
 
 
 @lru_cache(maxsize=1)

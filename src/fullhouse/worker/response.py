@@ -64,7 +64,7 @@ class Response:
     status = ""
     status_code = 0
     headers_sent = False
-    _has_turn = False
+    has_turn = False
     response_length: int | None = None
     chunked = False
     upgrade = False
@@ -192,9 +192,9 @@ class Response:
 
     def take_turn(self) -> None:
         """Become the one who answers. Raises ClientGoneError where the loop has answered 503 for us."""
-        if not (self._has_turn or self._channel.take_turn()):
+        if not (self.has_turn or self._channel.take_turn()):
             raise ClientGoneError("its request was over its time, and was answered 503")
-        self._has_turn = True
+        self.has_turn = True
 
     def _head(self) -> bytes:
         if not self.status:

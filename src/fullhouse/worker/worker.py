@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from http import HTTPStatus
 from mmap import mmap
 from typing import Any, ClassVar
 
@@ -29,6 +30,7 @@ from fullhouse.worker.loop import Loop
 from fullhouse.worker.memory import resident_bytes
 from fullhouse.worker.options import Options, http_rules, refuse_unsupported, with_gunicorn_settings
 from fullhouse.worker.probes import Probes
+from fullhouse.worker.refusal import body_bytes
 from fullhouse.worker.request import Request
 from fullhouse.worker.response import Response
 from fullhouse.worker.siblings import Siblings
@@ -79,13 +81,14 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
     def run(self) -> None:
         """Serve until told to stop, then until what was begun is finished, at most graceful_timeout."""
         options = with_gunicorn_settings(self.options, self.cfg)
-        access_log = AccessLog(self.log, self.cfg.access_log_format)
+        environs = EnvironFactory(self.cfg, multithread=self.cfg.threads > 1)
+        access_log = self._access_log = AccessLog(self.log, self.cfg.access_log_format, environs)
         self._options = options
         siblings = Siblings(self._shared, self.age) if options.siblings else None
         self._threads = Threads(
             self.cfg.threads,
             Admission(options.admission, siblings.tell_flow if siblings else None),
-            self._gateway(options, access_log).handle,
+            self._gateway(options, environs).handle,
             self._shed,
             self._wake_loop,
             self._turn_loop,
@@ -113,7 +116,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             self._triage(options),
             self.tally,
             self.log,
-            access_log.flush,
+            access_log,
             self._tick,
             siblings,
             self._tls_wrapper(),
@@ -185,6 +188,9 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             request.force_close()
         channel.began_s = 0.0  # counted as shed, not as served
         channel.must_close, channel.small_response = request.must_close, self._overloaded(request)
+        self._access_log.write_answer(
+            channel, request, HTTPStatus.SERVICE_UNAVAILABLE, body_bytes(channel.small_response)
+        )
         request.body.close()
         self._loop.take_back(channel)
 
@@ -195,14 +201,14 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
     def _replace(self) -> None:
         self.alive = False
 
-    def _gateway(self, options: Options, access_log: AccessLog) -> Gateway:
+    def _gateway(self, options: Options, environs: EnvironFactory) -> Gateway:
         logs_requests = self.log.loglevel <= self.log.LOG_LEVELS["debug"]  # all that gunicorn's own hook does
         calls_pre = self.cfg.pre_request is not PreRequest.default or logs_requests
         calls_post = self.cfg.post_request is not PostRequest.default
         return Gateway(
             self.wsgi,
-            EnvironFactory(self.cfg, multithread=self.cfg.threads > 1),
-            access_log,
+            environs,
+            self._access_log,
             options,
             self.log,
             is_stopping=lambda: not self.alive,
