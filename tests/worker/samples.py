@@ -35,7 +35,17 @@ VALID = {
     "two slashes": Valid(_get(b"//a//b"), [("GET", "//a//b", b"")]),
     "asterisk": Valid(b"OPTIONS * HTTP/1.1\r\n" + HEAD + b"\r\n", [("OPTIONS", "*", b"")]),
     "connect": Valid(b"CONNECT a:1 HTTP/1.1\r\n" + HEAD + b"\r\ntunnel", [("CONNECT", "a:1", b"")], closing=True),
-    "no headers": Valid(b"GET / HTTP/1.1\r\n\r\n", [("GET", "/", b"")]),
+    "no headers": Valid(b"GET / HTTP/1.0\r\n\r\n", [("GET", "/", b"")], closing=True),
+    "HTTP/1.0 kept and closed": Valid(
+        _get(extra=b"Connection: keep-alive, close\r\n", version=b"1.0"), [("GET", "/", b"")], closing=True
+    ),
+    "chunked and a tab": Valid(
+        _post(b"Transfer-Encoding: chunked\t\r\n", b"1\r\na\r\n0\r\n\r\n") + _get(b"/2"),
+        [("POST", "/buy", b"a"), ("GET", "/2", b"")],
+    ),
+    "codings in two fields": Valid(
+        _post(b"Transfer-Encoding: gzip\r\n" + CHUNKED, b"1\r\na\r\n0\r\n\r\n"), [("POST", "/buy", b"a")], closing=True
+    ),
     "HTTP/1.0": Valid(_get(version=b"1.0"), [("GET", "/", b"")], closing=True),
     "HTTP/1.0 kept": Valid(_get(extra=b"Connection: keep-alive\r\n", version=b"1.0"), [("GET", "/", b"")]),
     "close": Valid(_get(extra=b"Connection: close\r\n") + _get(b"/never"), [("GET", "/", b"")], closing=True),
@@ -100,6 +110,15 @@ REFUSED = {
     ),
     "chunked twice": (_post(b"Transfer-Encoding: chunked, chunked\r\n", b"0\r\n\r\n"), BAD),
     "chunked in two fields": (_post(CHUNKED + CHUNKED, b"0\r\n\r\n"), BAD),
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", BAD),
+    "host with a blank": (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", BAD),
+    "host with a path": (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", BAD),
+    "host with a user": (b"GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", BAD),
+    "host with a comma and a blank": (b"GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", BAD),
+    "host with a port that is none": (b"GET / HTTP/1.1\r\nHost: a:x\r\n\r\n", BAD),
+    "host in other characters": (b"GET / HTTP/1.0\r\nHost: \xe4\r\n\r\n", BAD),
+    "absolute form without a host": (b"GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
+    "relative target": (b"GET x HTTP/1.1\r\nHost: a\r\n\r\n", BAD),
     "chunked is not last": (_post(b"Transfer-Encoding: chunked, gzip\r\n", b"0\r\n\r\n"), BAD),
     "chunked then identity": (_post(CHUNKED + b"Transfer-Encoding: identity\r\n", b"0\r\n\r\n"), BAD),
     "identity": (_post(b"Transfer-Encoding: identity\r\n", b"abc"), BAD),

@@ -79,7 +79,7 @@ def test_nothing_is_taken_after_a_refusal():
     http = connection()
     with pytest.raises(RefusedError):
         http.feed(b"GET / HTTP/9.9\r\n\r\n")
-    assert http.feed(b"GET / HTTP/1.1\r\n\r\n") is None
+    assert http.feed(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n") is None
     assert not http.in_request
 
 
@@ -92,7 +92,7 @@ def test_requests_are_taken_one_at_a_time():
 
 def test_an_interim_response_is_due_once_and_only_while_the_body_is_missing():
     http = connection()
-    assert http.feed(b"PUT / HTTP/1.1\r\nExpect: 100-Continue\r\nContent-Length: 2\r\n\r\n") is None
+    assert http.feed(b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: 2\r\n\r\n") is None
     assert http.take_continue() == CONTINUE
     assert http.take_continue() == b""
     assert http.feed(b"ab") is not None
@@ -108,7 +108,7 @@ def test_http_1_0_is_never_asked_to_continue():
 def test_a_long_body_goes_to_a_file():
     http = connection(HttpRules(body_memory_bytes=1000))
     body = bytes(range(256)) * 40
-    (request,) = read_all(http, b"PUT / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body), body)
+    (request,) = read_all(http, b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body), body)
     assert request.body.fileno() >= 0
     assert request.body.read() == body
     request.body.close()
@@ -133,7 +133,7 @@ def receive(http: HttpConnection, data: bytes, most: int) -> Request | None:
 @pytest.mark.parametrize("most", [5000, 300_000])
 def test_a_body_is_received_where_it_stays(length, most):
     http = connection(HttpRules(body_memory_bytes=BUFFER_BYTES))
-    head = b"PUT / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % length
+    head = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % length
     for turn in range(2):  # the second one gets the memory of the first
         body = (bytes(range(turn, 256)) * (length // 255 + 1))[:length]
         assert http.feed(head + body[:10]) is None
@@ -149,7 +149,7 @@ def _in_pieces(body: bytes) -> tuple[bytes, bytes, bytes]:
 
 def test_two_bodies_at_once_do_not_share_memory():
     first, second = connection(), connection()
-    head = b"PUT / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % BUFFERED_FROM_BYTES
+    head = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % BUFFERED_FROM_BYTES
     for http in (first, second):
         http.feed(head)
     requests = [receive(http, byte * BUFFERED_FROM_BYTES, 9000) for http, byte in ((first, b"1"), (second, b"2"))]
@@ -158,7 +158,7 @@ def test_two_bodies_at_once_do_not_share_memory():
 
 def test_memory_of_a_forgotten_body_is_lent_once():
     http = connection()
-    http.feed(b"PUT / HTTP/1.1\r\nContent-Length: %d\r\n\r\nx" % BUFFERED_FROM_BYTES)
+    http.feed(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\nx" % BUFFERED_FROM_BYTES)
     http.discard()
     http.discard()
     test_two_bodies_at_once_do_not_share_memory()
@@ -166,7 +166,7 @@ def test_memory_of_a_forgotten_body_is_lent_once():
 
 def test_forgetting_a_request_closes_its_file():
     http = connection(HttpRules(body_memory_bytes=10))
-    http.feed(b"PUT / HTTP/1.1\r\nContent-Length: 99\r\n\r\n" + b"x" * 50)
+    http.feed(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n" + b"x" * 50)
     assert http.body_bytes == 50
     http.discard()
     assert http.body_bytes is None
@@ -179,17 +179,17 @@ TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 @pytest.mark.parametrize(
     ("data", "status"),
     [
-        (b"GET /%b HTTP/1.1\r\n\r\n" % (b"a" * 26), None),
-        (b"GET /%b HTTP/1.1\r\n\r\n" % (b"a" * 27), HTTPStatus.REQUEST_URI_TOO_LONG),
+        (b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a" * 26), None),
+        (b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a" * 27), HTTPStatus.REQUEST_URI_TOO_LONG),
         (b"GET /%b" % (b"a" * 60), HTTPStatus.REQUEST_URI_TOO_LONG),
-        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 3 + b"\r\n", None),
-        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 4 + b"\r\n", TOO_LARGE),
-        (b"GET / HTTP/1.1\r\nX: %b\r\n\r\n" % (b"y" * 45), None),
-        (b"GET / HTTP/1.1\r\nX: %b\r\n\r\n" % (b"y" * 46), TOO_LARGE),
-        (b"GET / HTTP/1.1\r\nX: %b" % (b"y" * 300), TOO_LARGE),
-        (b"PUT / HTTP/1.1\r\n" + CHUNKED + b"\r\n1;%b" % (b"x" * 60), HTTPStatus.BAD_REQUEST),
-        (b"PUT / HTTP/1.1\r\n" + CHUNKED + b"\r\n0\r\n" + b"X: y\r\n" * 4 + b"\r\n", TOO_LARGE),
-        (b"PUT / HTTP/1.1\r\n" + CHUNKED + b"\r\n0\r\n" + b"X: y\r\n" * 5, TOO_LARGE),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 2 + b"\r\n", None),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 3 + b"\r\n", TOO_LARGE),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % (b"y" * 45), None),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % (b"y" * 46), TOO_LARGE),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: %b" % (b"y" * 300), TOO_LARGE),
+        (b"PUT / HTTP/1.1\r\nHost: a\r\n" + CHUNKED + b"\r\n1;%b" % (b"x" * 60), HTTPStatus.BAD_REQUEST),
+        (b"PUT / HTTP/1.1\r\nHost: a\r\n" + CHUNKED + b"\r\n0\r\n" + b"X: y\r\n" * 4 + b"\r\n", TOO_LARGE),
+        (b"PUT / HTTP/1.1\r\nHost: a\r\n" + CHUNKED + b"\r\n0\r\n" + b"X: y\r\n" * 5, TOO_LARGE),
     ],
 )
 def test_limits(data, status):
@@ -205,14 +205,14 @@ def test_limits(data, status):
 
 def test_fields_after_a_body_may_be_no_longer_than_a_head():
     http = connection(LIMITS)
-    http.feed(b"PUT / HTTP/1.1\r\n" + CHUNKED + b"\r\n0\r\nA: b\r\n")
+    http.feed(b"PUT / HTTP/1.1\r\nHost: a\r\n" + CHUNKED + b"\r\n0\r\nA: b\r\n")
     with pytest.raises(RefusedError) as refused:
         http.feed(b"X: %b\r\nY: " % (b"y" * LIMITS.limit_head))
     assert refused.value.status == TOO_LARGE
 
 
 def headers_of(rules: HttpRules, peer, *lines: bytes) -> Request:
-    (request,) = read_all(connection(rules, peer), b"GET / HTTP/1.1\r\n" + b"".join(lines) + b"\r\n")
+    (request,) = read_all(connection(rules, peer), b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(lines) + b"\r\n")
     return request
 
 
@@ -223,7 +223,7 @@ def headers_of(rules: HttpRules, peer, *lines: bytes) -> Request:
 def test_header_map(header_map, peer, kept):
     rules = HttpRules(header_map=header_map, forwarded_from=FROM_PROXY)
     request = headers_of(rules, peer, b"Script_Name: /a\r\n", b"X_A: b\r\n")
-    assert [name for name, _ in request.headers] == kept
+    assert [name for name, _ in request.headers] == ["HOST", *kept]
 
 
 def test_header_map_refuse():
@@ -278,6 +278,8 @@ V2_IPV6 = b"\r\n\r\n\x00\r\nQUIT\n\x21\x21\x00\x24" + b"\0" * 15 + b"\1" + b"\0"
         (V2, "auto", "TCP4", "192.0.2.1"),
         (V2_IPV6, "v2", "TCP6", "::1"),
         (V2_LOCAL, "v2", "LOCAL", None),
+        (b"PROXY UNKNOWN\r\n", "v1", "UNKNOWN", None),
+        (b"PROXY UNKNOWN ffff::1 whatever 1\r\n", "auto", "UNKNOWN", None),
     ],
 )
 def test_proxy_protocol_at_every_split(header, mode, protocol, address):
@@ -299,7 +301,7 @@ def test_without_a_proxy_header_the_connection_is_a_plain_one():
 @pytest.mark.parametrize(
     ("header", "status"),
     [
-        (b"PROXY UNKNOWN\r\n", 400),
+        (b"PROXY UDP4 192.0.2.1 192.0.2.2 1 2\r\n", 400),
         (b"PROXY TCP4 192.0.2.1 nowhere 1 2\r\n", 400),
         (b"PROXY TCP4 192.0.2.1\0 192.0.2.2 1 2\r\n", 400),
         (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 99999\r\n", 400),
@@ -334,8 +336,8 @@ fields = st.lists(st.tuples(token.filter(lambda name: name.lower() not in taken)
 def message(draw) -> tuple[bytes, tuple[str, str, list[tuple[str, str]], bytes]]:
     """One valid request as bytes, and what must be understood."""
     uri, headers, body = draw(target), draw(fields), draw(st.binary(max_size=60))
-    lines = [f"POST {uri} HTTP/1.1\r\n", *(f"{name}: {value}\r\n" for name, value in headers)]
-    understood = [(name.upper(), value) for name, value in headers]
+    lines = [f"POST {uri} HTTP/1.1\r\nHost: a\r\n", *(f"{name}: {value}\r\n" for name, value in headers)]
+    understood = [("HOST", "a"), *((name.upper(), value) for name, value in headers)]
     if draw(st.booleans()):
         framing, framed = ("TRANSFER-ENCODING", "chunked"), b""
         rest = body
@@ -383,3 +385,21 @@ def test_mutated_bytes_never_raise_anything_but_a_refusal(data):
     whole, pieces = outcome(raw), outcome(raw, *cuts)
     assert whole[0] == pieces[0], (raw, cuts)  # the same requests, whatever the packets
     assert isinstance(whole[1], HTTPStatus) == isinstance(pieces[1], HTTPStatus)
+
+
+@pytest.mark.parametrize(
+    ("line", "host", "path", "environ_host"),
+    [
+        (b"GET http://Other.example:8080/a?b HTTP/1.1", b"shop.example", "/a", "Other.example:8080"),
+        (b"GET http://user@other.example HTTP/1.1", b"shop.example", "/", "other.example"),
+        (b"GET http://[::1]:80/ HTTP/1.1", b"", "/", "[::1]:80"),
+        (b"OPTIONS * HTTP/1.1", b"shop.example", "/", "shop.example"),
+        (b"CONNECT a:1 HTTP/1.1", b"a:1", "/", "a:1"),
+        (b"GET / HTTP/1.1", b"my_app-1.example:8000", "/", "my_app-1.example:8000"),
+        (b"GET / HTTP/1.1", b"", "/", ""),
+        (b"GET / HTTP/1.1", b"[2001:db8::1]:80", "/", "[2001:db8::1]:80"),
+    ],
+)
+def test_target_and_host(line, host, path, environ_host):
+    (request,) = read_all(connection(), line + b"\r\nHost: " + host + b"\r\n\r\n")
+    assert (request.path, dict(request.headers)["HOST"]) == (path, environ_host)

@@ -46,7 +46,7 @@ def test_a_request_in_single_bytes(tmp_path):
 
 @pytest.mark.parametrize(
     "begin",
-    [b"GET / HTTP/1.1\r\nHo", b"PUT / HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc"],
+    [b"GET / HTTP/1.1\r\nHo", b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc"],
     ids=["headers", "body"],
 )
 def test_a_request_that_does_not_arrive_in_time_is_answered_408(tmp_path, begin):
@@ -122,6 +122,14 @@ def test_no_more_connections_than_there_is_room_for(tmp_path):
         assert read_to_end(third).startswith(b"HTTP/1.1 200 OK")
         for client in (first, second, third):
             client.close()
+
+
+@pytest.mark.parametrize("header", [b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00", b"PROXY UNKNOWN\r\n"])
+def test_a_proxy_that_speaks_for_itself_is_the_client(tmp_path, header):
+    """As in its health checks."""
+    with gunicorn(tmp_path, proxy_protocol="auto") as server:
+        answer = server.exchange(header + b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["REMOTE_ADDR"] == "127.0.0.1"
 
 
 def test_proxy_protocol_and_forwarded_scheme(tmp_path):

@@ -28,6 +28,9 @@ class Channel:
 
     __slots__ = (
         "_turn",
+        "_write_pace",
+        "_write_waited_s",
+        "_written",
         "began_s",
         "busy",
         "deadline",
@@ -62,6 +65,10 @@ class Channel:
         self.gone = False  # the client has closed its end: nobody waits for an answer
         self.given_up = False  # the loop has answered its request, whose thread has not come back yet
         self._turn: list[bool] = []  # one item as long as nobody answers its request
+        # The pace of the response that a thread writes: its clock stands while the application has nothing to send.
+        self._write_pace: Pace | None = None
+        self._write_waited_s = 0.0
+        self._written = 0
         self.began_s = 0.0  # when its request was complete, as long as that is not counted
         self.failed = False  # whether the last request was answered with a status of 500 or above
         self.head_begun = False  # some bytes of a request have come, not all of its headers
@@ -77,6 +84,7 @@ class Channel:
         """The loop hands its request to a thread, or to the queue in front of them."""
         self.busy, self.request, self.gone = True, request, False
         self._turn = [True]
+        self._write_pace, self._write_waited_s, self._written = None, 0.0, 0
 
     def take_turn(self) -> bool:
         """Whether the caller, of all that might, is the one to answer the request. Taking an item is atomic."""
@@ -110,15 +118,19 @@ class Channel:
             self.unsent = unsent
 
     def write(self, data: bytes) -> None:
-        """Send all of `data`, waiting for the client as long as it keeps the minimum rate.
+        """Send all of `data`, waiting for the client as long as it keeps the minimum rate over the whole response.
 
         Raises ClientGoneError.
         """
         unsent = Unsent([data])
-        pace = self.options.pace(time.monotonic())
         while not self._send_nowait(unsent):
-            now = time.monotonic()
-            self._wait_writable(pace.moved(now, unsent.sent) - now)
+            if self._write_pace is None:
+                self._write_pace = self.options.pace(0.0)
+            began_s = time.monotonic()
+            until = self._write_pace.moved(self._write_waited_s, self._written + unsent.sent)
+            self._wait_writable(until - self._write_waited_s)
+            self._write_waited_s += time.monotonic() - began_s
+        self._written += len(data)
 
     def _send_nowait(self, unsent: Unsent) -> bool:
         try:

@@ -97,6 +97,7 @@ def _add_addresses(environ: Environ, request: Request, server: Any) -> None:
     info = request.proxy_protocol_info
     if info:
         environ["PROXY_PROTOCOL"] = info["proxy_protocol"]
+    if info and info["client_addr"] is not None:  # else the proxy speaks for itself, as in its health checks
         environ["REMOTE_ADDR"] = info["client_addr"]
         environ["REMOTE_PORT"] = str(info["client_port"])
         environ["PROXY_ADDR"] = info["proxy_addr"]

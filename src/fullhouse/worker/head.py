@@ -21,9 +21,12 @@ Fields = list[tuple[bytes, bytes]]
 
 # RFC 9112 section 3, of HTTP/1.0 and 1.1 only. One empty line before it is allowed (section 2.2).
 _REQUEST_LINE = re.compile(rb"(?:\r\n)?([A-Z][A-Z_-]{2,19}) ([\x21-\x7e]+) HTTP/1\.([01])\r\n")
-_SINGLE_FIELDS = frozenset({"HOST", "CONTENT-TYPE"})  # RFC 9110 section 5.3, as gunicorn reads it
+# RFC 9110 section 4.2.2 and RFC 3986 section 3.2: a name, an address, or nothing, and a port.
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?", re.ASCII)
 # RFC 9110 section 6.5.1: fields that must not come after the body
 _FORBIDDEN_TRAILERS = frozenset({"HOST", "CONTENT-LENGTH", "TRANSFER-ENCODING", "TRAILER", "AUTHORIZATION", "TE"})
+_BLANKS_AFTER_VALUE = re.compile(rb"(?<=\S)[ \t]+\r\n")  # llhttp takes a tab for a part of `Transfer-Encoding: chunked`
+_SINGLE_FIELDS = frozenset({"HOST", "CONTENT-TYPE"})  # RFC 9110 section 5.3, as gunicorn reads it
 _LENGTH_DIGITS = 20  # of the longest length that llhttp accepts
 _OUTER_CODINGS = frozenset({"compress", "deflate", "gzip", "identity"})
 
@@ -51,6 +54,8 @@ class HeadParser:
         """The fields of a head, and whether its client lets the connection be kept open."""
         self._fields: Fields = []
         self._ended = self._complete = self._keep_alive = False
+        if b"\t\r\n" in head:
+            head = _BLANKS_AFTER_VALUE.sub(b"\r\n", head)
         try:
             self._parser.feed_data(head)
         except httptools.HttpParserUpgrade:  # nobody upgrades here: the request is served as any other
@@ -109,14 +114,17 @@ def _split_target(request: Request) -> None:
             uri, _, request.fragment = uri.partition("#")
         request.path, _, request.query = uri.partition("?")
         return
-    allowed = request.method == "OPTIONS" if uri == "*" else request.method == "CONNECT" or "://" in uri
-    if not allowed:
-        raise bad_request(f"Invalid request target {uri[:80]!r} for {request.method}")
+    request.path = "/"  # as WSGI wants it
+    if (uri == "*" and request.method == "OPTIONS") or (request.method == "CONNECT" and "://" not in uri):
+        return
     try:
         parts = urlsplit(uri)
     except ValueError:
         raise bad_request(f"Invalid request target {uri[:80]!r}") from None
-    request.path, request.query, request.fragment = parts.path, parts.query, parts.fragment
+    if not (parts.scheme and parts.netloc):
+        raise bad_request(f"Invalid request target {uri[:80]!r} for {request.method}")
+    request.authority = parts.netloc.rpartition("@")[2]
+    request.path, request.query, request.fragment = parts.path or "/", parts.query, parts.fragment
 
 
 @lru_cache(maxsize=1024)
@@ -144,6 +152,7 @@ def _decode(fields: Fields, rules: HttpRules) -> list[tuple[str, str]]:
 
 def _apply_rules(request: Request, fields: list[tuple[str, str]], trusted: bool, rules: HttpRules) -> None:
     seen: set[str] = set()
+    codings: list[str] = []
     headers = request.headers
     for field in fields:
         name, value = field
@@ -154,14 +163,47 @@ def _apply_rules(request: Request, fields: list[tuple[str, str]], trusted: bool,
         elif name == "CONTENT-LENGTH":
             request.content_length = _length(value)
         elif name == "TRANSFER-ENCODING":
-            _apply_coding(request, value)
+            codings.append(value)
         elif name == "EXPECT":
             _apply_expectation(request, value)
         elif "_" in name and not _underscore_allowed(name, trusted, rules):
             continue
         headers.append(field)
+    if codings:
+        _apply_codings(request, ",".join(codings))
+    _apply_host(request, has_host="HOST" in seen)
+    if request.version == (1, 0):
+        _apply_close(request)
     if trusted and rules.secure_scheme_headers:
         _apply_scheme(request, fields, rules)
+
+
+def _apply_host(request: Request, *, has_host: bool) -> None:
+    """Refuse an impossible Host, or none; a target in absolute form takes its place (RFC 9112 section 3.2)."""
+    if not has_host and request.version == (1, 1):
+        raise bad_request("Invalid request: HTTP/1.1 without a Host")
+    for index, (name, value) in enumerate(request.headers):
+        if name == "HOST":
+            request.headers[index] = (name, _host(value if request.authority is None else request.authority))
+            return
+
+
+def _apply_close(request: Request) -> None:
+    """In HTTP/1.0 a client may ask for both, and means the end (RFC 9112 section 9.3)."""
+    if any(name == "CONNECTION" and "close" in _tokens(value) for name, value in request.headers):
+        request.force_close()
+
+
+@lru_cache(maxsize=1024)
+def _host(value: str) -> str:
+    """The value of a Host field. Raises RefusedError for what no host and port can be."""
+    if not _HOST.fullmatch(value):
+        raise bad_request(f"Invalid header: HOST {value[:80]!r}")
+    return value
+
+
+def _tokens(value: str) -> list[str]:
+    return [token.strip(" \t").lower() for token in value.split(",")]
 
 
 def _length(value: str) -> int:
@@ -181,12 +223,13 @@ def _apply_scheme(request: Request, fields: list[tuple[str, str]], rules: HttpRu
         request.scheme = schemes.pop()
 
 
-def _apply_coding(request: Request, value: str) -> None:
-    codings = [coding.strip(" \t").lower() for coding in value.split(",")]
+def _apply_codings(request: Request, value: str) -> None:
+    """value: of all Transfer-Encoding fields, which are one list."""
+    codings = _tokens(value)
     unknown = [coding for coding in codings if coding != "chunked" and coding not in _OUTER_CODINGS]
     if unknown:
         raise RefusedError(HTTPStatus.NOT_IMPLEMENTED, f"Unsupported transfer coding {value[:80]!r}")
-    if codings.count("chunked") != 1 or codings[-1] != "chunked" or request.chunked or request.version < (1, 1):
+    if codings.count("chunked") != 1 or codings[-1] != "chunked" or request.version < (1, 1):
         raise bad_request(f"Invalid header: Transfer-Encoding {value[:80]!r}")
     request.chunked = True
     if not set(codings) <= {"chunked", "identity"}:

@@ -56,6 +56,8 @@ def _parse_v1(data: bytes) -> Parsed | None:
         return None
     line = data[:end].decode("latin-1")
     words = line.split(" ")
+    if words[1:2] == ["UNKNOWN"]:  # whatever follows says nothing of the client
+        return _info("UNKNOWN", (None, None), (None, None)), end + 2
     families = {"TCP4": socket.AF_INET, "TCP6": socket.AF_INET6}
     if len(words) != 6 or words[1] not in families:
         raise _invalid(repr(line))

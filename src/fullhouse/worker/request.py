@@ -20,6 +20,7 @@ class Request:
     must_close = False
     req_number = 1
     received_s = 0.0
+    authority: str | None = None  # of a target in absolute form, which takes the place of the Host
     proxy_protocol_info: dict[str, Any] | None = None
 
     def __init__(self, method: str, uri: str, version: tuple[int, int], scheme: str, peer_addr: Any) -> None:
