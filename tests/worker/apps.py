@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from wsgiref.validate import validator
 
+import simple_websocket
+
 from fullhouse.worker import Worker
 from fullhouse.worker.admission import AdmissionRules
 from fullhouse.worker.options import Options
@@ -323,3 +325,19 @@ class Bounded(Worker):
         time_limits=TimeLimits(0.5),
         admission=AdmissionRules(limit=1),
     )
+
+
+def websocket(environ, start_response):
+    """`/echo` speaks WebSocket and ends as its path says; `/peer` only looks at its socket."""
+    if environ["PATH_INFO"] == "/peer":
+        body = str(environ["gunicorn.socket"].getpeername()[0]).encode()
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+    server = simple_websocket.Server(environ)
+    try:
+        while True:
+            server.send(server.receive())
+    except simple_websocket.ConnectionClosed:
+        if environ["QUERY_STRING"] == "raises":
+            raise StopIteration from None
+        return []

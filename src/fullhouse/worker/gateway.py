@@ -17,6 +17,7 @@ from typing import Any
 from gunicorn.http.wsgi import FileWrapper
 
 from fullhouse.worker.access_log import AccessLog
+from fullhouse.worker.application_socket import ApplicationSocket
 from fullhouse.worker.channel import Channel, ClientGoneError
 from fullhouse.worker.environ import Environ, EnvironFactory
 from fullhouse.worker.options import Options
@@ -67,14 +68,19 @@ class Gateway:
         try:
             if self._pre_request is not None:
                 self._pre_request(request)
-            environ = self._environs.make(request, channel.sock, channel.server, response.send_early_hints)
+            sock = ApplicationSocket(channel.sock, response.take_socket)
+            environ = self._environs.make(request, sock, channel.server, response.send_early_hints)
             self._run(environ, response)
         except ClientGoneError as error:
             self._log.debug("The client has gone: %s", error)
             response.force_close()
-        except BaseException:  # a SystemExit, say, or a CancelledError must not end a thread that others wait for
-            self._log_error("Error handling request %s %s", request.method, request.uri)
+        except BaseException as error:  # a SystemExit, say, or a CancelledError must not end a thread others wait for
+            if not (response.socket_taken and isinstance(error, StopIteration)):  # by which such an application ends
+                self._log_error("Error handling request %s %s", request.method, request.uri)
             self._answer_error(channel, response)
+        if response.socket_taken:
+            with suppress(OSError):  # the application has closed it
+                channel.sock.setblocking(False)
         channel.must_close = response.must_close
         channel.failed = response.status.startswith("5")
         self._give_back(channel)
@@ -89,6 +95,8 @@ class Gateway:
                 whole = self._stream(iter(result), response)
         finally:
             self._close(result, response)
+        if response.socket_taken and not response.status:
+            return
         if isinstance(whole, FileRange):
             response.send_file(whole)
         elif whole is not None:
@@ -150,7 +158,7 @@ class Gateway:
     def _answer_error(self, channel: Channel, response: Response) -> None:
         """500 if nothing was sent yet; otherwise the client sees the connection end before the response."""
         response.force_close()
-        if response.headers_sent:
+        if response.headers_sent or response.socket_taken:
             return
         try:
             response.take_turn()
@@ -165,7 +173,7 @@ class Gateway:
 
     def _finish(self, request: Request, environ: Environ, response: Response) -> None:
         try:
-            if self._access_log.enabled and response.has_turn:  # else the loop has answered, and logged that
+            if self._access_log.enabled and response.has_turn and response.status:  # else it was no answer of ours
                 self._access_log.write(request, response, environ, time.monotonic() - request.received_s)
             if self._post_request is not None:
                 self._post_request(request, environ, response)

@@ -65,6 +65,7 @@ class Response:
     status_code = 0
     headers_sent = False
     has_turn = False
+    socket_taken = False
     response_length: int | None = None
     chunked = False
     upgrade = False
@@ -195,6 +196,14 @@ class Response:
         if not (self.has_turn or self._channel.take_turn()):
             raise ClientGoneError("its request was over its time, and was answered 503")
         self.has_turn = True
+
+    def take_socket(self) -> None:
+        """Leave the connection to the application, which speaks another protocol on it; it ends with the request."""
+        if not self.socket_taken:
+            self.take_turn()
+            self.socket_taken = True
+            self.force_close()
+            self._channel.sock.setblocking(True)
 
     def _head(self) -> bytes:
         if not self.status:

@@ -19,29 +19,29 @@ class TlsSocket:
     """
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, *, ragged_eofs: bool) -> None:
-        self._tls = context.wrap_socket(
+        self.tls = context.wrap_socket(
             sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=ragged_eofs
         )
 
     def fileno(self) -> int:
-        return self._tls.fileno()
+        return self.tls.fileno()
 
     def recv(self, size: int) -> bytes:
         try:
-            return self._tls.recv(size)
+            return self.tls.recv(size)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise BlockingIOError from None
 
     def recv_into(self, buffer: memoryview) -> int:
         try:
-            return self._tls.recv_into(buffer)
+            return self.tls.recv_into(buffer)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise BlockingIOError from None
 
     def send(self, data: bytes | memoryview) -> int:
         """Like socket.send. One record at a time: OpenSSL wants to be asked again for what it could not send."""
         try:
-            return self._tls.send(memoryview(data)[:_RECORD_BYTES])
+            return self.tls.send(memoryview(data)[:_RECORD_BYTES])
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise BlockingIOError from None
 
@@ -52,15 +52,19 @@ class TlsSocket:
 
     def shutdown(self, how: int) -> None:
         """Say goodbye in TLS as well, so that the client knows that nothing was cut off."""
-        with suppress(OSError):  # most often: the client has not said goodbye yet, and is not waited for
-            self._tls.unwrap()
-        self._tls.shutdown(how)
+        # Most often the client has not said goodbye yet, and is not waited for; or the application has said it.
+        with suppress(OSError, ValueError):
+            self.tls.unwrap()
+        self.tls.shutdown(how)
+
+    def setblocking(self, flag: bool) -> None:
+        self.tls.setblocking(flag)
 
     def getsockname(self) -> Any:
-        return self._tls.getsockname()
+        return self.tls.getsockname()
 
     def close(self) -> None:
-        self._tls.close()
+        self.tls.close()
 
 
 def server_context(cfg: Any) -> ssl.SSLContext:
