@@ -30,6 +30,7 @@ from fullhouse.supervisor.generations import House
 from fullhouse.supervisor.gunicorn_settings import gunicorn_settings, umask_of
 from fullhouse.supervisor.listen import check_tls, listening
 from fullhouse.supervisor.logfile import LogFile
+from fullhouse.supervisor.pid_file import pid_file
 from fullhouse.supervisor.processes import name_process
 from fullhouse.supervisor.supervisor import Launch, Supervisor
 from fullhouse.supervisor.systemd import activated_sockets
@@ -230,7 +231,10 @@ def _serve(planned: Planned, words: Sequence[str]) -> int:
         signal.signal(signum, signal.SIG_IGN)
     activated = activated_sockets(os.environ)
     with (
-        nullcontext(activated) if activated else listening(settings.bind, settings.backlog, umask_of(values)) as sockets
+        pid_file(values.get("pidfile")),
+        nullcontext(activated)
+        if activated
+        else listening(settings.bind, settings.backlog, umask_of(values)) as sockets,
     ):
         addresses = [_name(listener) for listener in sockets]
         print(banner(planned, addresses, colour=wants_colour(sys.stdout)), flush=True)

@@ -94,7 +94,12 @@ def main(order: Order) -> int:
         order.generation,
         look_at_pools,
     )
-    values = hooks.added_to(values) | {"bind": [f"fd://{descriptor}" for descriptor in order.listeners]}
+    if not order.alone:  # the site has started already, and another generation serves
+        values.pop("on_starting", None)
+    values = hooks.added_to(values) | {
+        "bind": [f"fd://{descriptor}" for descriptor in order.listeners],
+        "pidfile": None,  # the supervisor's
+    }
     project = Told(planned.project, order.reports, planned.settings.reload)
     return master.serve(project, values, with_traceback=arguments.traceback)
 

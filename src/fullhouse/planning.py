@@ -3,6 +3,7 @@
 import os
 from argparse import Namespace
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from fullhouse import options, project
 from fullhouse.databases import ask_limits
@@ -10,7 +11,7 @@ from fullhouse.plan import machine, planner
 from fullhouse.plan.planner import Plan
 from fullhouse.project import Project
 from fullhouse.settings import Settings, from_environment, layered
-from fullhouse.supervisor.gunicorn_settings import from_gunicorn_cmd_args
+from fullhouse.supervisor.gunicorn_args import from_gunicorn_cmd_args, from_gunicorn_file
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ def plan_for(name: str | None, arguments: Namespace) -> Planned:
     # Folders and variables are needed to import the settings, which may name further ones for the workers.
     early = options.from_arguments(from_environment(Settings(), os.environ), arguments)
     found = project.find(name, early.python_path, early.env)
-    settings = layered(Settings(), found.options, f"FULLHOUSE in {found.settings_module}")
+    settings = from_gunicorn_file(Settings(), Path.cwd())
+    settings = layered(settings, found.options, f"FULLHOUSE in {found.settings_module}")
     settings = from_gunicorn_cmd_args(settings, os.environ)
     settings = options.from_arguments(from_environment(settings, os.environ), arguments)
     asked = ask_limits(settings)

@@ -113,3 +113,41 @@ except FileExistsError:
             assert select.select([client], [], [], 1.0)[0] == [], "nobody answers, however long one waits"
             (site.folder / "go-on").touch()
             assert b"version 1" in client.makefile("rb").read()
+
+
+CONF = """
+from pathlib import Path
+pidfile = "site.pid"
+def on_starting(server): note("on_starting")
+def when_ready(server): note("when_ready")
+def post_worker_init(worker): note("post_worker_init")
+def on_exit(server): note("on_exit")
+def note(hook):
+    with Path("hooks").open("a") as file:
+        file.write(hook + "\\n")
+"""
+
+
+def test_hooks_and_the_pidfile_of_a_gunicorn_conf_py_through_a_reload(site: Site) -> None:
+    """docs/reload.md says which hook runs how often."""
+    (site.folder / "gunicorn.conf.py").write_text(CONF)
+    pid_file = site.folder / "site.pid"
+
+    def hooks() -> list[str]:
+        return (site.folder / "hooks").read_text().split()
+
+    with site.served(workers=1) as running:
+        assert int(pid_file.read_text()) == running.process.pid
+        site.deploy(2)
+        running.signal(signal.SIGHUP)
+        wait_until(lambda: running.get() == "version 2" and len(running.masters()) == 1, "the new code served alone")
+        assert int(pid_file.read_text()) == running.process.pid
+        wait_until(lambda: hooks().count("on_exit") == 1, "the first generation ended")
+        assert [hooks().count(name) for name in ("on_starting", "when_ready", "post_worker_init")] == [1, 2, 2]
+        again = site.command("serve", site.name, "--bind", "127.0.0.1:0")
+        assert again.returncode == 7
+        assert "pidfile: Already running on PID" in again.stderr
+        assert running.get() == "version 2"
+        running.signal(signal.SIGTERM)
+        assert running.process.wait(60) == 0
+        assert not pid_file.exists()

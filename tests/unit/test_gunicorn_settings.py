@@ -1,5 +1,7 @@
 """From our options to gunicorn's: what passes, what is refused, and by whom."""
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +11,8 @@ from fullhouse.errors import ConfigurationError
 from fullhouse.plan.machine import Machine
 from fullhouse.plan.planner import make_plan
 from fullhouse.settings import Settings, layered
-from fullhouse.supervisor.gunicorn_settings import from_gunicorn_cmd_args, gunicorn_settings
+from fullhouse.supervisor.gunicorn_args import from_gunicorn_cmd_args, from_gunicorn_file
+from fullhouse.supervisor.gunicorn_settings import both, gunicorn_settings
 from fullhouse.worker import Worker
 
 MACHINE = Machine(cores=2, memory=1 << 34, open_files=4096)
@@ -121,3 +124,47 @@ def test_bad_gunicorn_cmd_args_are_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         with_args(text)
     assert message in str(refused.value)
+
+
+def test_a_gunicorn_conf_py_has_its_effect(tmp_path: Path) -> None:
+    called: list[str] = []
+    (tmp_path / "gunicorn.conf.py").write_text(
+        "import os\nhelper = 5\ntimeout = 77\nbind = '127.0.0.1:8001'\nraw_env = ['A=1']\nlimit_request_line = 500\n"
+        "def post_worker_init(worker):\n    worker.calls.append('theirs')\n"
+    )
+    settings = from_gunicorn_file(Settings(), tmp_path)
+    assert (settings.timeout, settings.bind, settings.env) == (77, ("127.0.0.1:8001",), {"A": "1"})
+    assert settings.sources["timeout"] == "gunicorn.conf.py"
+    assert settings.gunicorn["limit_request_line"] == 500
+    assert "helper" not in settings.gunicorn
+    values = both(lambda worker: called.append("ours"), settings.gunicorn["post_worker_init"])
+    values(SimpleNamespace(calls=called))
+    assert called == ["ours", "theirs"]
+    assert from_gunicorn_file(Settings(), tmp_path / "nowhere") == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        (
+            "workers = 5",
+            "gunicorn.conf.py sets workers, which is planned here.\nRemove it, or set FULLHOUSE['workers'] to fix it.",
+        ),
+        ("worker_connections = 5", "gunicorn.conf.py sets worker_connections, which is planned here.\nRemove it."),
+        ("1 / 0", "gunicorn.conf.py cannot be read: ZeroDivisionError: division by zero"),
+        ("timeout = 'x'", "gunicorn.conf.py: timeout must be"),
+    ],
+)
+def test_a_gunicorn_conf_py_is_refused(tmp_path: Path, text: str, refusal: str) -> None:
+    (tmp_path / "gunicorn.conf.py").write_text(text + "\n")
+    with pytest.raises(ConfigurationError) as refused:
+        from_gunicorn_file(Settings(), tmp_path)
+    assert str(refused.value).startswith(refusal)
+
+
+@pytest.mark.parametrize("name", ["gevent", "eventlet", "tornado", "gunicorn.workers.base.Worker"])
+def test_workers_without_threads_are_refused(name: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"^test: worker_class .* does not run each request in a thread of its"
+    ):
+        made(worker_class=name)

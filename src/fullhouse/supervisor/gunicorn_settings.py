@@ -1,7 +1,6 @@
 """From our options and the plan to gunicorn's settings, checked by gunicorn itself."""
 
-import argparse
-import shlex
+import functools
 import signal
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -11,10 +10,12 @@ from typing import Any, Protocol
 
 from gunicorn.config import Config
 from gunicorn.workers import base
+from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.sync import SyncWorker
 
 from fullhouse.errors import ConfigurationError, described
 from fullhouse.plan.planner import Plan
-from fullhouse.settings import OPTIONS, Settings, from_text, layered, nearest
+from fullhouse.settings import OPTIONS, Settings, nearest
 from fullhouse.worker import Worker
 from fullhouse.worker.admission import AdmissionRules
 from fullhouse.worker.options import Options
@@ -79,11 +80,29 @@ def gunicorn_settings(settings: Settings, plan: Plan, project: str, equipment: E
         "control_socket_disable": True,
         "post_worker_init": post_worker_init,
     }
-    return checked({**values, **_passed_through(settings)})
+    theirs = _passed_through(settings)
+    if callable(theirs.get("post_worker_init")):
+        values["post_worker_init"] = both(post_worker_init, theirs["post_worker_init"])
+        theirs = {name: value for name, value in theirs.items() if name != "post_worker_init"}
+    return checked({**values, **theirs})
+
+
+def both(ours: Callable[..., None], theirs: Callable[..., None] | None) -> Callable[..., None]:
+    """A hook that calls ours, and then the user's own."""
+    if theirs is None:
+        return ours
+
+    @functools.wraps(ours)  # gunicorn counts the arguments
+    def call_both(*arguments: Any) -> None:
+        ours(*arguments)
+        theirs(*arguments)
+
+    return call_both
 
 
 def _worker_class(settings: Settings) -> str | type[Worker]:
     if settings.worker_class != OPTIONS["worker_class"].default:
+        _refuse_without_threads(settings)
         return settings.worker_class
     return Worker.configured(
         Options(
@@ -105,6 +124,31 @@ def _worker_class(settings: Settings) -> str | type[Worker]:
             max_memory_bytes=settings.max_worker_memory,
         )
     )
+
+
+def _refuse_without_threads(settings: Settings) -> None:
+    """gevent and its like run many requests in one thread, to which Django gives one connection of each database."""
+    name = settings.worker_class
+    kind = name.partition(".")[0]
+    if kind not in ("gevent", "eventlet", "tornado", "gevent_wsgi", "gevent_pywsgi"):
+        found = checked_class(name)
+        if issubclass(found, (Worker, SyncWorker, ThreadWorker)):
+            return
+    raise ConfigurationError(
+        f"{settings.sources['worker_class']}: worker_class {name} does not run each request in a thread of its own, "
+        "which the plan and the pools count on.\nLeave it out, or use fullhouse.worker.Worker, gthread or sync."
+    )
+
+
+def checked_class(name: str) -> type:
+    """The worker class that gunicorn finds by this name. Raises ConfigurationError."""
+    config = Config()
+    try:
+        config.set("worker_class", name)
+        found: type = config.worker_class
+    except Exception as error:  # importing runs code of others
+        raise ConfigurationError(f"gunicorn refuses worker_class = {name!r}: {described(error)}") from error
+    return found
 
 
 def _function(name: str) -> Callable[[Any], str | None]:
@@ -163,39 +207,3 @@ def umask_of(values: Mapping[str, Any]) -> int:
     if "umask" in values:
         config.set("umask", values["umask"])
     return int(config.umask)
-
-
-def from_gunicorn_cmd_args(settings: Settings, environ: Mapping[str, str]) -> Settings:
-    """`settings` with GUNICORN_CMD_ARGS laid over it: it keeps its meaning, and the plan takes it in.
-
-    Raises ConfigurationError.
-    """
-    if not environ.get("GUNICORN_CMD_ARGS"):
-        return settings
-    parser = Config().parser()
-    parser.exit_on_error = False
-    try:
-        namespace, unknown = parser.parse_known_args(shlex.split(environ["GUNICORN_CMD_ARGS"]))
-    except (argparse.ArgumentError, ValueError) as error:  # ValueError: an open quote
-        raise ConfigurationError(f"GUNICORN_CMD_ARGS: {error}.") from error
-    if unknown:
-        raise ConfigurationError(f"GUNICORN_CMD_ARGS: gunicorn has no option {unknown[0]}.")
-    words = vars(namespace)
-    given = {name: value for name, value in words.items() if value is not None and name not in ("args", "config")}
-    if words.get("config"):
-        raise ConfigurationError(
-            f"GUNICORN_CMD_ARGS names the configuration file {words['config']}, which would hide the plan.\n"
-            "Put its settings into FULLHOUSE['gunicorn'], or start gunicorn yourself with -c."
-        )
-    ours = {OURS[name]: _native(name, value) for name, value in given.items() if name in OURS}
-    theirs = {name: value for name, value in given.items() if name not in OURS}
-    if theirs:
-        ours["gunicorn"] = {**settings.gunicorn, **theirs}
-    return layered(settings, ours, "GUNICORN_CMD_ARGS")
-
-
-def _native(name: str, value: Any) -> Any:
-    """gunicorn's command line gives texts where our options are numbers, lists or pairs."""
-    if name == "raw_env":
-        value = shlex.join(value)
-    return from_text(OURS[name], value, "GUNICORN_CMD_ARGS") if isinstance(value, str) else value

@@ -4,7 +4,6 @@ The hooks of the user's own gunicorn settings are called after ours. The hooks o
 worker finds the streak of crashes as it was at its fork.
 """
 
-import functools
 import signal
 import threading
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fullhouse.errors import FullhouseError
+from fullhouse.supervisor.gunicorn_settings import both
 from fullhouse.supervisor.lifeline import Lifeline
 from fullhouse.supervisor.reports import send
 from fullhouse.telemetry.board import Database, Writer
@@ -68,7 +68,7 @@ class Hooks:
         }
         if not _is_ours(values["worker_class"]):
             ours |= {"pre_request": self._foreign.pre_request, "post_request": self._foreign.post_request}
-        return {**values, **{name: _both(hook, values.get(name)) for name, hook in ours.items()}}
+        return {**values, **{name: both(hook, values.get(name)) for name, hook in ours.items()}}
 
     def _on_starting(self, server: Any) -> None:
         # As under systemd: the sockets are another's, and gunicorn leaves the files of Unix sockets alone.
@@ -149,15 +149,3 @@ def report_failure(pipe: int, error: FullhouseError, *, in_log: bool = False) ->
     cause = error.__cause__
     trace = "".join(traceback.format_exception(cause)) if cause is not None else ""
     send(pipe, "failed", text=str(error), traceback=trace, code=error.exit_code, in_log=in_log)
-
-
-def _both(ours: Callable[..., None], theirs: Callable[..., None] | None) -> Callable[..., None]:
-    if theirs is None:
-        return ours
-
-    @functools.wraps(ours)  # gunicorn counts the arguments
-    def both(*arguments: Any) -> None:
-        ours(*arguments)
-        theirs(*arguments)
-
-    return both
