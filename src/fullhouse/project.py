@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fullhouse import wsgi_module
 from fullhouse.errors import ApplicationError, ConfigurationError, described
 from fullhouse.settings import NO_PAIRS, nearest
 
 SETTINGS_VARIABLE = "DJANGO_SETTINGS_MODULE"
+CONFIGURATION_VARIABLE = "DJANGO_CONFIGURATION"  # django-configurations'
 DJANGOS_APPLICATION = "django.core.wsgi.get_wsgi_application()"
 # How wsgi.py and manage.py name the settings, as startproject writes it, or by assignment.
 _NAMED_SETTINGS = re.compile(
@@ -96,8 +98,25 @@ def find(name: str | None, python_path: Sequence[str] = (), env: Mapping[str, st
         raise ConfigurationError(
             f"The project is {name}, but {SETTINGS_VARIABLE} is {from_environment}.\nUnset one of the two."
         )
+    set_up = wsgi_module.learn(name, python_path)
+    if set_up is not None:
+        os.environ.update(set_up.environ)
+        from_environment = os.environ.get(SETTINGS_VARIABLE, from_environment)
     _import_settings(name, from_environment)
+    if set_up is not None:
+        _require_same(name, from_environment, set_up)
     return Project(name, from_environment)
+
+
+def _require_same(name: str, module: str, set_up: wsgi_module.SetUp) -> None:
+    """What wsgi.py would serve with other settings is not planned with these."""
+    here = wsgi_module.settings_in_force()
+    for fact, there in set_up.settings.items():
+        if here.get(fact) != there:
+            raise ConfigurationError(
+                f"{name}/wsgi.py sets the project up otherwise: {fact} is {there} there, and {here.get(fact)} in "
+                f"{module} alone.\nMove what it does into the settings, or set it in the environment."
+            )
 
 
 def _settings_named_by(project: str) -> str | None:
@@ -128,6 +147,8 @@ def _import_settings(name: str, module: str) -> None:
             f"There is no Django project {name!r} here: {module} is not found from {os.getcwd()}.{_projects_here(name)}"
         )
     os.environ[SETTINGS_VARIABLE] = module
+    if os.environ.get(CONFIGURATION_VARIABLE):
+        _install_configurations()
     from django.conf import settings
     from django.core.exceptions import ImproperlyConfigured
 
@@ -143,6 +164,17 @@ def _import_settings(name: str, module: str) -> None:
             f"{module} does not import: {described(error)}\n"
             f"Fix it ({_place(error)}), or see the whole traceback with --traceback."
         ) from error
+
+
+def _install_configurations() -> None:
+    """Have django-configurations make settings of the class that DJANGO_CONFIGURATION names."""
+    try:
+        from configurations import importer  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise ConfigurationError(
+            f"{CONFIGURATION_VARIABLE} is set, and django-configurations is not installed here: {described(error)}."
+        ) from error
+    importer.install()
 
 
 def _require_site(module: str, settings: Any) -> None:

@@ -319,3 +319,79 @@ def test_a_project_without_wsgi_application_is_served(tmp_path: Path) -> None:
     with site.served("-m", "fullhouse", "serve", "mysite", "--bind", "127.0.0.1:0", "--workers", "1") as server:
         assert server.get() == "version 1"
         server.end()
+
+
+DOTENV_WSGI = """
+import os
+from dotenv import load_dotenv
+from django.core.wsgi import get_wsgi_application
+load_dotenv(os.path.join(os.path.dirname(__file__), ".env"))
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
+application = get_wsgi_application()
+"""
+DOTENV_SETTINGS = """
+import os
+DEBUG = os.environ.get("DEBUG", "1") == "1"
+FULLHOUSE = {"workers": 1, "threads": int(os.environ.get("THREADS", "9"))}
+"""
+
+
+def test_the_plan_sees_what_wsgi_py_loads_from_a_dotenv_file(tmp_path: Path) -> None:
+    site = Site.make(tmp_path / "site")
+    site.append("settings", DOTENV_SETTINGS)
+    assert plan_of(site.command("plan", "mysite", "--format", "json"))["threads"] == 9
+    (site.folder / "mysite" / "wsgi.py").write_text(DOTENV_WSGI)
+    (site.folder / "mysite" / ".env").write_text("DEBUG=0\nTHREADS=3\n")
+    assert plan_of(site.command("plan", "mysite", "--format", "json"))["threads"] == 3
+
+
+def test_a_wsgi_py_that_sets_up_otherwise_is_refused(tmp_path: Path) -> None:
+    site = Site.make(tmp_path / "site")
+    wsgi = site.folder / "mysite" / "wsgi.py"
+    wsgi.write_text(wsgi.read_text() + "\nfrom django.conf import settings\nsettings.DEBUG = False\n")
+    answer = site.command("plan", "mysite")
+    assert answer.returncode == 2
+    fact, _ = answer.stderr.splitlines()
+    assert fact.endswith("sets the project up otherwise: DEBUG is False there, and True in mysite.settings alone.")
+
+
+def test_a_wsgi_py_that_ends_its_process_is_named(tmp_path: Path) -> None:
+    site = Site.make(tmp_path / "site")
+    wsgi = site.folder / "mysite" / "wsgi.py"
+    wsgi.write_text("import os\nos._exit(9)\n")
+    answer = site.command("plan", "mysite")
+    assert answer.returncode == 5
+    assert answer.stderr.endswith("wsgi.py ends the process that imports it, with exit code 9.\n")
+
+
+CONFIGURATION = """
+from configurations import Configuration
+
+class Live(Configuration):
+    SECRET_KEY = "x"
+    ALLOWED_HOSTS = ["*"]
+    ROOT_URLCONF = "mysite.urls"
+    DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}}
+    FULLHOUSE = {"workers": 1, "threads": 2}
+"""
+CONFIGURED_WSGI = """
+import os
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
+os.environ.setdefault("DJANGO_CONFIGURATION", "Live")
+from configurations.wsgi import get_wsgi_application
+application = get_wsgi_application()
+"""
+
+
+@pytest.mark.parametrize("said_by", ["wsgi.py", "the environment"])
+def test_class_based_settings(tmp_path: Path, said_by: str) -> None:
+    site = Site.make(tmp_path / "site")
+    (site.folder / "mysite" / "settings.py").write_text(CONFIGURATION)
+    variables = {"DJANGO_CONFIGURATION": "Live"}
+    if said_by == "wsgi.py":
+        (site.folder / "mysite" / "wsgi.py").write_text(CONFIGURED_WSGI)
+        variables = {}
+    plan = plan_of(site.command("plan", "mysite", "--format", "json", **variables))
+    assert (plan["workers"], plan["threads"]) == (1, 2)
+    with site.served("-m", "fullhouse", "serve", "mysite", "--bind", "127.0.0.1:0", **variables) as running:
+        assert running.get("/")
