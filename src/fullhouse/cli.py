@@ -226,6 +226,7 @@ def _serve(planned: Planned, words: Sequence[str]) -> int:
     settings = planned.settings
     values = gunicorn_settings(settings, planned.plan, planned.project.name, Equipment())
     check_tls(settings.certfile, settings.keyfile)
+    runtime_folder()  # refuses before anything is said
     log = None if settings.log_file is None else LogFile(Path(settings.log_file).absolute())
     for signum in (signal.SIGHUP, signal.SIGUSR1):  # until the supervisor listens: nothing is loaded or open yet
         signal.signal(signum, signal.SIG_IGN)

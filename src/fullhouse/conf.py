@@ -15,17 +15,21 @@ from fullhouse.databases import Equipment, publish
 from fullhouse.errors import FullhouseError
 from fullhouse.planning import plan_for
 from fullhouse.project import module_named_by
-from fullhouse.supervisor.gunicorn_settings import gunicorn_settings
+from fullhouse.supervisor.gunicorn_settings import gunicorn_settings, refuse_other_user, refuse_without_threads
 
 
-def _application_named() -> str | None:
-    """`mysite.wsgi:application` of gunicorn's command line."""
-    words, _ = Config().parser().parse_known_args()
-    return words.args[0] if words.args else None
+def _gunicorns_words() -> Namespace:
+    """gunicorn's own command line, which wins over what stands here."""
+    words: Namespace = Config().parser().parse_known_args()[0]
+    return words
 
 
 try:
-    _planned = plan_for(module_named_by(_application_named()), Namespace())
+    _words = _gunicorns_words()
+    refuse_other_user(_words.user, _words.group, "gunicorn")
+    if _words.worker_class is not None:
+        refuse_without_threads(_words.worker_class, "gunicorn")
+    _planned = plan_for(module_named_by(_words.args[0] if _words.args else None), Namespace())
     publish(_planned.plan, _planned.settings)
 except FullhouseError as error:
     print(f"fullhouse: {error}", file=sys.stderr)

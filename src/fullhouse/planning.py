@@ -1,7 +1,10 @@
 """From a project's name to its settings and its plan: the one way, for every command and for fullhouse.conf."""
 
 import os
+import stat
+import threading
 from argparse import Namespace
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,7 +33,9 @@ def plan_for(name: str | None, arguments: Namespace) -> Planned:
     """
     # Folders and variables are needed to import the settings, which may name further ones for the workers.
     early = options.from_arguments(from_environment(Settings(), os.environ), arguments)
+    before = _threads_and_sockets()
     found = project.find(name, early.python_path, early.env)
+    left = _threads_and_sockets() - before
     settings = from_gunicorn_file(Settings(), Path.cwd())
     settings = layered(settings, found.options, f"FULLHOUSE in {found.settings_module}")
     settings = from_gunicorn_cmd_args(settings, os.environ)
@@ -38,4 +43,21 @@ def plan_for(name: str | None, arguments: Namespace) -> Planned:
     asked = ask_limits(settings)
     plan = planner.make_plan(settings, machine.look(), asked.limits)
     notes = [f"{error} It is not required, so the site is served without it." for error in asked.unknown.values()]
+    if left:
+        notes.append(
+            f"Importing {found.settings_module} has left {', '.join(sorted(left))}. The workers are forked from here: "
+            "they have no such thread, and share such a socket. Start these clients in post_worker_init, or at "
+            "their first use."
+        )
     return Planned(found, settings, replace(plan, notes=(*plan.notes, *notes)))
+
+
+def _threads_and_sockets() -> set[str]:
+    """What a fork does not take along, or shares: named for people."""
+    found = {f"the thread {thread.name!r}" for thread in threading.enumerate()}
+    with suppress(OSError):  # no /proc
+        for descriptor in os.listdir("/proc/self/fd"):
+            with suppress(OSError):
+                if stat.S_ISSOCK(os.fstat(int(descriptor)).st_mode):
+                    found.add(f"an open socket (descriptor {descriptor})")
+    return found

@@ -34,8 +34,8 @@ from fullhouse.kinds import (
 )
 
 ENVIRONMENT_PREFIX = "FULLHOUSE_"
-# Variables of the demo site share the prefix and are none of the server's options.
-FOREIGN_PREFIXES = ("FULLHOUSE_DEMO_",)
+# These share the prefix and are no options: the demo site's, and the folder that is needed before any option is read.
+FOREIGN_PREFIXES = ("FULLHOUSE_DEMO_", "FULLHOUSE_RUNTIME_FOLDER")
 
 
 @dataclass(frozen=True)

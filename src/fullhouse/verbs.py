@@ -22,9 +22,19 @@ _POLL_S = 0.05
 
 
 def log_path(project: str, port: str | None) -> Path:
-    """Where `start` lets the processes write: /var/log/fullhouse for root, else the user's state folder (XDG)."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    folder = Path("/var/log/fullhouse") if os.geteuid() == 0 else Path(state) / "fullhouse"
+    """Where `start` lets the processes write: /var/log/fullhouse for root, else the user's state folder (XDG).
+
+    Raises ConfigurationError where the user has no home.
+    """
+    if os.geteuid() == 0:
+        folder = Path("/var/log/fullhouse")
+    else:
+        try:
+            folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "fullhouse"
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"The user {os.geteuid()} has no home folder for the log.\nName a file with --log-file."
+            ) from error
     return folder / (f"{project}-{port}.log" if port else f"{project}.log")
 
 
@@ -38,7 +48,12 @@ def start(project: str, port: str | None, options: Sequence[str]) -> str:
         if port in (None, one.facts["port"]):
             raise AlreadyRunningError(f"{project} runs already on {one.facts['port']}: pid {one.facts['pid']}.")
     bind = [f"--bind=127.0.0.1:{port}"] if port and not any(word.startswith("--bind=") for word in options) else []
-    return _launch(project, ["serve", project, *options, *bind, f"--log-file={log_path(project, port)}"])
+    log = [] if _names_log(options) else [f"--log-file={log_path(project, port)}"]
+    return _launch(project, ["serve", project, *options, *bind, *log])
+
+
+def _names_log(options: Sequence[str]) -> bool:
+    return any(word.startswith("--log-file=") for word in options)
 
 
 def _launch(

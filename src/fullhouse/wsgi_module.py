@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,9 +20,12 @@ from fullhouse.errors import ApplicationError
 IMPORT_TIMEOUT_S = 120
 # By these a wsgi.py that `startproject` has made is known: nothing but names, and one variable of the environment.
 _PLAIN_MODULES = ("os", "django.core.wsgi")
-_PLAIN_CALLS = ("os.environ.setdefault", "get_wsgi_application")
+_PLAIN_CALLS = ("os.environ.setdefault",)
+_MAKES_APPLICATION = "get_wsgi_application"
 _CHILD = """
 import importlib, json, os, sys
+from fullhouse.supervisor.processes import die_with_parent
+die_with_parent(int(sys.argv[3]))
 before, found = dict(os.environ), None
 try:
     importlib.import_module(sys.argv[1])
@@ -73,7 +76,7 @@ def learn(project: str, python_path: Sequence[str]) -> SetUp | None:
     with open(read) as report:
         try:
             child = subprocess.run(
-                [sys.executable, "-c", _CHILD, module, str(write)],
+                [sys.executable, "-c", _CHILD, module, str(write), str(os.getpid())],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join([*python_path, os.getcwd(), *sys.path])},
                 pass_fds=[write],
                 stdin=subprocess.DEVNULL,
@@ -101,21 +104,29 @@ def _path_of(module: str) -> Path | None:
 
 
 def _is_plain(path: Path) -> bool:
-    """Whether the module does nothing but what `startproject` writes."""
+    """Whether the module does nothing before it makes the application but what `startproject` writes."""
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
         return True  # the worker that imports it says what is wrong
-    calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    imports = [
-        name
-        for node in ast.walk(tree)
-        for name in (
-            [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else [str(node.module)]
-            if isinstance(node, ast.ImportFrom)
-            else []
-        )
-    ]
-    return set(calls) <= set(_PLAIN_CALLS) and set(imports) <= set(_PLAIN_MODULES)
+    before: list[ast.AST] = []
+    for statement in tree.body:
+        nodes = list(ast.walk(statement))
+        if _MAKES_APPLICATION in _calls(nodes):
+            return set(_calls(before)) <= set(_PLAIN_CALLS) and set(_imports(before)) <= set(_PLAIN_MODULES)
+        before += nodes
+    return True
+
+
+def _calls(nodes: Iterable[ast.AST]) -> list[str]:
+    return [ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)]
+
+
+def _imports(nodes: Iterable[ast.AST]) -> list[str]:
+    found: list[str] = []
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append(str(node.module))
+    return found

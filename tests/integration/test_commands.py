@@ -348,7 +348,10 @@ def test_the_plan_sees_what_wsgi_py_loads_from_a_dotenv_file(tmp_path: Path) -> 
 def test_a_wsgi_py_that_sets_up_otherwise_is_refused(tmp_path: Path) -> None:
     site = Site.make(tmp_path / "site")
     wsgi = site.folder / "mysite" / "wsgi.py"
-    wsgi.write_text(wsgi.read_text() + "\nfrom django.conf import settings\nsettings.DEBUG = False\n")
+    wsgi.write_text(
+        wsgi.read_text().replace("application =", "os.environ['WSGI'] = str(os.getppid())\napplication =", 1)
+    )
+    site.append("settings", "import os\nDEBUG = os.environ.get('WSGI') != str(os.getppid())\n")
     answer = site.command("plan", "mysite")
     assert answer.returncode == 2
     fact, _ = answer.stderr.splitlines()
@@ -358,7 +361,7 @@ def test_a_wsgi_py_that_sets_up_otherwise_is_refused(tmp_path: Path) -> None:
 def test_a_wsgi_py_that_ends_its_process_is_named(tmp_path: Path) -> None:
     site = Site.make(tmp_path / "site")
     wsgi = site.folder / "mysite" / "wsgi.py"
-    wsgi.write_text("import os\nos._exit(9)\n")
+    wsgi.write_text("import os\nos._exit(9)\n" + wsgi.read_text())
     answer = site.command("plan", "mysite")
     assert answer.returncode == 5
     assert answer.stderr.endswith("wsgi.py ends the process that imports it, with exit code 9.\n")
@@ -394,4 +397,23 @@ def test_class_based_settings(tmp_path: Path, said_by: str) -> None:
     plan = plan_of(site.command("plan", "mysite", "--format", "json", **variables))
     assert (plan["workers"], plan["threads"]) == (1, 2)
     with site.served("-m", "fullhouse", "serve", "mysite", "--bind", "127.0.0.1:0", **variables) as running:
+        assert running.get("/")
+
+
+CLIENTS = """
+import socket, threading
+flags = threading.Thread(target=threading.Event().wait, name="feature-flags", daemon=True)
+flags.start()
+metrics = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+"""
+
+
+def test_threads_and_sockets_of_the_settings_are_named(tmp_path: Path) -> None:
+    site = Site.make(tmp_path / "site")
+    assert "has left" not in site.command("plan", "mysite").stdout
+    site.append("settings", CLIENTS)
+    (note,) = [line for line in site.command("plan", "mysite").stdout.splitlines() if "has left" in line]
+    assert re.search(r"mysite\.settings has left an open socket \(descriptor \d+\), the thread 'feature-flags'\.", note)
+    site.append("settings", "metrics.close()\n")
+    with site.served("-m", "fullhouse", "serve", "mysite", "--bind", "127.0.0.1:0", "--workers", "1") as running:
         assert running.get("/")

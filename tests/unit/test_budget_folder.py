@@ -28,11 +28,37 @@ class TestRuntimeFolder:
         monkeypatch.setenv("TMPDIR", str(tmp_path / "session"))
         assert runtime_folder(tmp_path / "run", tmp_path) == before
 
-    def test_put_there_by_somebody_else_is_refused(self, tmp_path):
+    def test_put_there_by_somebody_else_is_refused(self, tmp_path, monkeypatch):
+        monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
         (tmp_path / "target").mkdir(mode=0o700)
         (tmp_path / f"fullhouse-{os.geteuid()}").symlink_to("target")
-        with pytest.raises(ConfigurationError, match="symbolic link"):
+        with pytest.raises(ConfigurationError, match=r"symbolic link(.|\n)*FULLHOUSE_RUNTIME_FOLDER"):
             runtime_folder(tmp_path / "missing" / "run", tmp_path)
+
+    @pytest.mark.parametrize(
+        ("variable", "value", "folder"),
+        [("RUNTIME_DIRECTORY", "service:other", "service"), ("XDG_RUNTIME_DIR", "login", "login/fullhouse")],
+    )
+    def test_somebody_else_cannot_stop_a_service_or_a_login(self, tmp_path, monkeypatch, variable, value, folder):
+        monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+        (tmp_path / f"fullhouse-{os.geteuid()}").symlink_to("target")
+        (tmp_path / value.partition(":")[0]).mkdir(mode=0o700)
+        monkeypatch.setenv(variable, str(tmp_path / value))
+        assert runtime_folder(tmp_path / "missing" / "run", tmp_path) == tmp_path / folder
+        assert stat.S_IMODE((tmp_path / folder).stat().st_mode) == 0o700
+
+    def test_is_the_one_that_is_named(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("FULLHOUSE_RUNTIME_FOLDER", str(tmp_path / "named"))
+        assert runtime_folder(tmp_path / "run", tmp_path) == tmp_path / "named"
+        monkeypatch.setenv("FULLHOUSE_RUNTIME_FOLDER", str(tmp_path / "missing" / "named"))
+        with pytest.raises(ConfigurationError, match="missing/named cannot be opened"):
+            runtime_folder(tmp_path / "run", tmp_path)
+
+    def test_on_a_read_only_file_system_is_another(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "service"))
+        unwritable = tmp_path / f"fullhouse-{os.geteuid()}"
+        monkeypatch.setattr(os, "access", lambda path, mode: path != unwritable)
+        assert runtime_folder(tmp_path / "missing" / "run", tmp_path) == tmp_path / "service"
 
 
 class TestPrivateFolder:

@@ -1,5 +1,6 @@
 """From our options to gunicorn's: what passes, what is refused, and by whom."""
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -168,3 +169,12 @@ def test_workers_without_threads_are_refused(name: str) -> None:
         ConfigurationError, match=r"^test: worker_class .* does not run each request in a thread of its"
     ):
         made(worker_class=name)
+
+
+def test_workers_of_another_user_are_refused() -> None:
+    other = os.geteuid() + 1
+    with pytest.raises(ConfigurationError, match=f"^test: user and group are {other} and .* cannot share the budget"):
+        made(gunicorn={"user": other})
+    with pytest.raises(ConfigurationError, match="Run the whole site as that user"):
+        made(gunicorn={"group": os.getegid() + 1})
+    assert made(gunicorn={"user": os.geteuid(), "group": os.getegid()})

@@ -13,26 +13,51 @@ from pathlib import Path
 
 from fullhouse.errors import ConfigurationError
 
+VARIABLE = "FULLHOUSE_RUNTIME_FOLDER"
 _SYSTEM_FOLDER = Path("/run/fullhouse")
 _TEMPORARY_FOLDER = Path("/tmp")  # noqa: S108  what we put there is checked by open_private_folder
 _SLUG_LENGTH = 60
 
 
 def runtime_folder(system: Path = _SYSTEM_FOLDER, temporary: Path = _TEMPORARY_FOLDER) -> Path:
-    """The folder of this user's slot files: `system` if it is ours or can be made, else one in `temporary`.
+    """The private folder of this user's slot files, locks and sockets.
 
-    It depends on the user and the host only. `XDG_RUNTIME_DIR` and `TMPDIR` are ignored on purpose: a login
-    shell, a cron job and a service of one user see different values, and must see the same budget.
-    Raises ConfigurationError if the folder is not private.
+    The one that FULLHOUSE_RUNTIME_FOLDER names; else the first that can be used of `system`, where it is ours or can be
+    made, and one in `temporary`. These depend on the user and the host only: a login shell, a cron job and a service of
+    one user have other environments, and must see the same budget. Where neither can be used, because the file system
+    is read-only or another user was there first, it is systemd's RUNTIME_DIRECTORY, or one in XDG_RUNTIME_DIR.
+    Raises ConfigurationError.
     """
+    if named := os.environ.get(VARIABLE):
+        _make_usable(Path(named))
+        return Path(named)
     user = os.geteuid()
     with suppress(OSError):  # exists; or we are not root; or there is no /run, as on macOS
         system.mkdir(mode=0o700)
-    folder = system if _owner(system) == user else temporary / f"fullhouse-{user}"
-    with suppress(FileExistsError):
+    candidates = [system if _owner(system) == user else temporary / f"fullhouse-{user}"]
+    if folder := os.environ.get("RUNTIME_DIRECTORY"):
+        candidates.append(Path(folder.partition(":")[0]))
+    if folder := os.environ.get("XDG_RUNTIME_DIR"):
+        candidates.append(Path(folder) / "fullhouse")
+    refusals = []
+    for candidate in candidates:
+        try:
+            _make_usable(candidate)
+        except ConfigurationError as error:
+            refusals.append(str(error))
+        else:
+            return candidate
+    raise ConfigurationError(
+        f"{refusals[0]}\nOr name a private folder in {VARIABLE}, the same for every process of the site."
+    )
+
+
+def _make_usable(folder: Path) -> None:
+    with suppress(OSError):  # what is wrong, opening it tells
         folder.mkdir(mode=0o700)
     os.close(open_private_folder(folder))
-    return folder
+    if not os.access(folder, os.W_OK):
+        raise ConfigurationError(f"{folder} cannot be written: its file system is read-only.")
 
 
 def slot_path(folder: Path, server: str, user: str) -> Path:

@@ -1,6 +1,7 @@
 """From our options and the plan to gunicorn's settings, checked by gunicorn itself."""
 
 import functools
+import os
 import signal
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -84,7 +85,26 @@ def gunicorn_settings(settings: Settings, plan: Plan, project: str, equipment: E
     if callable(theirs.get("post_worker_init")):
         values["post_worker_init"] = both(post_worker_init, theirs["post_worker_init"])
         theirs = {name: value for name, value in theirs.items() if name != "post_worker_init"}
-    return checked({**values, **theirs})
+    values = checked({**values, **theirs})
+    refuse_other_user(values.get("user"), values.get("group"), settings.sources.get("gunicorn", "gunicorn"))
+    return values
+
+
+def refuse_other_user(user: Any, group: Any, said_by: str) -> None:
+    """Workers of another user than the master's would look for the host's slots in another folder.
+
+    Raises ConfigurationError.
+    """
+    config = Config()
+    for name, value in (("user", user), ("group", group)):
+        if value is not None:
+            config.set(name, value)
+    if (config.uid, config.gid) != (os.geteuid(), os.getegid()):
+        raise ConfigurationError(
+            f"{said_by}: user and group are {config.uid} and {config.gid}, and this process is {os.geteuid()} and "
+            f"{os.getegid()}: workers of another user cannot share the budget.\nRun the whole site as that user, with "
+            "User= of systemd, user= of supervisord, or sudo -u."
+        )
 
 
 def both(ours: Callable[..., None], theirs: Callable[..., None] | None) -> Callable[..., None]:
@@ -102,7 +122,7 @@ def both(ours: Callable[..., None], theirs: Callable[..., None] | None) -> Calla
 
 def _worker_class(settings: Settings) -> str | type[Worker]:
     if settings.worker_class != OPTIONS["worker_class"].default:
-        _refuse_without_threads(settings)
+        refuse_without_threads(settings.worker_class, settings.sources["worker_class"])
         return settings.worker_class
     return Worker.configured(
         Options(
@@ -126,16 +146,18 @@ def _worker_class(settings: Settings) -> str | type[Worker]:
     )
 
 
-def _refuse_without_threads(settings: Settings) -> None:
-    """gevent and its like run many requests in one thread, to which Django gives one connection of each database."""
-    name = settings.worker_class
+def refuse_without_threads(name: str, said_by: str) -> None:
+    """gevent and its like run many requests in one thread, to which Django gives one connection of each database.
+
+    Raises ConfigurationError.
+    """
     kind = name.partition(".")[0]
     if kind not in ("gevent", "eventlet", "tornado", "gevent_wsgi", "gevent_pywsgi"):
         found = checked_class(name)
         if issubclass(found, (Worker, SyncWorker, ThreadWorker)):
             return
     raise ConfigurationError(
-        f"{settings.sources['worker_class']}: worker_class {name} does not run each request in a thread of its own, "
+        f"{said_by}: worker_class {name} does not run each request in a thread of its own, "
         "which the plan and the pools count on.\nLeave it out, or use fullhouse.worker.Worker, gthread or sync."
     )
 
