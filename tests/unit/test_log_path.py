@@ -9,12 +9,14 @@ from fullhouse import verbs
 from fullhouse.errors import ConfigurationError
 
 
+def no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
 def test_a_user_without_a_home_names_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container that runs under a number without an entry in passwd."""
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
-    monkeypatch.setattr(Path, "home", lambda: Path("~").expanduser())
-    monkeypatch.delenv("HOME", raising=False)
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.setattr(Path, "home", no_home)
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     with pytest.raises(ConfigurationError, match=r"^The user 12345 has no home folder for the log\.\nName a file with"):
         verbs.log_path("mysite", None)
