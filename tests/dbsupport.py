@@ -39,6 +39,7 @@ from django.core.signals import request_finished, request_started  # noqa: E402 
 from django.db import connections, models  # noqa: E402
 
 from fullhouse.budget.folder import runtime_folder, slot_path  # noqa: E402
+from fullhouse.db import running  # noqa: E402
 from fullhouse.db import slots as host_slots  # noqa: E402
 from fullhouse.plan.limits import server_address  # noqa: E402
 
@@ -151,6 +152,7 @@ class Database:
             end_request()
             self.assert_clean()
         finally:
+            running._requests.clear()  # that of a test must not be another's
             self.forget()
 
     def assert_clean(self) -> None:

@@ -69,3 +69,18 @@ def test_a_cancelled_request_stays_so_until_the_next_begins() -> None:
     running.request_begins()
     assert running.cancel(thread, before) is None  # it meant the one before
     assert not running.is_cancelled(thread)
+
+
+def test_a_thread_does_not_inherit_what_befell_an_ended_one_with_its_identifier() -> None:
+    ended: list[int] = []
+
+    def work() -> None:
+        running.request_begins()
+        ended.append(threading.get_ident())
+        assert running.cancel(ended[0]) is None
+        assert running.is_cancelled(ended[0])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(20)
+    assert not running.is_cancelled(ended[0])

@@ -10,6 +10,7 @@ import time
 from contextlib import closing
 from math import inf
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from fullhouse.errors import described
 
@@ -42,21 +43,24 @@ class Statement:
 class RunningRequest:
     """One that a thread runs, or has run last. began_s: on the monotonic clock."""
 
-    __slots__ = ("began_s", "cancelled")
+    __slots__ = ("__weakref__", "began_s", "cancelled")
 
     def __init__(self) -> None:
         self.began_s = time.monotonic()
         self.cancelled = False
 
 
-_requests: dict[int, RunningRequest] = {}
+# A thread's request goes when the thread ends: the system gives its identifier to another, which was not cancelled.
+_own = threading.local()
+_requests: WeakValueDictionary[int, RunningRequest] = WeakValueDictionary()
 _running: dict[int, Statement] = {}
 _cancelling = threading.Lock()
 
 
 def request_begins() -> None:
     """The calling thread runs another request from now on."""
-    _requests[threading.get_ident()] = RunningRequest()
+    _own.request = request = RunningRequest()
+    _requests[threading.get_ident()] = request
 
 
 def serves_request(thread: int) -> bool:
