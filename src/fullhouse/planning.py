@@ -7,6 +7,7 @@ from argparse import Namespace
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import gettempdir
 
 from fullhouse import options, project
 from fullhouse.databases import ask_limits
@@ -48,6 +49,11 @@ def plan_for(name: str | None, arguments: Namespace) -> Planned:
             f"Importing {found.settings_module} has left {', '.join(sorted(left))}. The workers are forked from here: "
             "they have no such thread, and share such a socket. Start these clients in post_worker_init, or at "
             "their first use."
+        )
+    if machine.is_in_memory(Path(gettempdir())):
+        notes.append(
+            f"Bodies and responses that are too long for memory go to files in {gettempdir()}, which is in memory "
+            "itself (tmpfs). Name a folder on a disk with TMPDIR."
         )
     return Planned(found, settings, replace(plan, notes=(*plan.notes, *notes)))
 

@@ -205,6 +205,13 @@ class Settings:
     body_memory: int = _option(
         MEMORY, 1 << 20, SERVING, "Memory for a request's body; a longer one goes to a temporary file."
     )
+    transfer_memory: int | None = _option(
+        MEMORY,
+        None,
+        SERVING,
+        "Memory of each worker for requests and responses on their way; beyond it they go to temporary files. Default: "
+        "an eighth of the memory for all workers, 64 MiB at the most for each.",
+    )
     max_body: int | None = _option(
         MEMORY, 1 << 30, SERVING, "A longer request body is refused with 413, before the client is asked to send it."
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fullhouse.plan.machine import look
+from fullhouse.plan.machine import is_in_memory, look
 
 MIB = 1 << 20
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -133,3 +133,23 @@ def test_a_limit_bounds_the_memory(root: Path, files: dict[str, str]) -> None:
     write(root, files)
     machine = look(root)
     assert (machine.memory, machine.memory_from) == (64 * MIB, "cgroup limit")
+
+
+MOUNTS = """\
+22 1 0:20 / / rw,relatime shared:1 - ext4 /dev/vda rw
+23 22 0:21 / /mnt/a rw,nosuid shared:2 master:1 - tmpfs tmpfs rw,size=1g
+24 22 0:22 / /mnt/b rw - tmpfs tmpfs rw
+25 22 0:23 / /mnt/b rw - xfs /dev/vdb rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected"), [("/mnt/a/x", True), ("/mnt/ax", False), ("/mnt/b", False), ("/srv", False)]
+)
+def test_a_folder_in_memory_is_known(root: Path, folder: str, expected: bool) -> None:
+    write(root, {"proc/self/mountinfo": MOUNTS})
+    assert is_in_memory(Path(folder), root) is expected
+
+
+def test_without_mountinfo_no_folder_is_in_memory(root: Path) -> None:
+    assert not is_in_memory(Path("/mnt/a"), root)

@@ -302,3 +302,25 @@ def test_threads_get_what_pools_of_django_leave() -> None:
     made = plan(both, workers=2, reserve=0)
     assert made.threads == (100 - 2 * 10 * 2) // 2 // 2
     assert made.servers[0].connections == 100
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("machine", "options", "size"),
+    [
+        (ROOMY, {}, 64 * MIB),
+        (replace(ROOMY, cores=2, memory=512 * MIB), {}, 32 * MIB),
+        (replace(ROOMY, cores=2, memory=512 * MIB), {"transfer_memory": 64 * MIB}, 64 * MIB),
+    ],
+)
+def test_memory_for_requests_on_their_way(machine: Machine, options: dict[str, Any], size: int) -> None:
+    made = plan(server(100), machine=machine, **options)
+    assert made.transfer_memory == size
+    assert made.workers * size <= machine.memory / 4
+
+
+def test_more_memory_for_requests_than_stays_free_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"2 worker.* need 130 MiB.* 128 MiB, stays free(.|\n)*to 64 MiB"):
+        plan(server(100), machine=replace(ROOMY, cores=2, memory=512 * MIB), transfer_memory=65 * MIB)

@@ -55,6 +55,7 @@ SAMPLES: dict[str, tuple[Any, str]] = {
     "transfer_timeout": (7.0, "7"),
     "minimum_rate": (100, "100"),
     "body_memory": (65536, "64K"),
+    "transfer_memory": (32 << 20, "32M"),
     "max_body": (1 << 20, "1M"),
     "freeze_gc": (False, "no"),
     "reload": (True, "yes"),

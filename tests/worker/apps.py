@@ -246,6 +246,12 @@ class Spooling(Worker):
     options = Options(body_memory_bytes=100, unsent_memory_bytes=100)
 
 
+class Tight(Worker):
+    """Little memory for requests and responses on their way."""
+
+    options = Options(transfer_memory_bytes=8 << 20)
+
+
 def endless(environ, start_response):
     """Streams for ever, unless the server stops it; `/closed` tells how many streams it has closed."""
     if environ["PATH_INFO"] == "/closed":

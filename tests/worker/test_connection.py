@@ -14,7 +14,7 @@ from samples import CHUNKED, HEAD, REFUSED, VALID
 from fullhouse.worker.body import BUFFER_BYTES, BUFFERED_FROM_BYTES
 from fullhouse.worker.connection import CONTINUE, HttpConnection
 from fullhouse.worker.head import HeadParser
-from fullhouse.worker.options import HttpRules, PeerList
+from fullhouse.worker.options import MAX_HEAD, HttpRules, PeerList
 from fullhouse.worker.refusal import RefusedError, refusal_bytes
 from fullhouse.worker.request import Request
 
@@ -164,6 +164,40 @@ def test_memory_of_a_forgotten_body_is_lent_once():
     test_two_bodies_at_once_do_not_share_memory()
 
 
+@pytest.mark.parametrize("length", [1000, BUFFERED_FROM_BYTES, 100_000])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_goes_on_in_a_file_from_anywhere(length, chunked):
+    body = bytes(range(250)) * (length // 250)
+    data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+    field = CHUNKED if chunked else b"Content-Length: %d\r\n" % len(body)
+    for cut in (0, 1, 7, 500, len(data) - 1):
+        http = connection()
+        assert http.feed(b"PUT / HTTP/1.1\r\nHost: a\r\n" + field + b"\r\n") is None
+        assert receive(http, data[:cut], 1 << 16) is None
+        assert http.kept_bytes >= (http.body_bytes or 0)
+        http.spool()
+        http.spool()
+        assert http.kept_bytes <= len(b"ffffff")  # of a size that is not complete
+        request = receive(http, data[cut:], 1 << 16)
+        assert request is not None
+        assert request.body.fileno() >= 0
+        with request.body as file:
+            assert file.read() == body
+
+
+def test_what_is_kept_is_known():
+    http = connection()
+    http.feed(b"PUT / HT")
+    assert http.kept_bytes == http.unparsed_bytes == 8
+    http.feed(b"TP/1.1\r\nHost: a\r\n" + CHUNKED + b"\r\n3\r\nabc\r\n0\r\nX: y\r\nZ:")
+    assert http.kept_bytes == len(b"abc" + b"X: y\r\n" + b"Z:")
+    request = http.feed(b"\r\n\r\nGET")
+    assert request is not None
+    assert http.kept_bytes == len(b"abc" + b"GET")
+    http.answered()
+    assert http.kept_bytes == len(b"GET")
+
+
 def test_forgetting_a_request_closes_its_file():
     http = connection(HttpRules(body_memory_bytes=10))
     http.feed(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n" + b"x" * 50)
@@ -201,6 +235,28 @@ def test_limits(data, status):
             with pytest.raises(RefusedError) as refused:
                 read_all(http, *pieces)
             assert refused.value.status == status
+
+
+@pytest.mark.parametrize("over", [0, 1])
+@pytest.mark.parametrize("most", [1 << 20, 16_000])
+def test_a_head_has_a_limit_of_its_own(over, most):
+    """However TCP cuts it: of a hundred fields each may be as long as gunicorn allows, and not all of them."""
+    begin = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(b"X%d: %b\r\n" % (n, b"y" * 8000) for n in range(8))
+    rest = MAX_HEAD + over - len(begin) - len(b"Z: \r\n\r\n")
+    data = begin + b"Z: %b\r\n\r\n" % (b"z" * rest)
+    pieces = [data[at : at + most] for at in range(0, len(data), most)]
+    if over:
+        with pytest.raises(RefusedError) as refused:
+            read_all(connection(), *pieces)
+        assert refused.value.status == TOO_LARGE
+    else:
+        assert len(read_all(connection(), *pieces)) == 1
+
+
+def test_a_field_that_the_settings_allow_fits_the_head():
+    rules = HttpRules(limit_request_field_size=200_000)
+    (request,) = read_all(connection(rules), b"GET / HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % (b"y" * 199_000))
+    assert len(request.headers[1][1]) == 199_000
 
 
 def test_fields_after_a_body_may_be_no_longer_than_a_head():

@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +18,7 @@ from fullhouse.worker.options import Options, http_rules
 from fullhouse.worker.probes import Probes
 from fullhouse.worker.siblings import Siblings
 from fullhouse.worker.triage import Triage
+from fullhouse.worker.unsent import Unsent
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
@@ -70,12 +72,12 @@ class FullPoller(Poller):
 class Site:
     """A loop, and its clients."""
 
-    def __init__(self, opened: ExitStack) -> None:
+    def __init__(self, opened: ExitStack, **options: int) -> None:
         self._opened = opened
         self.memory = bytearray(Siblings.BYTES)
         self._listener = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
         self._listener.setblocking(False)
-        self.options = Options(body_memory_bytes=100, keepalive_s=30.0, stop_linger_s=2.0)
+        self.options = replace(Options(body_memory_bytes=100, keepalive_s=30.0, stop_linger_s=2.0), **options)
         self.sink = Sink()
         self.told: list[str] = []
         wakes = os.pipe()
@@ -271,3 +273,83 @@ def test_who_closes_its_side_at_once_still_gets_its_answer_and_who_does_later_do
     while channel.watched:
         site.loop.run_once()
     assert channel.gone
+
+
+BUDGET = 100_000  # bytes, for ten connections: half of it is common, and each has 5,000 of the other half
+
+
+@pytest.fixture
+def tight():
+    with ExitStack() as opened:
+        yield Site(opened, transfer_memory_bytes=BUDGET, worker_connections=10, body_memory_bytes=1 << 20)
+
+
+def rounds(site, until) -> None:
+    """Rounds until it holds."""
+    deadline = time.monotonic() + 20
+    while not until():
+        assert time.monotonic() < deadline
+        site.loop.run_once()
+
+
+def put(length: int, sent: int) -> bytes:
+    return b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % length + b"x" * sent
+
+
+def test_bodies_beyond_the_memory_for_them_go_to_files(tight):
+    clients = [tight.connect(put(40_000, 30_000)) for _ in range(9)]
+    channels = tight.loop._channels.values()
+    rounds(tight, lambda: [channel.http.body_bytes for channel in channels] == [30_000] * 9)
+    assert 0 < tight.loop._memory.used_bytes <= BUDGET
+    assert any(channel.kept_bytes for channel in channels), "who comes first is kept in memory"
+    for client in clients:
+        client.sendall(b"y" * 10_000)
+    for _ in clients:
+        channel, request = tight.take()
+        with request.body as body:
+            assert body.read() == b"x" * 30_000 + b"y" * 10_000
+        tight.answer(channel)
+    assert tight.loop._memory.used_bytes == 0
+
+
+def test_heads_that_take_all_memory_are_refused_and_short_ones_are_served(tight):
+    begin = b"GET / HTTP/1.1\r\nHost: a\r\nX: "
+    long = [tight.connect(begin + b"x" * 8000) for _ in range(9)]
+    rounds(tight, lambda: len(tight.logged) == 3)  # six are over the half that is common
+    assert tight.logged == [(None, 503)] * 3
+    assert tight.loop._memory.used_bytes <= BUDGET
+    tight.connect(get("/short"))
+    assert tight.take()[1].path == "/short"
+    for client in long:
+        client.close()
+    rounds(tight, lambda: len(tight.loop._channels) == 1)
+    assert tight.loop._memory.used_bytes == 0
+
+
+def test_what_was_sent_ahead_is_dropped_where_memory_is_short(tight):
+    """Its client learns by the end of the connection that it must ask again (RFC 9112 section 9.3.2)."""
+    for _ in range(7):
+        tight.connect(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 8000)
+    rounds(tight, lambda: len(tight.logged) == 1)
+    tight.connect(get("/1") + get("/2" + "2" * 3000) + get("/3" + "3" * 3000))
+    channel, request = tight.take()
+    assert (request.path, request.must_close) == ("/1", True)
+    assert not channel.http.has_unparsed
+
+
+def test_responses_beyond_the_memory_for_them_go_to_files(tight):
+    clients = [tight.connect(get("/")) for _ in range(5)]
+    whole = b"HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n" + b"x" * 50_000_000
+    for _ in clients:
+        channel, _ = tight.take()
+        channel.unsent = Unsent([whole])
+        tight.loop.take_back(channel)
+    rounds(tight, lambda: all(channel.unsent.sent for channel in tight.loop._channels.values() if channel.unsent))
+    assert tight.loop._memory.used_bytes <= BUDGET
+    received = bytearray()
+    clients[0].settimeout(0)
+    while len(received) < len(whole):
+        tight.loop.run_once(wait=False)
+        with suppress(BlockingIOError):
+            received += clients[0].recv(1 << 20)
+    assert received == whole

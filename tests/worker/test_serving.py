@@ -1,12 +1,14 @@
 """A real worker and real sockets: order, patience, limits, and what slow clients cost."""
 
 import json
+import re
 import signal
 import socket
 import ssl
 import subprocess
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 from serving import gunicorn, read_response, read_to_end, wait_until
@@ -61,6 +63,37 @@ def test_a_connection_without_a_request_is_closed_without_a_word(tmp_path):
             client.sendall(GET)
             read_response(client)
             assert read_to_end(client) == b""
+
+
+def test_slow_clients_use_no_more_memory_than_there_is_for_them(tmp_path):
+    """They have sent 180 MB, of which the worker may keep 8 MiB in memory, and nobody is refused."""
+    with gunicorn(tmp_path, "apps:many", worker_class="apps.Tight") as server, ExitStack() as opened:
+        server.exchange(CLOSE)
+        (worker,) = server.workers()
+        before = peak_bytes(worker)
+        clients = [opened.enter_context(server.connect()) for _ in range(200)]
+        for client in clients:
+            client.sendall(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 900_000)
+        wait_until(lambda: unread_bytes(server.address[1]) == 0, "the worker to read all")
+        grown = peak_bytes(worker) - before
+        assert grown < 30 << 20
+        for client in clients:
+            client.sendall(b"x" * 100_000)
+        for client in clients:
+            assert b" 200 OK" in read_response(client)[0]
+
+
+def peak_bytes(pid: int) -> int:
+    """The most physical memory that the process has used."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
+
+
+def unread_bytes(port: int) -> int:
+    """What is in the kernel's queues of connections to this port, on either end."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    queues = [fields[4].split(":") for fields in lines if f":{port:04X}" in fields[1] + fields[2]]
+    return sum(int(sent, 16) + int(received, 16) for sent, received in queues)
 
 
 def test_slow_clients_hold_no_thread(tmp_path):

@@ -59,6 +59,17 @@ def _cpu_quotas(root: Path) -> Iterator[float]:
             yield int(quota) / int(period)
 
 
+def is_in_memory(folder: Path, root: Path = Path("/")) -> bool:
+    """Whether a folder's file system is a tmpfs, so that files in it use the machine's memory."""
+    folder = folder.resolve()
+    mounts = [line.split() for line in _read(root / "proc/self/mountinfo").splitlines()]
+    found = [fields for fields in mounts if folder.is_relative_to(fields[4])]
+    if not found:
+        return False
+    covering = max(reversed(found), key=lambda fields: len(fields[4]))  # of two on one folder, the later one
+    return covering[covering.index("-") + 1] == "tmpfs"
+
+
 def _memory_limits(root: Path) -> Iterator[int]:
     for folder in _cgroup_folders(root, "memory"):
         limit = _read(folder / "memory.max") or _read(folder / "memory.limit_in_bytes")

@@ -17,10 +17,13 @@ RECIPE_RESERVE = 40
 GENERATIONS = 2
 
 # What fit counts for a worker, from a Django site with its imports (60 to 110 MiB seen), and for a thread with its
-# stack, a request's objects and a result set. A quarter of the memory stays free.
+# stack, a request's objects and a result set. A quarter of the memory stays free, and half of that is for requests and
+# responses on their way.
 WORKER_MEMORY = 128 << 20
 THREAD_MEMORY = 8 << 20
 MEMORY_SHARE = 0.75
+TRANSFER_SHARE = 8
+TRANSFER_MEMORY = 64 << 20
 # A request in flight may hold its client's socket, a database connection and a file; a worker has files of its own.
 FILES_PER_THREAD = 3
 FILES_PER_WORKER = 64
@@ -77,12 +80,16 @@ class ServerPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """workers × threads, the pool of each worker (connections it may hold, over all aliases), and the evidence."""
+    """workers × threads, the pool of each worker (connections it may hold, over all aliases), and the evidence.
+
+    transfer_memory: bytes that each worker may keep of requests and responses on their way.
+    """
 
     sizing: str
     workers: int
     threads: int
     pool: int
+    transfer_memory: int
     machine: Machine
     servers: tuple[ServerPlan, ...]
     steps: tuple[Step, ...]
@@ -106,6 +113,7 @@ def make_plan(settings: Settings, machine: Machine, limits: Sequence[Limit]) -> 
     steps += [Step("workers", workers, why_workers), Step("threads", threads, why_threads)]
     if threads < 1:
         _refuse_no_thread(settings, servers, workers)
+    transfer_memory = _transfer_memory(settings, machine, workers, steps)
     servers = [_checked(settings, server, workers, threads, steps) for server in servers]
     pool = _pool(settings, servers, threads, steps)
     return Plan(
@@ -113,6 +121,7 @@ def make_plan(settings: Settings, machine: Machine, limits: Sequence[Limit]) -> 
         workers,
         threads,
         pool,
+        transfer_memory,
         machine,
         tuple(servers),
         tuple(steps),
@@ -236,6 +245,28 @@ def _machine_threads(machine: Machine, workers: int) -> Figure:
         (MAX_THREADS, "as many as one process runs well"),
     )
     return (threads, why) if threads > 0 else (1, "one at the least: memory or open files are short")
+
+
+def _transfer_memory(settings: Settings, machine: Machine, workers: int, steps: list[Step]) -> int:
+    """Bytes of each worker for requests and responses on their way. Raises PlanError for more than stays free."""
+    free = int(machine.memory * (1 - MEMORY_SHARE))
+    if settings.transfer_memory is None:
+        size = min(TRANSFER_MEMORY, machine.memory // TRANSFER_SHARE // workers)
+        why = f"of each worker: memory / {TRANSFER_SHARE} / workers, {_mib(TRANSFER_MEMORY)} at the most"
+    else:
+        size, why = settings.transfer_memory, f"of each worker: {settings.sources['transfer_memory']}"
+        if size * workers > free:
+            raise PlanError(
+                f"{workers} worker(s) with {_mib(size)} each for requests on their way need {_mib(size * workers)}, "
+                f"and a quarter of the memory, {_mib(free)}, stays free for that.\n"
+                f"Lower transfer_memory to {_mib(free // workers)} (--transfer-memory), or the number of workers."
+            )
+    steps.append(Step("transfer memory", _mib(size), f"{why}; beyond it, bodies and responses go to files"))
+    return size
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.0f} MiB"
 
 
 def _refuse_no_thread(settings: Settings, servers: Sequence[ServerPlan], workers: int) -> NoReturn:

@@ -38,6 +38,7 @@ def as_json(plan: Plan, project: str) -> str:
         "threads": plan.threads,
         "pool": plan.pool,
         "requests": plan.requests,
+        "transfer_memory": plan.transfer_memory,
         "machine": {
             "cores": plan.machine.cores,
             "memory": plan.machine.memory,

@@ -71,7 +71,7 @@ def gunicorn_settings(settings: Settings, plan: Plan, project: str, equipment: E
         "bind": list(settings.bind),
         "workers": plan.workers,
         "threads": plan.threads,
-        "worker_class": _worker_class(settings),
+        "worker_class": _worker_class(settings, plan),
         "worker_connections": max(plan.threads + 1, min(MAX_CONNECTIONS, plan.machine.open_files // 2)),
         "max_requests_jitter": round(settings.max_requests * MAX_REQUESTS_JITTER),
         "proc_name": settings.process_name or f"fullhouse: {project}",
@@ -120,7 +120,7 @@ def both(ours: Callable[..., None], theirs: Callable[..., None] | None) -> Calla
     return call_both
 
 
-def _worker_class(settings: Settings) -> str | type[Worker]:
+def _worker_class(settings: Settings, plan: Plan) -> str | type[Worker]:
     if settings.worker_class != OPTIONS["worker_class"].default:
         refuse_without_threads(settings.worker_class, settings.sources["worker_class"])
         return settings.worker_class
@@ -130,6 +130,7 @@ def _worker_class(settings: Settings) -> str | type[Worker]:
             transfer_grace_s=settings.transfer_timeout,
             minimum_rate_bytes_s=settings.minimum_rate,
             body_memory_bytes=settings.body_memory,
+            transfer_memory_bytes=plan.transfer_memory,
             max_body_bytes=settings.max_body,
             freeze_gc=settings.freeze_gc,
             live_path=settings.live_path if settings.probes else None,

@@ -46,6 +46,18 @@ class BodyStore:
             self._in_memory = False
         self._kept.write(piece)
 
+    @property
+    def kept_bytes(self) -> int:
+        """How much of it is in memory."""
+        return self.size if self._in_memory else 0
+
+    def spooled(self) -> "BodyStore":
+        """The store to go on with, which keeps the body in a file."""
+        if self._in_memory:
+            self._memory_bytes = -1
+            self.write(b"")
+        return self
+
     def finish(self) -> BinaryIO:
         """The whole body as a file, positioned at its start. The caller closes it."""
         self._kept.seek(0)
@@ -100,6 +112,18 @@ class BufferStore:
         self.room = self.room[count:]
         self.size += count
 
+    @property
+    def kept_bytes(self) -> int:
+        """How much of it is in memory."""
+        return self.size
+
+    def spooled(self) -> BodyStore:
+        """The store to go on with, which keeps the body in a file."""
+        store = BodyStore(memory_bytes=-1)
+        store.write(self._buffer[: self.size])
+        self.discard()
+        return store
+
     def finish(self) -> BinaryIO:
         """The whole body as a file, positioned at its start. The caller closes it."""
         return cast(BinaryIO, io.BufferedReader(_LentBuffer(self._buffer, self.size)))
@@ -117,11 +141,18 @@ def store_of(length: int, memory_bytes: int) -> "BodyStore | BufferStore":
 
 
 class Framing(Protocol):
-    """Where a body ends. `feed` keeps what belongs to it and returns how many bytes that was."""
+    """Where a body ends. `feed` keeps what belongs to it and returns how many bytes that was.
+
+    missing: bytes of the body, or of its present chunk, that have not come. line_bytes: of chunked lines, in memory.
+    """
 
     store: BodyStore | BufferStore
     complete: bool
     trailers: list[tuple[bytes, bytes]]
+    missing: int
+
+    @property
+    def line_bytes(self) -> int: ...
 
     def feed(self, data: Data) -> int: ...
 
@@ -133,13 +164,14 @@ class LengthFraming:
         self.store = store_of(length, memory_bytes)
         self.complete = False
         self.trailers: list[tuple[bytes, bytes]] = []
-        self._missing = length
+        self.missing = length
+        self.line_bytes = 0
 
     def feed(self, data: Data) -> int:
-        piece = data if len(data) <= self._missing else data[: self._missing]
+        piece = data if len(data) <= self.missing else data[: self.missing]
         self.store.write(piece)
-        self._missing -= len(piece)
-        self.complete = self._missing == 0
+        self.missing -= len(piece)
+        self.complete = self.missing == 0
         return len(piece)
 
 
@@ -164,23 +196,27 @@ class ChunkedFraming:
         self.complete = False
         self.trailers: list[tuple[bytes, bytes]] = []
         self._rules = rules
-        self._missing = 0  # bytes of the present chunk
+        self.missing = 0
         self._after_data = False  # the line that ends a chunk's data comes next
         self._in_trailers = False
         self._line = b""  # the beginning of a line whose end has not come
         self._trailer_lines: list[bytes] = []
         self._trailer_bytes = 0
 
+    @property
+    def line_bytes(self) -> int:
+        return len(self._line) + self._trailer_bytes
+
     def feed(self, data: Data) -> int:
         received = bytes(data)
         at, end = 0, len(received)
         while at < end and not self.complete:
-            if self._missing:
-                piece = received[at : at + self._missing]
+            if self.missing:
+                piece = received[at : at + self.missing]
                 self.store.write(piece)
                 at += len(piece)
-                self._missing -= len(piece)
-                self._after_data = not self._missing
+                self.missing -= len(piece)
+                self._after_data = not self.missing
                 self._rules.check_body(self.store.size)
             else:
                 at = self._feed_line(received, at)
@@ -211,9 +247,9 @@ class ChunkedFraming:
             match = _SIZE_LINE.fullmatch(line)
             if match is None:
                 raise bad_request(f"Invalid chunked body: {line[:40]!r} is no size of a chunk")
-            self._missing = int(match[1], 16)
-            self._in_trailers = not self._missing
-            self._rules.check_body(self.store.size + self._missing)
+            self.missing = int(match[1], 16)
+            self._in_trailers = not self.missing
+            self._rules.check_body(self.store.size + self.missing)
 
     def _take_trailer(self, line: bytes) -> None:
         if line == _CRLF:

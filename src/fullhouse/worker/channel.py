@@ -33,6 +33,7 @@ class Channel:
         "_written",
         "began_s",
         "busy",
+        "counted_bytes",
         "deadline",
         "failed",
         "fd",
@@ -79,12 +80,24 @@ class Channel:
         self.deadline = inf  # on the monotonic clock, for whatever is waited for; not while busy
         self.pace: Pace | None = None  # of the body or response that is on its way
         self.watched = 0  # the events that the loop polls it for
+        self.counted_bytes = 0  # what the worker's memory for transfers counts for it
 
     def begin_request(self, request: Request) -> None:
         """The loop hands its request to a thread, or to the queue in front of them."""
         self.busy, self.request, self.gone = True, request, False
         self._turn = [True]
         self._write_pace, self._write_waited_s, self._written = None, 0.0, 0
+
+    @property
+    def kept_bytes(self) -> int:
+        """How much of its requests and of its response is in memory. For the loop."""
+        return self.http.kept_bytes + (0 if self.unsent is None else self.unsent.kept_bytes)
+
+    def spool(self) -> None:
+        """Move to files what can be. For the loop. Raises OSError."""
+        self.http.spool()
+        if self.unsent is not None:
+            self.unsent.spool(0, sendfile=self.options.sendfile)
 
     def take_turn(self) -> bool:
         """Whether the caller, of all that might, is the one to answer the request. Taking an item is atomic."""

@@ -7,11 +7,11 @@ the next one, so nothing is ever read ahead of a response that may end the conne
 from http import HTTPStatus
 from typing import Any
 
-from fullhouse.worker.body import HEAD_END, ChunkedFraming, Data, Framing, LengthFraming
-from fullhouse.worker.head import HeadParser, line_too_long, parse_head, parse_trailers
+from fullhouse.worker.body import HEAD_END, BodyStore, BufferStore, ChunkedFraming, Data, Framing, LengthFraming
+from fullhouse.worker.head import HeadParser, head_too_long, line_too_long, parse_head, parse_trailers
 from fullhouse.worker.options import HttpRules
 from fullhouse.worker.proxy_protocol import parse_proxy_header
-from fullhouse.worker.refusal import RefusedError, bad_request, fields_too_large
+from fullhouse.worker.refusal import RefusedError, bad_request
 from fullhouse.worker.request import Request
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -29,6 +29,7 @@ class HttpConnection:
         "_request",
         "_rules",
         "_searched",
+        "_store",
         "closing",
         "peer",
         "requests",
@@ -46,6 +47,7 @@ class HttpConnection:
         self._searched = 0  # how much of them holds no empty line
         self._request: Request | None = None  # the one whose body is on its way ...
         self._framing: Framing | None = None  # ... and how far it has come
+        self._store: BodyStore | BufferStore | None = None  # of the request that is complete and not answered
         self._proxy_mode = rules.proxy_protocol
         self._proxy_info: dict[str, Any] | None = None
 
@@ -70,6 +72,39 @@ class HttpConnection:
         return None if self._framing is None else self._framing.store.size
 
     @property
+    def unparsed_bytes(self) -> int:
+        """How much has come of a head that is not complete, or of requests after one that is not answered."""
+        return len(self._pending)
+
+    def drop_unparsed(self) -> None:
+        """Forget what came after a request that closes the connection."""
+        self._pending.clear()
+
+    @property
+    def kept_bytes(self) -> int:
+        """How much of requests is in memory."""
+        kept = len(self._pending)
+        if self._framing is not None:
+            kept += self._framing.store.kept_bytes + self._framing.line_bytes
+        elif self._store is not None:
+            kept += self._store.kept_bytes
+        return kept
+
+    def spool(self) -> None:
+        """Keep the body that is on its way in a temporary file. Raises OSError."""
+        if self._framing is not None:
+            self._framing.store = self._framing.store.spooled()
+
+    def answered(self) -> None:
+        """The last request is answered, and its body closed."""
+        self._store = None
+
+    @property
+    def missing_bytes(self) -> int:
+        """How many bytes are sure to be of the body that is on its way."""
+        return 0 if self._framing is None else self._framing.missing
+
+    @property
     def room(self) -> memoryview | None:
         """Where the next bytes are best received, before they are fed; None: anywhere."""
         return None if self._framing is None else self._framing.store.room
@@ -92,6 +127,7 @@ class HttpConnection:
         """Forget everything: no more requests are taken from this connection."""
         self.closing = True
         self._pending.clear()
+        self._store = None
         if self._framing is not None:
             self._framing.store.discard()
             self._framing = self._request = None
@@ -148,11 +184,13 @@ class HttpConnection:
             line_end = pending.find(b"\r\n", 2, rules.limit_request_line + 4)
             if line_end < 0:
                 raise line_too_long(rules)
-        if len(pending) > rules.limit_head + (rules.limit_request_line or rules.limit_head):
-            raise fields_too_large(f"the headers are longer than {rules.limit_head} bytes")
+        if len(pending) > rules.limit_head:
+            raise head_too_long(rules)
 
     def _begin(self, head: bytes) -> Request | None:
         """Parse a head; the request if it has no body, else None with `_framing` set."""
+        if len(head) > self._rules.limit_head:
+            raise head_too_long(self._rules)
         request = parse_head(head, self.peer, self.trusted, self._parser, self._rules)
         self.requests += 1
         request.req_number = self.requests
@@ -179,6 +217,7 @@ class HttpConnection:
             request.trailers = parse_trailers(framing.trailers, self._rules)
         request.body = framing.store.finish()
         request.content_length = framing.store.size
+        self._store = framing.store
         self._framing = self._request = None
         self.closing = request.must_close
         return request

@@ -101,6 +101,10 @@ def line_too_long(rules: HttpRules) -> RefusedError:
     )
 
 
+def head_too_long(rules: HttpRules) -> RefusedError:
+    return fields_too_large(f"the request line and the headers are longer than {rules.limit_head} bytes")
+
+
 def _line_error(head: bytes) -> RefusedError:
     line = head.removeprefix(b"\r\n").partition(b"\r\n")[0][:80]
     return bad_request(f"Invalid request line {line.decode('latin-1')!r}")

@@ -31,6 +31,7 @@ from fullhouse.worker.probes import Probes
 from fullhouse.worker.refusal import RefusedError, body_bytes, refusal_bytes
 from fullhouse.worker.request import Request
 from fullhouse.worker.siblings import Siblings
+from fullhouse.worker.transfer_memory import TransferMemory
 from fullhouse.worker.triage import Job, Triage
 from fullhouse.worker.unsent import Unsent
 
@@ -93,6 +94,7 @@ class Loop:
         self._tick = tick
         self._wrap_tls = wrap_tls
         self._max_kept = options.worker_connections - sink.threads
+        self._memory = TransferMemory(options.transfer_memory_bytes, options.worker_connections)
         self._parser = HeadParser()
         self._body_buffer = memoryview(bytearray(_RECV_BODY_BYTES))  # used by one _read at a time
         self._channels: dict[int, Channel] = {}
@@ -249,6 +251,7 @@ class Loop:
             with suppress(OSError):
                 self._watch(channel, 0)
             del self._channels[channel.fd]
+        self._memory.forget(channel)
         channel.http.discard()
         if channel.unsent is not None:
             channel.unsent.close()
@@ -271,9 +274,12 @@ class Loop:
         if channel.began_s:
             self._tally.count(self._now - channel.began_s, failed=channel.failed)
             channel.began_s = 0.0
+        channel.http.answered()
         if channel.must_close:
             channel.lingering = True
             channel.http.discard()
+        if channel.counted_bytes:
+            self._memory.forget(channel)
         if channel.small_response:
             data, channel.small_response = channel.small_response, b""
             try:
@@ -311,7 +317,9 @@ class Loop:
                 data = channel.sock.recv(_RECV_BYTES)
             else:
                 # A TLS record is taken whole: the poller does not tell of what OpenSSL would keep of it.
-                room = (channel.http.room if self._wrap_tls is None else None) or self._body_buffer
+                room = channel.http.room if self._wrap_tls is None else None
+                if room is None:
+                    room = self._body_buffer[: channel.http.missing_bytes + _RECV_BYTES]
                 data = room[: channel.sock.recv_into(room)]
         except BlockingIOError:
             return
@@ -327,6 +335,8 @@ class Loop:
         http = channel.http
         try:
             request = http.feed(data)
+            if request is None:
+                self._memory.count(channel)
         except RefusedError as error:
             self._refuse(channel, error.status, str(error), error.request)
             return
@@ -335,19 +345,37 @@ class Loop:
             self._answer(channel, HTTPStatus.INSUFFICIENT_STORAGE, "there is no room for the body", http.request)
             return
         if request is not None:
-            if self.stopping or not self._options.keepalive_s or len(self._channels) > self._max_kept:
+            self._hand_over(channel, request)
+        else:
+            self._await_rest(channel)
+
+    def _hand_over(self, channel: Channel, request: Request) -> None:
+        """A request is complete: to the queue with it, or answer it here."""
+        http = channel.http
+        if self.stopping or not self._options.keepalive_s or len(self._channels) > self._max_kept:
+            request.force_close()
+        if request.content_length or http.has_unparsed:
+            self._memory.count(channel)
+            if self._memory.is_short_for(channel):
                 request.force_close()
-            request.received_s = self._now
-            channel.head_begun = False
-            channel.pace = None
-            channel.begin_request(request)
-            probed = self._probes.answer(request)
-            if probed is None:
-                channel.began_s = self._now
-                self._batch.append(self._triage.entry(channel, request, self._now))
-            else:
-                channel.must_close, channel.small_response = request.must_close, probed
-                self._returned.append(channel)  # not at once: a client may have sent many
+                http.drop_unparsed()
+        request.received_s = self._now
+        channel.head_begun = False
+        channel.pace = None
+        channel.begin_request(request)
+        probed = self._probes.answer(request)
+        if probed is None:
+            channel.began_s = self._now
+            self._batch.append(self._triage.entry(channel, request, self._now))
+        else:
+            channel.must_close, channel.small_response = request.must_close, probed
+            self._returned.append(channel)  # not at once: a client may have sent many
+
+    def _await_rest(self, channel: Channel) -> None:
+        """A request is not complete: until when it must be, or go on."""
+        http = channel.http
+        if self._memory.is_short_for(channel):
+            self._refuse(channel, HTTPStatus.SERVICE_UNAVAILABLE, "too many requests are on their way", http.request)
         elif http.body_bytes is not None:
             if channel.pace is None:
                 channel.pace = self._options.pace(self._now)
@@ -378,6 +406,7 @@ class Loop:
     def _send_unsent(self, channel: Channel, unsent: Unsent) -> None:
         try:
             finished = unsent.send_nowait(channel.sock)
+            self._memory.count(channel)
         except OSError as error:
             self._end(channel, error)
             return

@@ -20,6 +20,9 @@ Network = IPv4Network | IPv6Network
 MAX_REQUEST_LINE = 8190
 MAX_HEADER_FIELDS = 32768
 DEFAULT_HEADER_FIELD_SIZE = 8190
+# The most bytes that a request line and its fields have together, where each may not have more by itself. gunicorn's
+# limits allow 800 KB; nginx passes 32 KB on (large_client_header_buffers).
+MAX_HEAD = 64 * 1024
 
 # Settings of gunicorn that would make the parser lenient, or speak another protocol: what each must be here.
 _UNSUPPORTED: dict[str, Any] = {
@@ -80,8 +83,10 @@ class HttpRules:
 
     @property
     def limit_head(self) -> int:
-        """The most bytes that all header lines together may have."""
-        return self.limit_request_fields * (self.limit_request_field_size + 2) + 4
+        """The most bytes that a request line and its fields may have together."""
+        line, field = self.limit_request_line, self.limit_request_field_size + len("\r\n")
+        whole = max(MAX_HEAD, line + len("\r\n") + field)
+        return min(whole, line + 2 * len("\r\n") + self.limit_request_fields * field) if line else whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,7 @@ class Options:
     body_memory_bytes: int = 1024 * 1024  # a longer request body goes to a temporary file
     max_body_bytes: int | None = 1 << 30  # a longer one is refused, before the client is asked to send it
     unsent_memory_bytes: int = 1024 * 1024  # the unsent rest of a response that is longer goes to one
+    transfer_memory_bytes: int = 64 << 20  # for all requests and responses on their way; beyond it, they go to files
     freeze_gc: bool = True  # gc.freeze() and rarer collections once the application is loaded
     gc_threshold: tuple[int, int, int] = (10_000, 20, 20)
     switch_interval_s: float = 0.001  # how long the loop waits for a thread that computes (Python's is 0.005)

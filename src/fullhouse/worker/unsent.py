@@ -54,6 +54,11 @@ class Unsent:
         self._file = file
         self.sent = 0
 
+    @property
+    def kept_bytes(self) -> int:
+        """How much of it is in memory."""
+        return sum(map(len, self._pieces))
+
     def send_nowait(self, sock: Sender) -> bool:
         """Send what the socket takes without waiting, or a part of a long file; whether everything is sent.
 
