@@ -13,8 +13,10 @@ from gunicorn.config import Config
 
 from fullhouse.telemetry.tally import Tally
 from fullhouse.worker import body
+from fullhouse.worker.channels import Channels
 from fullhouse.worker.loop import Loop
 from fullhouse.worker.options import Options, http_rules
+from fullhouse.worker.poller import new_poller
 from fullhouse.worker.probes import Probes
 from fullhouse.worker.siblings import Siblings
 from fullhouse.worker.triage import Triage
@@ -26,7 +28,6 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 class Sink:
     """Takes requests, and runs none."""
 
-    threads = 1
     waiting = 0
 
     def __init__(self) -> None:
@@ -92,11 +93,31 @@ class Site:
             ),
         )
         log = SimpleNamespace(debug=tell, warning=tell, error=tell, exception=tell)
+        poller = new_poller()
+        self.channels = Channels(
+            poller=poller,
+            threads=1,
+            rules=http_rules(Config(), self.options),
+            options=self.options,
+            probes=Probes(None, None, bool),
+            triage=Triage(),
+            tally=Tally(),
+            log=log,
+            access_log=access_log,
+        )
         self.loop = Loop(
-            [self._listener], wakes[0], self.sink, http_rules(Config(), self.options), self.options,
-            Probes(None, None, bool), Triage(), Tally(), log, access_log, lambda: None, Siblings(self.memory, 1),
-        )  # fmt: skip
-        opened.callback(self.loop.close)
+            poller=poller,
+            listeners=[self._listener],
+            wake_fd=wakes[0],
+            channels=self.channels,
+            max_connections=self.options.worker_connections,
+            sink=self.sink,
+            log=log,
+            end_round=access_log.flush,
+            tick=bool,
+            siblings=Siblings(self.memory, 1),
+        )
+        opened.callback(self.channels.close)
 
     def connect(self, sends: bytes = b"") -> socket.socket:
         client = self._opened.enter_context(socket.create_connection(self._listener.getsockname(), timeout=20))
@@ -111,7 +132,7 @@ class Site:
 
     def answer(self, channel) -> None:
         channel.small_response = ANSWER
-        self.loop.take_back(channel)
+        self.channels.take_back(channel)
         self.loop.run_once()
 
 
@@ -154,14 +175,14 @@ def test_a_round_that_listens_again_waits_for_nothing(site):
 
 
 def test_what_goes_wrong_with_one_client_costs_only_its_connection(site, monkeypatch):
-    read = Loop._read
+    read = Channels._read
 
     def fail(loop, channel) -> None:
         if channel.sock.getpeername() == client.getsockname():
             raise RuntimeError("a defect")
         read(loop, channel)
 
-    monkeypatch.setattr(Loop, "_read", fail)
+    monkeypatch.setattr(Channels, "_read", fail)
     client = site.connect(get("/1"))
     site.connect(get("/2"))
     while not site.told:
@@ -208,9 +229,9 @@ def test_a_request_given_up_when_it_has_just_been_answered_does_not_answer_the_n
     channel, first = site.take()
     site.answer(channel)
     _, second = site.take()
-    site.loop.give_up(channel, first, b"late")
+    site.channels.give_up(channel, first, b"late")
     site.answer(channel)
-    site.loop.give_up(channel, second, b"late")
+    site.channels.give_up(channel, second, b"late")
     site.loop.run_once()
     assert client.recv(1000) == 2 * ANSWER
 
@@ -224,11 +245,12 @@ def test_a_connection_is_not_kept_for_long_while_stopping(site, stops_first):
     site.answer(channel)
     if not stops_first:
         site.loop.stop()
-    assert channel.deadline <= site.loop._now + site.options.stop_linger_s + 1
+    assert channel.deadline <= site.channels.now + site.options.stop_linger_s + 1
 
 
 def test_a_poller_that_is_full_costs_connections_and_not_the_worker(site):
-    poller = site.loop._poller = site.loop._acceptor._poller = FullPoller(site.loop._poller)
+    poller = site.loop._poller = FullPoller(site.loop._poller)
+    site.loop._acceptor._poller = site.channels._poller = poller
     client = site.connect(get("/1"))
     while not site.told:  # it cannot watch the listener
         site.loop.run_once()
@@ -298,9 +320,9 @@ def put(length: int, sent: int) -> bytes:
 
 def test_bodies_beyond_the_memory_for_them_go_to_files(tight):
     clients = [tight.connect(put(40_000, 30_000)) for _ in range(9)]
-    channels = tight.loop._channels.values()
+    channels = tight.channels._open.values()
     rounds(tight, lambda: [channel.http.body_bytes for channel in channels] == [30_000] * 9)
-    assert 0 < tight.loop._memory.used_bytes <= BUDGET
+    assert 0 < tight.channels._memory.used_bytes <= BUDGET
     assert any(channel.kept_bytes for channel in channels), "who comes first is kept in memory"
     for client in clients:
         client.sendall(b"y" * 10_000)
@@ -309,7 +331,7 @@ def test_bodies_beyond_the_memory_for_them_go_to_files(tight):
         with request.body as body:
             assert body.read() == b"x" * 30_000 + b"y" * 10_000
         tight.answer(channel)
-    assert tight.loop._memory.used_bytes == 0
+    assert tight.channels._memory.used_bytes == 0
 
 
 def test_heads_that_take_all_memory_are_refused_and_short_ones_are_served(tight):
@@ -317,13 +339,13 @@ def test_heads_that_take_all_memory_are_refused_and_short_ones_are_served(tight)
     long = [tight.connect(begin + b"x" * 8000) for _ in range(9)]
     rounds(tight, lambda: len(tight.logged) == 3)  # six are over the half that is common
     assert tight.logged == [(None, 503)] * 3
-    assert tight.loop._memory.used_bytes <= BUDGET
+    assert tight.channels._memory.used_bytes <= BUDGET
     tight.connect(get("/short"))
     assert tight.take()[1].path == "/short"
     for client in long:
         client.close()
-    rounds(tight, lambda: len(tight.loop._channels) == 1)
-    assert tight.loop._memory.used_bytes == 0
+    rounds(tight, lambda: len(tight.channels) == 1)
+    assert tight.channels._memory.used_bytes == 0
 
 
 def test_what_was_sent_ahead_is_dropped_where_memory_is_short(tight):
@@ -343,9 +365,9 @@ def test_responses_beyond_the_memory_for_them_go_to_files(tight):
     for _ in clients:
         channel, _ = tight.take()
         channel.unsent = Unsent([whole])
-        tight.loop.take_back(channel)
-    rounds(tight, lambda: all(channel.unsent.sent for channel in tight.loop._channels.values() if channel.unsent))
-    assert tight.loop._memory.used_bytes <= BUDGET
+        tight.channels.take_back(channel)
+    rounds(tight, lambda: all(channel.unsent.sent for channel in tight.channels._open.values() if channel.unsent))
+    assert tight.channels._memory.used_bytes <= BUDGET
     received = bytearray()
     clients[0].settimeout(0)
     while len(received) < len(whole):

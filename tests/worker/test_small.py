@@ -128,7 +128,17 @@ def test_a_file_that_is_never_sent_is_closed(status):
 def threads_for(count: int, handle, shed=None, wake_loop=list, turn_loop=lambda wait: False, ran_alone=pytest.fail):
     """Threads whose loop is never lent, unless told otherwise."""
     admission = Admission(AdmissionRules())
-    return Threads(count, admission, handle, shed or never, wake_loop, turn_loop, ran_alone, bool, log)
+    return Threads(
+        threads=count,
+        admission=admission,
+        handle=handle,
+        shed=shed or never,
+        wake_loop=wake_loop,
+        turn_loop=turn_loop,
+        ran_alone=ran_alone,
+        is_held_up=bool,
+        log=log,
+    )
 
 
 class Log:

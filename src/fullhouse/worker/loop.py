@@ -1,8 +1,7 @@
-"""The loop: it owns every socket that no thread is writing to, and never waits for one.
+"""The loop: it waits for what happens next, and sees to it that somebody deals with it. It never waits for one client.
 
-It accepts, reads, hands complete requests over, sends responses, finishes what slow readers have not taken, and
-enforces the timeouts. One thread at a time runs it, mostly the main thread (`lead` tells when another); any thread
-may use `take_back`.
+It accepts, has the channels read and written, hands complete requests to the queue, and looks at the timeouts. One
+thread at a time runs it, mostly the main thread (`lead` tells when another).
 
 Requests are handed over, and responses sent, in batches: Python changes threads whenever one of them makes a
 system call, and each change costs more than a small request.
@@ -11,41 +10,23 @@ system call, and each change costs more than a small request.
 import os
 import socket
 import time
-from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from http import HTTPStatus
 from math import inf
 from typing import Any, Protocol
 
-from fullhouse.telemetry.tally import Tally
 from fullhouse.worker.accepting import Acceptor
 from fullhouse.worker.admission import Waiting
-from fullhouse.worker.body import Data
-from fullhouse.worker.channel import Channel
-from fullhouse.worker.connection import HttpConnection
-from fullhouse.worker.head import HeadParser
-from fullhouse.worker.options import HttpRules, Options
-from fullhouse.worker.poller import GONE, READ, WRITE, new_poller
-from fullhouse.worker.probes import Probes
-from fullhouse.worker.refusal import RefusedError, body_bytes, refusal_bytes
-from fullhouse.worker.request import Request
+from fullhouse.worker.channels import Channels
+from fullhouse.worker.poller import READ, Poller
 from fullhouse.worker.siblings import Siblings
-from fullhouse.worker.transfer_memory import TransferMemory
-from fullhouse.worker.triage import Job, Triage
-from fullhouse.worker.unsent import Unsent
+from fullhouse.worker.triage import Job
 
-_RECV_BYTES = 64 * 1024
-_RECV_BODY_BYTES = 256 * 1024
 _WAITING_POLL_S = 0.001  # how soon to look again whether the threads that run get to all requests
-_HALF_CLOSED_S = 0.5  # who closes its side sooner after its request only says that it sends no more
 _SWEEP_INTERVAL_S = 0.5  # how exact timeouts are, and how often the heartbeat is given
 
 
 class RequestSink(Protocol):
     """Where complete requests go: the queue in front of the threads."""
-
-    threads: int
 
     @property
     def waiting(self) -> int: ...
@@ -54,72 +35,37 @@ class RequestSink(Protocol):
     def in_flight(self) -> int: ...
 
 
-class AnswerLog(Protocol):
-    """Where the answers that the application has not made are logged."""
-
-    def write_answer(self, channel: Channel, request: Request | None, status: HTTPStatus, body_bytes: int) -> None: ...
-    def flush(self) -> None: ...
-
-
 class Loop:
-    """Serves `listeners` until `stop` was called and every client is finished with."""
+    """Serves `listeners` until `stop` was called and every client is finished with.
+
+    wake_fd: becomes readable when a thread has made a response. tick: is called now and then. max_connections: clients
+    at once.
+    """
 
     def __init__(
         self,
+        *,
+        poller: Poller,
         listeners: list[socket.socket],
         wake_fd: int,
+        channels: Channels,
+        max_connections: int,
         sink: RequestSink,
-        rules: HttpRules,
-        options: Options,
-        probes: Probes,
-        triage: Triage,
-        tally: Tally,
         log: Any,
-        access_log: AnswerLog,
+        end_round: Callable[[], None],
         tick: Callable[[], None],
         siblings: Siblings | None,
-        wrap_tls: Callable[[socket.socket], Any] | None = None,
     ) -> None:
-        self._poller = new_poller()
-        self._acceptor = Acceptor(listeners, self._poller, log, siblings)
+        self._poller = poller
+        self._acceptor = Acceptor(listeners, poller, log, siblings)
         self._wake_fd = wake_fd
+        self._channels = channels
+        self._max_connections = max_connections
         self._sink = sink
-        self._rules = rules
-        self._options = options
-        self._probes = probes
-        self._triage = triage
-        self._tally = tally
-        self._log = log
-        self._access_log = access_log
+        self._end_round = end_round
         self._tick = tick
-        self._wrap_tls = wrap_tls
-        self._max_kept = options.worker_connections - sink.threads
-        self._memory = TransferMemory(options.transfer_memory_bytes, options.worker_connections)
-        self._parser = HeadParser()
-        self._body_buffer = memoryview(bytearray(_RECV_BODY_BYTES))  # used by one _read at a time
-        self._channels: dict[int, Channel] = {}
-        self._returned: deque[Channel] = deque()
-        self._batch: list[Waiting[Job]] = []
         self._next_sweep = 0.0
-        self._now = time.monotonic()  # once per round, since most deadlines are seconds away
-        self.stopping = False
-        self._poller.register(wake_fd, READ)
-
-    # any thread
-
-    def take_back(self, channel: Channel) -> None:
-        """Return a channel whose request has been run. The thread writes to `wake_fd` before it sleeps."""
-        self._returned.append(channel)
-
-    def give_up(self, channel: Channel, request: Request, answer: bytes) -> None:
-        """Answer a request for its thread, unless that has begun to; the connection ends with it. For `tick`."""
-        if channel.request is request and channel.take_turn():
-            channel.must_close, channel.small_response, channel.failed = True, answer, True
-            self._access_log.write_answer(channel, request, HTTPStatus.SERVICE_UNAVAILABLE, body_bytes(answer))
-            self._end_request(channel)
-            channel.given_up = True
-
-    # the thread that runs the loop
+        poller.register(wake_fd, READ)
 
     @property
     def connections(self) -> int:
@@ -130,75 +76,55 @@ class Loop:
 
         dedicated: by a thread that runs no requests itself. Returns whether there were requests to run.
         """
-        self._now = time.monotonic()
-        self._end_returned()
-        self._watch_listeners(self._now)
+        channels = self._channels
+        channels.now = time.monotonic()
+        channels.end_returned()
+        self._watch_listeners(channels.now)
         events = self._poller.poll(self._poll_timeout_s() if wait else 0)
-        self._now = time.monotonic()
+        channels.now = time.monotonic()
         for fd, event in events:
-            channel = self._channels.get(fd)
-            if channel is not None:
-                channel.gone = channel.busy and bool(event & GONE) and self._now - channel.began_s > _HALF_CLOSED_S
-                self._attempt(self._on_ready, channel)
-            elif self._acceptor.listens_on(fd):
+            if channels.on_event(fd, event):
+                continue
+            if self._acceptor.listens_on(fd):
                 self._accept(fd)
             elif fd == self._wake_fd:
                 os.read(fd, 4096)
         if dedicated:
             self._sink.wake_for_waiting()
-        self._end_returned()
-        if self._now >= self._next_sweep:
-            self._next_sweep = self._now + _SWEEP_INTERVAL_S
-            self._sweep()
+        channels.end_returned()
+        if channels.now >= self._next_sweep:
+            self._next_sweep = channels.now + _SWEEP_INTERVAL_S
+            channels.sweep()
             self._tick()
-        handed_over = bool(self._batch)
+        handed_over = bool(channels.batch)
         if handed_over:
-            self._sink.put(self._batch)
-            self._batch.clear()
-        self._acceptor.tell(self._load, self._now)
-        self._access_log.flush()
+            self._sink.put(channels.batch)
+            channels.batch.clear()
+        self._acceptor.tell(self._load, channels.now)
+        self._end_round()
         return handed_over
 
-    def _end_returned(self) -> None:
-        while self._returned:
-            self._attempt(self._end_request, self._returned.popleft())
-
     def _poll_timeout_s(self) -> float:
-        wake_at = self._next_sweep
-        if self._now < self._acceptor.resume_at < wake_at:
+        now, wake_at = self._channels.now, self._next_sweep
+        if now < self._acceptor.resume_at < wake_at:
             wake_at = self._acceptor.resume_at
         if self._sink.waiting:
-            wake_at = min(wake_at, self._now + _WAITING_POLL_S)
+            wake_at = min(wake_at, now + _WAITING_POLL_S)
         # Looked at last: a thread gives a channel back before it takes the next request.
-        if self._batch or self._returned or self._acceptor.resumed:
+        if self._channels.batch or self._channels.has_returned or self._acceptor.resumed:
             return 0.0
-        return max(0.0, wake_at - self._now)
+        return max(0.0, wake_at - now)
 
     def stop(self) -> None:
         """Accept no more; connections that were kept open are answered a little longer, then closed."""
-        self.stopping = True
+        self._channels.stop()
         self._watch_listeners(time.monotonic())
-        until = time.monotonic() + self._kept_s
-        for channel in self._channels.values():
-            if not channel.busy and not channel.http.in_request and channel.unsent is None:
-                channel.deadline = min(channel.deadline, until)
-
-    @property
-    def _kept_s(self) -> float:
-        """How long a connection is kept open for its next request."""
-        kept_s = self._options.keepalive_s
-        return min(kept_s, self._options.stop_linger_s) if self.stopping else kept_s
-
-    def close(self) -> None:
-        """Close every connection at once."""
-        for channel in list(self._channels.values()):
-            self._close(channel)
 
     # accepting
 
     @property
     def _room(self) -> int:
-        return 0 if self.stopping else self._options.worker_connections - len(self._channels)
+        return 0 if self._channels.stopping else self._max_connections - len(self._channels)
 
     def _load(self) -> float:
         return len(self._channels) + self._sink.in_flight() if self._room > 0 else inf
@@ -207,245 +133,9 @@ class Loop:
         self._acceptor.watch(now, has_room=self._room > 0)
 
     def _accept(self, fd: int) -> None:
-        for sock, peer, server in self._acceptor.accept(fd, self._now, len(self._channels), self._room):
-            transport: Any = sock
-            if self._wrap_tls is not None:
-                try:
-                    transport = self._wrap_tls(sock)
-                except OSError:  # the client has gone
-                    sock.close()
-                    continue
-            channel = Channel(transport, HttpConnection(self._rules, self._parser, peer), server, self._options)
-            channel.deadline = self._now + self._options.header_timeout_s
+        now = self._channels.now
+        for sock, peer, server in self._acceptor.accept(fd, now, len(self._channels), self._room):
             try:
-                self._watch(channel, READ)
-            except OSError as error:  # the user may watch no more descriptors
-                transport.close()
-                self._acceptor.pause(error, self._now)
-                continue
-            self._channels[channel.fd] = channel
-
-    # one channel
-
-    def _attempt(self, step: Callable[[Channel], None], channel: Channel) -> None:
-        """What goes wrong with one client must not end this worker, and all others with it."""
-        try:
-            step(channel)
-        except Exception:
-            self._log.exception("Closing the connection of ip=%s", _host(channel.peer))
-            self._close(channel)
-
-    def _watch(self, channel: Channel, events: int) -> None:
-        if events == channel.watched:
-            return
-        if not events:
-            self._poller.unregister(channel.fd)
-        elif channel.watched:
-            self._poller.modify(channel.fd, events)
-        else:
-            self._poller.register(channel.fd, events)
-        channel.watched = events
-
-    def _close(self, channel: Channel) -> None:
-        if self._channels.get(channel.fd) is channel:  # else the application closed it, and the number is another's
-            with suppress(OSError):
-                self._watch(channel, 0)
-            del self._channels[channel.fd]
-        self._memory.forget(channel)
-        channel.http.discard()
-        if channel.unsent is not None:
-            channel.unsent.close()
-        channel.sock.close()
-
-    def _on_ready(self, channel: Channel) -> None:
-        if channel.busy:
-            self._watch(channel, 0)  # what has come is read after the response
-        elif channel.unsent is not None:
-            self._send_unsent(channel, channel.unsent)
-        else:
-            self._read(channel)
-
-    def _end_request(self, channel: Channel) -> None:
-        """Take a channel back from its thread, send its response, and go on with its next request."""
-        if channel.given_up:  # its client was answered while the thread was still at it
-            channel.given_up = False
-            return
-        channel.busy, channel.request = False, None
-        if channel.began_s:
-            self._tally.count(self._now - channel.began_s, failed=channel.failed)
-            channel.began_s = 0.0
-        channel.http.answered()
-        if channel.must_close:
-            channel.lingering = True
-            channel.http.discard()
-        if channel.counted_bytes:
-            self._memory.forget(channel)
-        if channel.small_response:
-            data, channel.small_response = channel.small_response, b""
-            try:
-                sent = channel.sock.send(data)
-            except BlockingIOError:
-                sent = 0
+                self._channels.connect(sock, peer, server)
             except OSError as error:
-                self._end(channel, error)
-                return
-            if sent < len(data):
-                channel.unsent = Unsent([memoryview(data)[sent:]])
-        if channel.unsent is None:
-            self._on_sent(channel)
-        else:
-            self._send_unsent(channel, channel.unsent)
-
-    def _on_sent(self, channel: Channel) -> None:
-        """A response has gone out: linger if it was the last one, else wait for the next request."""
-        channel.deadline = self._now + self._kept_s
-        if channel.lingering:
-            channel.deadline = self._now + self._options.linger_s
-            try:
-                channel.sock.shutdown(socket.SHUT_WR)
-            except OSError as error:
-                self._end(channel, error)
-                return
-        self._watch(channel, READ)
-        if channel.http.has_unparsed:
-            self._feed(channel, b"")
-
-    def _read(self, channel: Channel) -> None:
-        data: Data
-        try:
-            if channel.http.body_bytes is None:
-                data = channel.sock.recv(_RECV_BYTES)
-            else:
-                # A TLS record is taken whole: the poller does not tell of what OpenSSL would keep of it.
-                room = channel.http.room if self._wrap_tls is None else None
-                if room is None:
-                    room = self._body_buffer[: channel.http.missing_bytes + _RECV_BYTES]
-                data = room[: channel.sock.recv_into(room)]
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._end(channel, error)
-            return
-        if not data:
-            self._close(channel)
-        elif not channel.lingering:
-            self._feed(channel, data)
-
-    def _feed(self, channel: Channel, data: Data) -> None:
-        http = channel.http
-        try:
-            request = http.feed(data)
-            if request is None:
-                self._memory.count(channel)
-        except RefusedError as error:
-            self._refuse(channel, error.status, str(error), error.request)
-            return
-        except OSError as error:
-            self._log.error("Cannot keep the body of a request: %s", error)
-            self._answer(channel, HTTPStatus.INSUFFICIENT_STORAGE, "there is no room for the body", http.request)
-            return
-        if request is not None:
-            self._hand_over(channel, request)
-        else:
-            self._await_rest(channel)
-
-    def _hand_over(self, channel: Channel, request: Request) -> None:
-        """A request is complete: to the queue with it, or answer it here."""
-        http = channel.http
-        if self.stopping or not self._options.keepalive_s or len(self._channels) > self._max_kept:
-            request.force_close()
-        if request.content_length or http.has_unparsed:
-            self._memory.count(channel)
-            if self._memory.is_short_for(channel):
-                request.force_close()
-                http.drop_unparsed()
-        request.received_s = self._now
-        channel.head_begun = False
-        channel.pace = None
-        channel.begin_request(request)
-        probed = self._probes.answer(request)
-        if probed is None:
-            channel.began_s = self._now
-            self._batch.append(self._triage.entry(channel, request, self._now))
-        else:
-            channel.must_close, channel.small_response = request.must_close, probed
-            self._returned.append(channel)  # not at once: a client may have sent many
-
-    def _await_rest(self, channel: Channel) -> None:
-        """A request is not complete: until when it must be, or go on."""
-        http = channel.http
-        if self._memory.is_short_for(channel):
-            self._refuse(channel, HTTPStatus.SERVICE_UNAVAILABLE, "too many requests are on their way", http.request)
-        elif http.body_bytes is not None:
-            if channel.pace is None:
-                channel.pace = self._options.pace(self._now)
-                self._send_interim(channel, http.take_continue())
-            channel.deadline = channel.pace.moved(self._now, http.body_bytes)
-        elif http.in_request and not channel.head_begun:
-            channel.head_begun = True
-            channel.deadline = self._now + self._options.header_timeout_s
-
-    def _send_interim(self, channel: Channel, interim: bytes) -> None:
-        try:
-            if interim:
-                channel.sock.send(interim)
-        except OSError as error:  # reading will tell whether the client has gone
-            self._log.debug("Cannot ask for a body: %s", error)
-
-    def _refuse(self, channel: Channel, status: HTTPStatus, message: str, request: Request | None) -> None:
-        self._log.warning("Invalid request from ip=%s: %s", _host(channel.peer), message)
-        self._answer(channel, status, message, request)
-
-    def _answer(self, channel: Channel, status: HTTPStatus, message: str, request: Request | None) -> None:
-        """Answer for the server itself, and end the connection. request: where its head could be read."""
-        channel.must_close = True
-        channel.small_response = refusal_bytes(status, message)
-        self._access_log.write_answer(channel, request, status, body_bytes(channel.small_response))
-        self._end_request(channel)
-
-    def _send_unsent(self, channel: Channel, unsent: Unsent) -> None:
-        try:
-            finished = unsent.send_nowait(channel.sock)
-            self._memory.count(channel)
-        except OSError as error:
-            self._end(channel, error)
-            return
-        if finished:
-            channel.unsent = channel.pace = None
-            self._on_sent(channel)
-        else:
-            if channel.pace is None:
-                channel.pace = self._options.pace(self._now, unsent.sent)
-            channel.deadline = channel.pace.moved(self._now, unsent.sent)
-            self._watch(channel, WRITE)
-
-    def _end(self, channel: Channel, error: OSError) -> None:
-        self._log.debug("Closing a connection: %s", error)
-        self._close(channel)
-
-    # timeouts
-
-    def _sweep(self) -> None:
-        expired = [c for c in self._channels.values() if c.deadline <= self._now and not c.busy]
-        for channel in expired:
-            self._attempt(self._on_expired, channel)
-
-    def _on_expired(self, channel: Channel) -> None:
-        """A client was too slow: 408 where an answer is still possible, and the end of the connection."""
-        if channel.lingering or channel.unsent is not None:
-            self._log.debug("Closing a connection: ip=%s reads too slowly", _host(channel.peer))
-            self._close(channel)
-        elif channel.http.in_request:
-            self._refuse(
-                channel, HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time", channel.http.request
-            )
-        else:
-            self._read(channel)  # it may have sent a request this very moment
-            idle = self._channels.get(channel.fd) is channel and not channel.busy
-            if idle and not channel.http.in_request and not channel.lingering:
-                channel.lingering = True
-                self._on_sent(channel)
-
-
-def _host(peer: Any) -> str:
-    return str(peer[0]) if isinstance(peer, tuple) else str(peer)
+                self._acceptor.pause(error, now)

@@ -78,6 +78,7 @@ class Threads:
 
     def __init__(
         self,
+        *,
         threads: int,
         admission: Admission[Job],
         handle: Handler,

@@ -23,12 +23,14 @@ from fullhouse.telemetry.tally import Tally
 from fullhouse.worker.access_log import AccessLog
 from fullhouse.worker.admission import Admission, Waiting
 from fullhouse.worker.channel import Channel
+from fullhouse.worker.channels import Channels
 from fullhouse.worker.environ import Environ, EnvironFactory
 from fullhouse.worker.gateway import Gateway
 from fullhouse.worker.lead import Lead, Quickness
 from fullhouse.worker.loop import Loop
 from fullhouse.worker.memory import resident_bytes
 from fullhouse.worker.options import Options, http_rules, refuse_unsupported, with_gunicorn_settings
+from fullhouse.worker.poller import new_poller
 from fullhouse.worker.probes import Probes
 from fullhouse.worker.refusal import body_bytes
 from fullhouse.worker.request import Request
@@ -86,16 +88,16 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         self._options = options
         siblings = Siblings(self._shared, self.age) if options.siblings else None
         self._threads = Threads(
-            self.cfg.threads,
-            Admission(options.admission, siblings.tell_flow if siblings else None),
-            self._gateway(options, environs).handle,
-            self._shed,
-            self._wake_loop,
-            self._turn_loop,
-            self._ran_alone,
-            self.is_held_up,
-            self.log,
-            self.thread_ends,
+            threads=self.cfg.threads,
+            admission=Admission(options.admission, siblings.tell_flow if siblings else None),
+            handle=self._gateway(options, environs).handle,
+            shed=self._shed,
+            wake_loop=self._wake_loop,
+            turn_loop=self._turn_loop,
+            ran_alone=self._ran_alone,
+            is_held_up=self.is_held_up,
+            log=self.log,
+            thread_ends=self.thread_ends,
         )
         self._stuck = StuckRequests(
             options.time_limits,
@@ -106,20 +108,30 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             threads=self.cfg.threads,
             all_busy_s=self.cfg.timeout or DEFAULT_ALL_BUSY_S,
         )
+        poller = new_poller()
+        self._channels = Channels(
+            poller=poller,
+            threads=self.cfg.threads,
+            rules=http_rules(self.cfg, options),
+            options=options,
+            probes=Probes(options.live_path, options.ready_path, self._is_ready),
+            triage=self._triage(options),
+            tally=self.tally,
+            log=self.log,
+            access_log=access_log,
+            wrap_tls=self._tls_wrapper(),
+        )
         self._loop = Loop(
-            [listener.sock for listener in self.sockets],
-            self.PIPE[0],
-            self,
-            http_rules(self.cfg, options),
-            options,
-            Probes(options.live_path, options.ready_path, self._is_ready),
-            self._triage(options),
-            self.tally,
-            self.log,
-            access_log,
-            self._tick,
-            siblings,
-            self._tls_wrapper(),
+            poller=poller,
+            listeners=[listener.sock for listener in self.sockets],
+            wake_fd=self.PIPE[0],
+            channels=self._channels,
+            max_connections=options.worker_connections,
+            sink=self,
+            log=self.log,
+            end_round=access_log.flush,
+            tick=self._tick,
+            siblings=siblings,
         )
         self.notify()
         try:
@@ -192,11 +204,11 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             channel, request, HTTPStatus.SERVICE_UNAVAILABLE, body_bytes(channel.small_response)
         )
         request.body.close()
-        self._loop.take_back(channel)
+        self._channels.take_back(channel)
 
     def _give_up(self, channel: Channel, request: Request) -> None:
         request.force_close()
-        self._loop.give_up(channel, request, self._overloaded(request))
+        self._channels.give_up(channel, request, self._overloaded(request))
 
     def _replace(self) -> None:
         self.alive = False
@@ -218,11 +230,11 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         )
 
     def _give_back(self, channel: Channel) -> None:
-        self._loop.take_back(channel)
+        self._channels.take_back(channel)
 
     def _give_back_at_once(self, channel: Channel) -> None:
         """Its response does not wait for what its thread has yet to do."""
-        self._loop.take_back(channel)
+        self._channels.take_back(channel)
         self._wake_loop()
 
     def _call_pre_request(self, request: Request) -> None:
@@ -291,7 +303,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         while self._loop.connections and time.monotonic() < deadline:
             self._loop.run_once()
         self._tell_cut()
-        self._loop.close()
+        self._channels.close()
         self._threads.stop(max(0.0, min(1.0, deadline - time.monotonic())))
 
     def _tell_cut(self) -> None:
