@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent / "tools"))
 from benchmarks.overload.generate import Answers, Stream, offer
 from benchmarks.servers import load as clients
 from benchmarks.servers.__main__ import prepare
-from benchmarks.servers.peers import PEERS, Load, Server, running
+from benchmarks.servers.peers import OTHERS, Load, Server, running
 
 import private_servers
 
@@ -141,7 +141,7 @@ def main() -> None:
     rows = {**dict.fromkeys(PAGES), "stuck": stuck, "flood": flood, "spike": spike}
     parser.add_argument("--venv", type=Path, required=True, help="where the peers are, or get, installed")
     parser.add_argument("--rows", default=",".join(rows), help="which rows, of " + ", ".join(rows))
-    parser.add_argument("--peers", default=",".join(PEERS), help="which servers; ours comes first")
+    parser.add_argument("--peers", default=",".join(OTHERS), help="which servers; ours comes first")
     parser.add_argument("--seconds", type=int, default=60, help="of each overload")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=16)

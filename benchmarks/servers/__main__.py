@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent / "tools"))
 from benchmarks.connections.contenders import migrate
 from benchmarks.processes import rotated
 from benchmarks.servers import load as clients
-from benchmarks.servers.peers import HERE, PEERS, Load, Server, running
+from benchmarks.servers.peers import HERE, OTHERS, PEERS, Load, Server, running
 
 import private_servers
 from private_servers import PrivateServer
@@ -122,7 +122,8 @@ def measure_round(
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             log = Path(folder) / f"{name}.log" if row.access_log else None
-            with running(name, venv, row.app, Load(settings.workers, settings.threads, log, database)) as server:
+            load = Load(settings.workers, settings.threads, log, database, before=settings.before)
+            with running(name, venv, row.app, load) as server:
                 clients.requests_per_second(server.port, 1, 8)  # warm
                 try:
                     figures[name] = row.measure(server, settings.seconds)
@@ -146,7 +147,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.servers", description=__doc__.splitlines()[0])
     parser.add_argument("--venv", type=Path, required=True, help="where the peers are, or get, installed")
     parser.add_argument("--rows", default=",".join(ROWS), help="which rows, of " + ", ".join(ROWS))
-    parser.add_argument("--peers", default=",".join(PEERS), help="which peers; ours is always measured")
+    parser.add_argument("--peers", default=",".join(OTHERS), help="which peers; ours is always measured")
+    parser.add_argument("--before", type=Path, help="src of another checkout, which is then a peer of its own")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=5, help="for each measurement")
     parser.add_argument("--workers", type=int, default=1)
@@ -154,8 +156,9 @@ def main() -> None:
     settings = parser.parse_args()
     venv = settings.venv.resolve()
     prepare(venv)
+    peers = ["fullhouse", *(["before"] if settings.before else []), *settings.peers.split(",")]
     for row in (ROWS[key] for key in settings.rows.split(",")):
-        names = [n for n in PEERS if n in ("fullhouse", *settings.peers.split(",")) and n not in row.leave_out]
+        names = [name for name in PEERS if name in peers and name not in row.leave_out]
         with database_of(row, venv) as database:
             rounds = range(settings.rounds)
             show(row, [measure_round(row, rotated(names, number), venv, database, settings) for number in rounds])

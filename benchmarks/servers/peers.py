@@ -20,13 +20,14 @@ CONNECTIONS = 6000
 
 @dataclass(frozen=True)
 class Load:
-    """What every server is given alike."""
+    """What every server is given alike. before: the source of another state of fullhouse, the peer of that name."""
 
     workers: int
     threads: int
     access_log: Path | None = None
     database: PrivateServer | None = None
     options: tuple[tuple[str, Any], ...] = ()  # of fullhouse alone, where it has a database
+    before: Path | None = None
 
 
 def _gunicorn(venv, port, app, load, *extra):
@@ -93,12 +94,14 @@ def waitress(venv, port, app, load):
 
 PEERS = {
     "fullhouse": fullhouse,
+    "before": fullhouse,
     "gthread": gthread,
     "gthread+h1c": gthread_h1c,
     "granian": granian,
     "uwsgi": uwsgi,
     "waitress": waitress,
 }
+OTHERS = [name for name in PEERS if PEERS[name] is not fullhouse]
 
 
 @dataclass(frozen=True)
@@ -129,9 +132,10 @@ def running(name: str, venv: Path, app: str, load: Load):
 
 def _environment(name: str, load: Load) -> dict[str, str]:
     """With a database: our pool with a session for each thread, or Django's engine with a connection for each."""
+    source = load.before if name == "before" else SOURCE
     if not load.database:
-        return os.environ | {"PYTHONPATH": f"{HERE}:{SOURCE}", "PYTHONDONTWRITEBYTECODE": "1"}
-    if name == "fullhouse":
+        return os.environ | {"PYTHONPATH": f"{HERE}:{source}", "PYTHONDONTWRITEBYTECODE": "1"}
+    if PEERS[name] is fullhouse:
         budget = load.workers * load.threads
         options = dict(load.options)
         contender = Contender(
@@ -140,4 +144,5 @@ def _environment(name: str, load: Load) -> dict[str, str]:
     else:
         contender = Contender(name, STOCK, load.workers, load.threads, PERSISTENT)
     environment = environment_of(contender, load.database)
-    return environment | {"PYTHONPATH": f"{HERE}:{environment['PYTHONPATH']}"}
+    folders = environment["PYTHONPATH"].replace(str(SOURCE), str(source))
+    return environment | {"PYTHONPATH": f"{HERE}:{folders}"}
