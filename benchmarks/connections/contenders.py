@@ -88,10 +88,10 @@ def migrate(server: PrivateServer, venv: Path) -> None:
 def running(contender: Contender, server: PrivateServer, venv: Path) -> Iterator[int]:
     """Serve the site by this contender; the port, once it answers."""
     port = free_port()
-    command = [str(venv / "bin/python"), "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "-k", contender.worker_class]
+    command = [str(venv / "bin/python"), "-m", "gunicorn", "-b", f"127.0.0.1:{port}"]
     command += ["-w", str(contender.workers), "--threads", str(contender.threads), "--backlog", "4096"]
     command += ["--keep-alive", "75", "--worker-connections", "1000", "--no-control-socket", "--log-level", "warning"]
-    command += ["-c", "python:fullhouse.conf"] if contender.budget else []
+    command += ["-c", "python:fullhouse.conf"] if contender.budget else ["-k", contender.worker_class]
     command.append("bench_site:application")
     environment = environment_of(contender, server)
     with serving(contender.name, command, port, "/row", folder=HERE, environment=environment):

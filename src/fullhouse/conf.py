@@ -15,7 +15,7 @@ from fullhouse.databases import Equipment, publish
 from fullhouse.errors import FullhouseError
 from fullhouse.planning import plan_for
 from fullhouse.project import module_named_by
-from fullhouse.supervisor.gunicorn_settings import gunicorn_settings, refuse_other_user, refuse_without_threads
+from fullhouse.supervisor.gunicorn_settings import gunicorn_settings, refuse_other_user, refuse_our_worker
 
 
 def _gunicorns_words() -> Namespace:
@@ -27,11 +27,12 @@ def _gunicorns_words() -> Namespace:
 try:
     _words = _gunicorns_words()
     refuse_other_user(_words.user, _words.group, "gunicorn")
-    if _words.worker_class is not None:
-        refuse_without_threads(_words.worker_class, "gunicorn")
-    _planned = plan_for(module_named_by(_words.args[0] if _words.args else None), Namespace())
+    refuse_our_worker(_words.worker_class)
+    _said = Namespace(worker_class=_words.worker_class) if _words.worker_class else Namespace()
+    _planned = plan_for(module_named_by(_words.args[0] if _words.args else None), _said)
+    _values = gunicorn_settings(_planned.settings, _planned.plan, _planned.project.name, Equipment())
     publish(_planned.plan, _planned.settings)
 except FullhouseError as error:
     print(f"fullhouse: {error}", file=sys.stderr)
     sys.exit(error.exit_code)
-globals().update(gunicorn_settings(_planned.settings, _planned.plan, _planned.project.name, Equipment()))
+globals().update(_values)

@@ -112,6 +112,17 @@ def test_gunicorn_is_refused_what_we_refuse(pristine: Site) -> None:
         assert server.errors().startswith("fullhouse: FULLHOUSE_WORKERS: workers must be")
 
 
+def test_gunicorns_own_k_cannot_take_the_options_away(pristine: Site) -> None:
+    words = ["-m", "gunicorn", "-c", "python:fullhouse.conf", "-k"]
+    with pristine.started(*words, "fullhouse.worker.Worker", "mysite.wsgi") as server:
+        assert server.process.wait(60) == 2
+        assert server.errors().startswith("fullhouse: gunicorn -k fullhouse.worker.Worker: its options are those of")
+    with pristine.started(*words, "gthread", "mysite.wsgi", FULLHOUSE_MAX_BODY="1M") as server:
+        assert server.process.wait(60) == 2
+        expected = "fullhouse: --worker-class: worker_class gthread does not know max_body (FULLHOUSE_MAX_BODY)."
+        assert server.errors().startswith(expected)
+
+
 def test_port_and_web_concurrency(pristine: Site) -> None:
     with pristine.served(*FULLHOUSE, PORT="0", WEB_CONCURRENCY="1") as server:
         assert server.row("address").startswith("http://0.0.0.0:")

@@ -11,10 +11,11 @@ from fullhouse.databases import Equipment
 from fullhouse.errors import ConfigurationError
 from fullhouse.plan.machine import Machine
 from fullhouse.plan.planner import make_plan
-from fullhouse.settings import Settings, layered
+from fullhouse.settings import OPTIONS, OVERLOAD, Settings, layered
 from fullhouse.supervisor.gunicorn_args import from_gunicorn_cmd_args, from_gunicorn_file
-from fullhouse.supervisor.gunicorn_settings import both, gunicorn_settings
+from fullhouse.supervisor.gunicorn_settings import OF_OUR_WORKER, both, gunicorn_settings
 from fullhouse.worker import Worker
+from fullhouse.worker.options import Options
 
 MACHINE = Machine(cores=2, memory=1 << 34, open_files=4096)
 
@@ -169,6 +170,34 @@ def test_workers_without_threads_are_refused(name: str) -> None:
         ConfigurationError, match=r"^test: worker_class .* does not run each request in a thread of its"
     ):
         made(worker_class=name)
+
+
+class OfTheirOwn(Worker):
+    """One that changes nothing of the options."""
+
+
+class WithOptions(Worker):
+    options = Options(header_timeout_s=3.0)
+
+
+def test_a_subclass_of_our_worker_has_the_options() -> None:
+    worker = made(worker_class=f"{__name__}.OfTheirOwn", header_timeout=5.0)["worker_class"]
+    assert issubclass(worker, OfTheirOwn)
+    assert worker.options.header_timeout_s == 5.0
+    assert made(worker_class=f"{__name__}.WithOptions")["worker_class"] == f"{__name__}.WithOptions"
+
+
+@pytest.mark.parametrize("name", ["gthread", "sync", f"{__name__}.WithOptions"])
+def test_options_that_a_worker_does_not_have_are_refused(name: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"does not know header_timeout \(test\), request_timeouts \(test\)\.\n"
+    ):
+        made(worker_class=name, header_timeout=5.0, request_timeouts={"/": 3.0})
+
+
+def test_every_option_of_the_overload_is_one_of_our_worker() -> None:
+    overload = {option.name for option in OPTIONS.values() if option.group == OVERLOAD}
+    assert overload <= set(OF_OUR_WORKER) <= set(OPTIONS)
 
 
 def test_workers_of_another_user_are_refused() -> None:

@@ -28,6 +28,13 @@ MAX_REQUESTS_JITTER = 0.05
 # Clients that a worker keeps at once: idle and slow ones cost a descriptor and a few KB each. Half of the descriptors
 # are left to the requests that run, as the plan counts them.
 MAX_CONNECTIONS = 10_000
+# Options that gunicorn's workers do not have.
+OF_OUR_WORKER = (
+    *("header_timeout", "transfer_timeout", "minimum_rate", "body_memory", "transfer_memory", "max_body", "freeze_gc"),
+    *("probes", "live_path", "ready_path", "queue_limit", "queue_target", "wait_timeout", "client_share"),
+    *("critical_paths", "sheddable_paths", "priority", "overload_page", "request_timeout", "request_timeouts"),
+    "max_worker_memory",
+)
 # Our option for each setting of gunicorn that has one.
 OURS = {option.gunicorn: option.name for option in OPTIONS.values() if option.gunicorn}
 
@@ -121,10 +128,14 @@ def both(ours: Callable[..., None], theirs: Callable[..., None] | None) -> Calla
 
 
 def _worker_class(settings: Settings, plan: Plan) -> str | type[Worker]:
+    worker_class = Worker
     if settings.worker_class != OPTIONS["worker_class"].default:
-        refuse_without_threads(settings.worker_class, settings.sources["worker_class"])
-        return settings.worker_class
-    return Worker.configured(
+        found = thread_worker(settings.worker_class, settings.sources["worker_class"])
+        if not issubclass(found, Worker) or found.options is not Worker.options:
+            _refuse_unknown_to(settings)
+            return settings.worker_class
+        worker_class = found
+    return worker_class.configured(
         Options(
             header_timeout_s=settings.header_timeout,
             transfer_grace_s=settings.transfer_timeout,
@@ -147,8 +158,21 @@ def _worker_class(settings: Settings, plan: Plan) -> str | type[Worker]:
     )
 
 
-def refuse_without_threads(name: str, said_by: str) -> None:
-    """gevent and its like run many requests in one thread, to which Django gives one connection of each database.
+def _refuse_unknown_to(settings: Settings) -> None:
+    """Raise ConfigurationError for options that only our worker has, beside another that was chosen."""
+    idle = [f"{name} ({settings.sources[name]})" for name in OF_OUR_WORKER if name in settings.sources]
+    if idle:
+        raise ConfigurationError(
+            f"{settings.sources['worker_class']}: worker_class {settings.worker_class} does not know "
+            f"{', '.join(idle)}.\nLeave them out, or worker_class; a subclass of fullhouse.worker.Worker has them "
+            "where it sets no options of its own."
+        )
+
+
+def thread_worker(name: str, said_by: str) -> type:
+    """The worker class of this name, which must run each request in a thread.
+
+    gevent and its like run many in one thread, to which Django gives one connection of each database.
 
     Raises ConfigurationError.
     """
@@ -156,11 +180,20 @@ def refuse_without_threads(name: str, said_by: str) -> None:
     if kind not in ("gevent", "eventlet", "tornado", "gevent_wsgi", "gevent_pywsgi"):
         found = checked_class(name)
         if issubclass(found, (Worker, SyncWorker, ThreadWorker)):
-            return
+            return found
     raise ConfigurationError(
         f"{said_by}: worker_class {name} does not run each request in a thread of its own, "
         "which the plan and the pools count on.\nLeave it out, or use fullhouse.worker.Worker, gthread or sync."
     )
+
+
+def refuse_our_worker(name: str | None) -> None:
+    """gunicorn's own -k takes the place of the class that has the options. Raises ConfigurationError."""
+    if name is not None and issubclass(checked_class(name), Worker):
+        raise ConfigurationError(
+            f"gunicorn -k {name}: its options are those of the class itself, not of FULLHOUSE.\n"
+            "Leave -k out: fullhouse.conf names the worker, by worker_class in FULLHOUSE where it is not the default."
+        )
 
 
 def checked_class(name: str) -> type:
