@@ -38,10 +38,10 @@ if not settings.configured:
 from django.core.signals import request_finished, request_started  # noqa: E402  (needs the settings)
 from django.db import connections, models  # noqa: E402
 
-from fullhouse.budget.folder import runtime_folder, slot_path  # noqa: E402
-from fullhouse.db import running  # noqa: E402
-from fullhouse.db import slots as host_slots  # noqa: E402
+from fullhouse.budget.slots import slot_path  # noqa: E402
+from fullhouse.db import host_slots, running  # noqa: E402
 from fullhouse.plan.limits import server_address  # noqa: E402
+from fullhouse.private_folder import runtime_folder  # noqa: E402
 
 ENGINES = {"mysql": "fullhouse.db.mysql", "postgresql": "fullhouse.db.postgresql"}
 STOCK_ENGINES = {"mysql": "django.db.backends.mysql", "postgresql": "django.db.backends.postgresql"}

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from fullhouse.settings import OPTIONS, Option
+from fullhouse.settings.table import OPTIONS, Option
 
 PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 INTRODUCTION = """# Settings

@@ -2,6 +2,6 @@
 
 import sys
 
-from fullhouse.cli import main
+from fullhouse.cli.main import main
 
 sys.exit(main())

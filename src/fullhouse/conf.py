@@ -11,10 +11,10 @@ from argparse import Namespace
 
 from gunicorn.config import Config
 
-from fullhouse.databases import Equipment, publish
 from fullhouse.errors import FullhouseError
-from fullhouse.planning import plan_for
-from fullhouse.project import module_named_by
+from fullhouse.site.databases import Equipment, publish
+from fullhouse.site.planned import plan_for
+from fullhouse.site.project import module_named_by
 from fullhouse.supervisor.gunicorn_settings import gunicorn_settings, refuse_other_user, refuse_our_worker
 
 

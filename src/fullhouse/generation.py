@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
-from fullhouse.cli import make_parser
-from fullhouse.databases import Equipment, allot, put_into_force
+from fullhouse.cli.main import make_parser
 from fullhouse.db import pools
 from fullhouse.errors import ApplicationError, DatabaseError, FullhouseError
-from fullhouse.planning import Planned, plan_for
-from fullhouse.project import Project
+from fullhouse.site.databases import Equipment, allot, put_into_force
+from fullhouse.site.planned import Planned, plan_for
+from fullhouse.site.project import Project
 from fullhouse.supervisor import master
 from fullhouse.supervisor.gunicorn_settings import gunicorn_settings
 from fullhouse.supervisor.hooks import Hooks, report_failure

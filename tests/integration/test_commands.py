@@ -208,6 +208,7 @@ def test_plan_for_a_program(pristine: Site) -> None:
         "threads",
         "pool",
         "requests",
+        "transfer_memory",
         "machine",
         "servers",
         "steps",

@@ -9,11 +9,11 @@ import pytest
 from django.db import connections
 
 from dbsupport import ENGINES, STOCK_ENGINES, Database, wait_until
-from fullhouse import databases
 from fullhouse.errors import ConfigurationError
-from fullhouse.settings import Settings
+from fullhouse.settings.table import Settings
+from fullhouse.site import databases
 from fullhouse.worker import threads as worker_threads
-from fullhouse.worker.admission import Admission, AdmissionRules, Waiting
+from fullhouse.worker.admission.queue import Admission, AdmissionRules, Waiting
 from private_servers import PrivateServer
 
 BURST = 3

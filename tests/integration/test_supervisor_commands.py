@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fullhouse.budget.folder import runtime_folder
+from fullhouse.private_folder import runtime_folder
 from fullhouse.supervisor.control import CLIENTS, LONGEST
 from fullhouse.supervisor.instances import running
 from supervised import MANAGE, Site, wait_until

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from fullhouse.db.farewell import Wire, close_all
+from fullhouse.db.closing import Wire, close_all
 
 PATIENCE_S = 30.0  # never reached, unless a test fails
 AT_ONCE_S = 0.05  # for what must not come

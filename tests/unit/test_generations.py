@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fullhouse.supervisor.generations import (
+from fullhouse.supervisor.policy import (
     BACKOFF_S,
     CRASH_LOOP,
     STABLE_S,

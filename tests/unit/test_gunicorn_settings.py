@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from fullhouse.databases import Equipment
 from fullhouse.errors import ConfigurationError
 from fullhouse.plan.machine import Machine
 from fullhouse.plan.planner import make_plan
-from fullhouse.settings import OPTIONS, OVERLOAD, Settings, layered
+from fullhouse.settings.table import OPTIONS, OVERLOAD, Settings, layered
+from fullhouse.site.databases import Equipment
 from fullhouse.supervisor.gunicorn_args import from_gunicorn_cmd_args, from_gunicorn_file
 from fullhouse.supervisor.gunicorn_settings import OF_OUR_WORKER, both, gunicorn_settings
 from fullhouse.worker import Worker

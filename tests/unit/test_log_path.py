@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fullhouse import verbs
+from fullhouse.cli import verbs
 from fullhouse.errors import ConfigurationError
 
 

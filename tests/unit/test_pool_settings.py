@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fullhouse.db.options import MODES, PoolSettings, Unpooled, is_unpooled, pool_settings, unpooled_settings
+from fullhouse.db.pool_settings import MODES, PoolSettings, Unpooled, is_unpooled, pool_settings, unpooled_settings
 from fullhouse.errors import ConfigurationError
 from fullhouse.pool.options import PoolOptions
 

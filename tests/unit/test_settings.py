@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from fullhouse.errors import ConfigurationError
-from fullhouse.options import add_options, as_arguments, from_arguments
-from fullhouse.settings import OPTIONS, Settings, from_environment, layered
+from fullhouse.settings.arguments import add_options, as_arguments, from_arguments
+from fullhouse.settings.table import OPTIONS, Settings, from_environment, layered
 
 # For each option a value other than its default, and the text that means it.
 SAMPLES: dict[str, tuple[Any, str]] = {

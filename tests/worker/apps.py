@@ -15,7 +15,7 @@ from wsgiref.validate import validator
 import simple_websocket
 
 from fullhouse.worker import Worker
-from fullhouse.worker.admission import AdmissionRules
+from fullhouse.worker.admission.queue import AdmissionRules
 from fullhouse.worker.options import Options
 from fullhouse.worker.time_limits import TimeLimits
 

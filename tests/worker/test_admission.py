@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fullhouse.worker.admission import Admission, AdmissionRules, Priority, Waiting
-from fullhouse.worker.concurrency import Concurrency
-from fullhouse.worker.fairness import Fairness
-from fullhouse.worker.options import PeerList
-from fullhouse.worker.request import Request
-from fullhouse.worker.sliding_minimum import SlidingMinimum
+from fullhouse.worker.admission.concurrency import Concurrency
+from fullhouse.worker.admission.fairness import Fairness
+from fullhouse.worker.admission.queue import Admission, AdmissionRules, Priority, Waiting
+from fullhouse.worker.admission.sliding_minimum import SlidingMinimum
+from fullhouse.worker.http.request import Request
+from fullhouse.worker.http.rules import PeerList
 from fullhouse.worker.triage import Triage, parse_request_start
 
 EVERYBODY = PeerList(everybody=True)

@@ -7,8 +7,8 @@ import pytest
 
 from fullhouse.worker import channel as module
 from fullhouse.worker.channel import Channel, ClientGoneError
+from fullhouse.worker.http.request import Request
 from fullhouse.worker.options import Options
-from fullhouse.worker.request import Request
 
 OPTIONS = Options(transfer_grace_s=20.0, minimum_rate_bytes_s=500)
 

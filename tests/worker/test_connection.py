@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import CHUNKED, HEAD, REFUSED, VALID
 
-from fullhouse.worker.body import BUFFER_BYTES, BUFFERED_FROM_BYTES
-from fullhouse.worker.connection import CONTINUE, HttpConnection
-from fullhouse.worker.head import HeadParser
-from fullhouse.worker.options import MAX_HEAD, HttpRules, PeerList
-from fullhouse.worker.refusal import RefusedError, refusal_bytes
-from fullhouse.worker.request import Request
+from fullhouse.worker.http.body import BUFFER_BYTES, BUFFERED_FROM_BYTES
+from fullhouse.worker.http.connection import CONTINUE, HttpConnection
+from fullhouse.worker.http.head import HeadParser
+from fullhouse.worker.http.refusal import RefusedError, refusal_bytes
+from fullhouse.worker.http.request import Request
+from fullhouse.worker.http.rules import MAX_HEAD, HttpRules, PeerList
 
 PARSER = HeadParser()  # shared, as by all connections of a worker
 PROXY = ("127.0.0.1", 40000)

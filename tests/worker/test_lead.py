@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 from serving import PATIENCE_S, gunicorn, read_response, wait_until
 
-from fullhouse.worker.lead import QUICK_S, Lead, Quickness
+from fullhouse.worker.turns import QUICK_S, Lead, Quickness
 
 
 def get(target: str) -> bytes:

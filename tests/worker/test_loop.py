@@ -12,10 +12,11 @@ import pytest
 from gunicorn.config import Config
 
 from fullhouse.telemetry.tally import Tally
-from fullhouse.worker import body
 from fullhouse.worker.channels import Channels
+from fullhouse.worker.http import body
+from fullhouse.worker.http.rules import http_rules
 from fullhouse.worker.loop import Loop
-from fullhouse.worker.options import Options, http_rules
+from fullhouse.worker.options import Options
 from fullhouse.worker.poller import new_poller
 from fullhouse.worker.probes import Probes
 from fullhouse.worker.siblings import Siblings
@@ -97,7 +98,7 @@ class Site:
         self.channels = Channels(
             poller=poller,
             threads=1,
-            rules=http_rules(Config(), self.options),
+            rules=http_rules(Config(), self.options.body_memory_bytes, self.options.max_body_bytes),
             options=self.options,
             probes=Probes(None, None, bool),
             triage=Triage(),

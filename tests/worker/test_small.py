@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import pytest
 from serving import wait_until
 
-from fullhouse.worker.admission import Admission, AdmissionRules, Waiting
+from fullhouse.worker.admission.queue import Admission, AdmissionRules, Waiting
 from fullhouse.worker.channel import ClientGoneError
+from fullhouse.worker.http.request import Request
 from fullhouse.worker.pace import Pace
-from fullhouse.worker.request import Request
-from fullhouse.worker.response import Response
 from fullhouse.worker.threads import Threads
 from fullhouse.worker.unsent import FileRange, Unsent
+from fullhouse.worker.wsgi.response import Response
 
 
 def test_a_pace_is_kept_in_every_window():

@@ -29,16 +29,18 @@ A forked child starts with empty shares and its own locks on the inherited descr
 its own. A share claims from its first `acquire_nowait`, so a child without a pool in use claims nothing.
 """
 
+import hashlib
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from fullhouse.budget.folder import open_private_folder, require_private
 from fullhouse.budget.record_locks import lock_of_another, lock_shared, locked_by_others, try_lock, unlock
 from fullhouse.budget.resting import Resting
 from fullhouse.errors import ConfigurationError
+from fullhouse.private_folder import open_private_folder, require_private
 
 MAX_BUDGET = 2**18
 """The largest budget and fair share, in slots: PostgreSQL's `max_connections` ends at 262,143."""
@@ -51,6 +53,15 @@ CLAIMS_END = CLAIMS + 2**22 * CLAIM_SPAN  # Linux gives no process id above 2**2
 
 UNPLANNED = 1
 """Slots of a file whose budget nobody has set yet."""
+
+_SLUG_LENGTH = 60
+
+
+def slot_path(folder: Path, server: str, user: str) -> Path:
+    """The slot file of one database user on one server: a readable name, made unique by a hash."""
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{user}-at-{server}".lower()).strip("-")[:_SLUG_LENGTH]
+    digest = hashlib.sha256(f"{server}\0{user}".encode()).hexdigest()[:12]
+    return folder / f"{slug}-{digest}.slots"
 
 
 @dataclass(frozen=True)

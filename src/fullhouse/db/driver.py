@@ -9,17 +9,15 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import connections
 
-from fullhouse.db.farewell import Wire, close_all
+from fullhouse.db.closing import Wire, close_all
+from fullhouse.db.contracts import Backend
 from fullhouse.db.guard import Upkeep, borrowed
-from fullhouse.db.options import unpooled_settings
-from fullhouse.db.slots import HostSlots
-
-if TYPE_CHECKING:
-    from fullhouse.db.pooled import Pooled
+from fullhouse.db.host_slots import HostSlots
+from fullhouse.db.pool_settings import unpooled_settings
 
 # Where OPTIONS say nothing: both drivers would wait longer, or for ever, for a server that does not answer, and each
 # attempt that hangs holds a slot.
@@ -48,7 +46,7 @@ def notice_silence(descriptor: int) -> None:
 class DjangoDriver:
     """Opens, checks, resets and closes the driver connections of one alias. Called from the pool's threads only."""
 
-    def __init__(self, wrapper: "Pooled", slots: HostSlots) -> None:
+    def __init__(self, wrapper: Backend, slots: HostSlots) -> None:
         self._wrapper_class = type(wrapper)
         # A copy, since a test runner changes NAME in place; the pool of another NAME is another pool.
         # Autocommit is on between borrowers, whatever the alias says: nothing that the pool asks opens a transaction.
@@ -59,13 +57,13 @@ class DjangoDriver:
         self._wires: dict[int, Wire] = {}  # by id of the connection; mysqlclient tells none while one is used
 
     @contextmanager
-    def _unpooled(self) -> Iterator["Pooled"]:
+    def _unpooled(self) -> Iterator[Any]:
         """An unpooled wrapper, which stands for the alias in this thread as long as the block takes.
 
         So receivers of `connection_created`, and what else runs while a session is opened or reset, use this session.
         What they open of other aliases is closed: nothing would end it in a thread of the pool.
         """
-        wrapper = self._wrapper_class(self._settings, self._alias)
+        wrapper: Any = self._wrapper_class(self._settings, self._alias)
         before = {made.alias: made for made in connections.all(initialized_only=True)}
         connections[self._alias] = wrapper
         try:
@@ -94,7 +92,7 @@ class DjangoDriver:
         notice_silence(descriptor)
         return connection
 
-    def _close_half_made(self, wrapper: "Pooled") -> None:
+    def _close_half_made(self, wrapper: Backend) -> None:
         """Where a session was opened and could not be set up, it ends before its slot is released."""
         wire = None
         if wrapper.connection is not None:

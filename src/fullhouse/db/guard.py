@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache, wraps
-from typing import Any, Protocol
+from typing import Any
 
 from fullhouse.db import running
 
@@ -24,45 +24,6 @@ UNREADABLE = None
 _STATEMENTS = (("execute", True), ("executemany", True), ("callproc", False), ("copy", False), ("stream", False))
 # Those by which a server-side cursor goes on with the statement that it has begun.
 _FETCHES = ("fetchone", "fetchmany", "fetchall", "scroll", "__next__")
-
-
-class Borrower(Protocol):
-    """What a guarded connection asks of whoever uses it.
-
-    internal: how many steps of Django or the pool are at work on the connection: while there are any, nothing is asked.
-    thread_ident: the thread that may use the connection.
-    """
-
-    internal: int
-    thread_ident: int
-
-    @property
-    def allow_thread_sharing(self) -> bool:
-        """Whether other threads may use it too."""
-
-    def statement_begins(self, sql: Any) -> None:
-        """A statement comes next. `sql` is a text, what the driver makes one of, or UNREADABLE."""
-
-    def statement_failed(self, error: BaseException) -> None:
-        """The driver has raised `error`."""
-
-    def statement_ended(self) -> None:
-        """The driver has returned."""
-
-    def used_directly(self) -> None:
-        """Somebody uses the driver's connection itself, and may change anything about it."""
-
-    def cursor_opened(self, cursor: Any) -> None:
-        """One of the connection's cursors is open from now on."""
-
-    def has_open(self, cursor: Any) -> bool:
-        """Whether the cursor is one of those that are open."""
-
-    def cursor_closed(self, cursor: Any) -> None:
-        """One of them is closed."""
-
-    def cursor_lost(self, cursor: Any) -> None:
-        """One of them was dropped, in another thread: close it later, in this one."""
 
 
 class Upkeep:

@@ -26,8 +26,9 @@ from typing import Any, Self
 from django.core.exceptions import ImproperlyConfigured
 
 from fullhouse.db import errors, pools
-from fullhouse.db.options import PoolSettings, is_unpooled, pool_settings, unpooled_settings
+from fullhouse.db.contracts import Backend
 from fullhouse.db.pinning import Pinning
+from fullhouse.db.pool_settings import PoolSettings, is_unpooled, pool_settings, unpooled_settings
 from fullhouse.errors import ConfigurationError
 from fullhouse.pool.core import Pool
 from fullhouse.pool.errors import CheckoutRefused, DatabaseDown, PoolError
@@ -46,13 +47,13 @@ def _copied(value: Any) -> Any:
     return tuple(_copied(item) for item in value) if isinstance(value, tuple) else value
 
 
-class Pooled(Pinning):
+class Pooled(Pinning, Backend):
     """Mix in before the DatabaseWrapper of a backend of Django's, or of another library's that is built on it."""
 
     begins_with_cursor = True  # since a server-side cursor depends on the transaction
     Database: Any
     _thread_ident: int
-    internal = 0  # see `guard.Borrower`
+    internal = 0  # see `contracts.Borrower`
 
     def __init__(self, settings_dict: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         self._connection: Any = None
@@ -89,54 +90,6 @@ class Pooled(Pinning):
     def unpooled(self) -> Self:
         """A wrapper of the same class with a session of its own, which stands on no slot."""
         return type(self)(unpooled_settings(self.settings_dict), self.alias)
-
-    # -- What a backend fills in ---------------------------------------------------------------------------------
-
-    def _is_gone(self) -> bool:
-        """Whether the driver knows that the connection is dead; costs no round trip."""
-        return False
-
-    @staticmethod
-    def autocommit_on(connection: Any) -> None:
-        """Have each statement on the driver's connection be a transaction of its own."""
-        raise NotImplementedError
-
-    def opened(self) -> None:
-        """Called on an unpooled wrapper when it has opened a connection for the pool."""
-
-    @staticmethod
-    def guard(connection: Any) -> None:
-        """Put a connection under the pool's rules (see `guard`)."""
-        raise NotImplementedError
-
-    @staticmethod
-    def client_state(connection: Any) -> Any:
-        """What of the driver's own settings a borrower can change on a connection; compared by equality."""
-        raise NotImplementedError
-
-    @staticmethod
-    def idle_limit_s(connection: Any) -> float | None:
-        """Seconds after which the server ends an idle session; None: never."""
-        raise NotImplementedError
-
-    @staticmethod
-    def descriptor(connection: Any) -> int:
-        """The descriptor of the connection's socket."""
-        raise NotImplementedError
-
-    @staticmethod
-    def answers(connection: Any) -> bool:
-        """Whether the session is alive, by one round trip."""
-        raise NotImplementedError
-
-    def reset_session(self) -> bool:
-        """Make the session of this unpooled wrapper like new; False: it cannot be."""
-        raise NotImplementedError
-
-    @staticmethod
-    def says_full(error: BaseException) -> bool:
-        """Whether the driver's `error` says that the server has no session left."""
-        raise NotImplementedError
 
     # -- The lease -----------------------------------------------------------------------------------------------
 
@@ -357,7 +310,7 @@ class Pooled(Pinning):
         self.close_pool()
         return super()._nodb_cursor() if self.is_unpooled else self.unpooled()._nodb_cursor()
 
-    # -- Cursors and statements, see `guard.Borrower` ------------------------------------------------------------
+    # -- Cursors and statements, see `contracts.Borrower` ------------------------------------------------------------
 
     def _cursor(self, name: str | None = None) -> Any:
         if self._connection is None or self._parked:

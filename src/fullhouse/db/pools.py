@@ -6,15 +6,13 @@
 import atexit
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fullhouse.db.contracts import Backend
 from fullhouse.db.driver import DjangoDriver
-from fullhouse.db.slots import HostSlots
+from fullhouse.db.host_slots import HostSlots
 from fullhouse.pool.core import Pool
 from fullhouse.pool.statistics import PoolStatistics
-
-if TYPE_CHECKING:
-    from fullhouse.db.pooled import Pooled
 
 _lock = threading.Lock()
 _pools: dict[tuple[str, str], tuple[Pool[Any], HostSlots, tuple[str, ...]]] = {}
@@ -29,7 +27,7 @@ def _renew_lock() -> None:
 os.register_at_fork(after_in_child=_renew_lock)
 
 
-def pool_of(wrapper: "Pooled", made_from: tuple[Any, ...]) -> Pool[Any]:
+def pool_of(wrapper: Backend, made_from: tuple[Any, ...]) -> Pool[Any]:
     """The pool of the wrapper's alias for connections that are made from these settings.
 
     Raises ConfigurationError for a runtime folder that is not ours.
@@ -43,7 +41,7 @@ def pool_of(wrapper: "Pooled", made_from: tuple[Any, ...]) -> Pool[Any]:
         return _pools[key][0]
 
 
-def close_pools_on(wrapper: "Pooled") -> None:
+def close_pools_on(wrapper: Backend) -> None:
     """Close and forget this process's pools on the wrapper's database, of any alias; the next use makes new ones."""
     database = _database(wrapper)
     with _lock:
@@ -73,17 +71,17 @@ def _close_all() -> None:
         pool.close()
 
 
-def _key(wrapper: "Pooled", made_from: tuple[Any, ...]) -> tuple[str, str]:
+def _key(wrapper: Backend, made_from: tuple[Any, ...]) -> tuple[str, str]:
     """Another alias, database or option is another pool."""
     return wrapper.alias, repr(made_from)
 
 
-def _database(wrapper: "Pooled") -> tuple[str, ...]:
+def _database(wrapper: Backend) -> tuple[str, ...]:
     """What a DROP DATABASE concerns."""
     return (wrapper.vendor, *(str(wrapper.settings_dict[name]) for name in ("HOST", "PORT", "NAME")))
 
 
-def _make_pool(wrapper: "Pooled") -> tuple[Pool[Any], HostSlots, tuple[str, ...]]:
+def _make_pool(wrapper: Backend) -> tuple[Pool[Any], HostSlots, tuple[str, ...]]:
     slots = HostSlots(wrapper.alias, wrapper.vendor, wrapper.settings_dict)
     driver = DjangoDriver(wrapper, slots)
     return Pool(driver, slots, wrapper.pool_settings.pool, name=wrapper.alias), slots, _database(wrapper)

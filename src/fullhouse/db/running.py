@@ -9,13 +9,11 @@ import threading
 import time
 from contextlib import closing
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakValueDictionary
 
+from fullhouse.db.contracts import Backend
 from fullhouse.errors import described
-
-if TYPE_CHECKING:
-    from fullhouse.db.pooled import Pooled
 
 # How long a statement that has ended waits for its canceller; connecting takes longer only if the server is in trouble.
 _PATIENCE_S = 5.0
@@ -31,7 +29,7 @@ class Statement:
 
     __slots__ = ("abandoned", "cancelled", "connection", "session", "sql", "wrapper")
 
-    def __init__(self, wrapper: "Pooled", sql: Any) -> None:
+    def __init__(self, wrapper: Backend, sql: Any) -> None:
         self.wrapper = wrapper
         self.sql = sql
         self.connection = wrapper.connection
@@ -74,7 +72,7 @@ def is_cancelled(thread: int) -> bool:
     return request is not None and request.cancelled
 
 
-def begins(wrapper: "Pooled", sql: Any) -> None:
+def begins(wrapper: Backend, sql: Any) -> None:
     """The calling thread runs a statement from now on. Without a connection there is nothing to cancel."""
     if wrapper.connection is not None:
         _running[threading.get_ident()] = Statement(wrapper, sql)

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from fullhouse.cli import main, make_parser
+from fullhouse.cli.main import main, make_parser
 
 SETTINGS = "fullhouse.demo.settings"
 OPENING = "import fullhouse.demo; fullhouse.demo.prepare()"

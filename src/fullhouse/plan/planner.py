@@ -8,7 +8,7 @@ from typing import NoReturn
 from fullhouse.errors import PlanError
 from fullhouse.plan.limits import Limit
 from fullhouse.plan.machine import Machine
-from fullhouse.settings import Settings
+from fullhouse.settings.table import Settings
 
 # A tenth of the limit is left to others, and 40 at the most: the figure of the classic recipe for a limit of 1000.
 RESERVE_SHARE = 10

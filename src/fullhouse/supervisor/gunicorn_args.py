@@ -10,7 +10,7 @@ from typing import Any
 from gunicorn.config import Config
 
 from fullhouse.errors import ConfigurationError, described
-from fullhouse.settings import Settings, from_text, layered
+from fullhouse.settings.table import Settings, from_text, layered
 from fullhouse.supervisor.gunicorn_settings import OURS
 
 CONFIG_FILE = "gunicorn.conf.py"

@@ -16,11 +16,11 @@ from gunicorn.workers.sync import SyncWorker
 
 from fullhouse.errors import ConfigurationError, described
 from fullhouse.plan.planner import Plan
-from fullhouse.settings import OPTIONS, Settings, nearest
+from fullhouse.settings.table import OPTIONS, Settings, nearest
 from fullhouse.worker import Worker
-from fullhouse.worker.admission import AdmissionRules
+from fullhouse.worker.admission.queue import AdmissionRules
+from fullhouse.worker.http.refusal import OverloadAnswer
 from fullhouse.worker.options import Options
-from fullhouse.worker.refusal import OverloadAnswer
 from fullhouse.worker.stuck import Queries
 from fullhouse.worker.time_limits import TimeLimits
 

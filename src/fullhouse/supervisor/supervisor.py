@@ -18,7 +18,8 @@ from typing import Any
 
 from fullhouse.budget.slots import SlotFile
 from fullhouse.supervisor import processes, systemd
-from fullhouse.supervisor.generations import (
+from fullhouse.supervisor.logfile import LogFile
+from fullhouse.supervisor.policy import (
     NOT_UP,
     Action,
     Answer,
@@ -33,7 +34,6 @@ from fullhouse.supervisor.generations import (
     State,
     Unready,
 )
-from fullhouse.supervisor.logfile import LogFile
 from fullhouse.supervisor.reports import Reports
 from fullhouse.telemetry import board
 

@@ -10,10 +10,10 @@ import time
 from math import inf
 from typing import Any
 
-from fullhouse.worker.connection import HttpConnection
+from fullhouse.worker.http.connection import HttpConnection
+from fullhouse.worker.http.request import Request
 from fullhouse.worker.options import Options
 from fullhouse.worker.pace import Pace
-from fullhouse.worker.request import Request
 from fullhouse.worker.unsent import FileRange, Unsent
 
 SMALL_BYTES = 64 * 1024  # up to here, head and body are joined, which costs less than a second piece

@@ -13,16 +13,17 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 from fullhouse.telemetry.tally import Tally
-from fullhouse.worker.admission import Waiting
-from fullhouse.worker.body import Data
+from fullhouse.worker.admission.queue import Waiting
 from fullhouse.worker.channel import Channel
-from fullhouse.worker.connection import HttpConnection
-from fullhouse.worker.head import HeadParser
-from fullhouse.worker.options import HttpRules, Options
+from fullhouse.worker.http.body import Data
+from fullhouse.worker.http.connection import HttpConnection
+from fullhouse.worker.http.head import HeadParser
+from fullhouse.worker.http.refusal import RefusedError, body_bytes, refusal_bytes
+from fullhouse.worker.http.request import Request
+from fullhouse.worker.http.rules import HttpRules
+from fullhouse.worker.options import Options
 from fullhouse.worker.poller import GONE, READ, WRITE, Poller
 from fullhouse.worker.probes import Probes
-from fullhouse.worker.refusal import RefusedError, body_bytes, refusal_bytes
-from fullhouse.worker.request import Request
 from fullhouse.worker.transfer_memory import TransferMemory
 from fullhouse.worker.triage import Job, Triage
 from fullhouse.worker.unsent import Unsent

@@ -15,7 +15,7 @@ from math import inf
 from typing import Any, Protocol
 
 from fullhouse.worker.accepting import Acceptor
-from fullhouse.worker.admission import Waiting
+from fullhouse.worker.admission.queue import Waiting
 from fullhouse.worker.channels import Channels
 from fullhouse.worker.poller import READ, Poller
 from fullhouse.worker.siblings import Siblings

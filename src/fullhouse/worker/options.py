@@ -1,28 +1,18 @@
 """What the worker was told: gunicorn's settings that it honours, and its own numbers, checked and frozen."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from http import HTTPStatus
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from fullhouse.errors import ConfigurationError
-from fullhouse.worker.admission import AdmissionRules
+from fullhouse.worker.admission.queue import AdmissionRules
+from fullhouse.worker.http.refusal import OverloadAnswer
+from fullhouse.worker.http.request import Request
 from fullhouse.worker.pace import Pace
-from fullhouse.worker.refusal import OverloadAnswer, RefusedError
-from fullhouse.worker.request import Request
 from fullhouse.worker.time_limits import TimeLimits
 
 Network = IPv4Network | IPv6Network
-
-# gunicorn's own caps (gunicorn/http/message.py)
-MAX_REQUEST_LINE = 8190
-MAX_HEADER_FIELDS = 32768
-DEFAULT_HEADER_FIELD_SIZE = 8190
-# The most bytes that a request line and its fields have together, where each may not have more by itself. gunicorn's
-# limits allow 800 KB; nginx passes 32 KB on (large_client_header_buffers).
-MAX_HEAD = 64 * 1024
 
 # Settings of gunicorn that would make the parser lenient, or speak another protocol: what each must be here.
 _UNSUPPORTED: dict[str, Any] = {
@@ -34,59 +24,6 @@ _UNSUPPORTED: dict[str, Any] = {
     "protocol": "http",
     "http_protocols": ["h1"],
 }
-
-
-@dataclass(frozen=True, slots=True)
-class PeerList:
-    """The addresses that are trusted with something."""
-
-    everybody: bool = False
-    networks: tuple[Network, ...] = ()
-
-    def trusts(self, peer: Any) -> bool:
-        """Whether `peer`, a socket address, is in the list. Peers on a Unix socket always are."""
-        return not isinstance(peer, tuple) or self.everybody or _is_in(peer[0], self.networks)
-
-
-@lru_cache(maxsize=4096)
-def _is_in(host: str, networks: tuple[Network, ...]) -> bool:
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    return any(address in network for network in networks)
-
-
-@dataclass(frozen=True, slots=True)
-class HttpRules:
-    """What a request may look like. Sizes in bytes; 0 as `limit_request_line` means no limit."""
-
-    scheme: str = "http"
-    limit_request_line: int = 4094
-    limit_request_fields: int = 100
-    limit_request_field_size: int = DEFAULT_HEADER_FIELD_SIZE
-    header_map: str = "drop"
-    forwarder_headers: frozenset[str] = frozenset({"SCRIPT_NAME", "PATH_INFO"})
-    secure_scheme_headers: Mapping[str, str] = field(default_factory=dict)
-    forwarded_from: PeerList = PeerList()
-    proxy_protocol: str = "off"
-    proxy_from: PeerList = PeerList()
-    body_memory_bytes: int = 1024 * 1024
-    max_body_bytes: int | None = None
-
-    def check_body(self, size: int) -> None:
-        """Raise RefusedError, 413, for a body of so many bytes that is too long."""
-        if self.max_body_bytes is not None and size > self.max_body_bytes:
-            raise RefusedError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is longer than {self.max_body_bytes} bytes"
-            )
-
-    @property
-    def limit_head(self) -> int:
-        """The most bytes that a request line and its fields may have together."""
-        line, field = self.limit_request_line, self.limit_request_field_size + len("\r\n")
-        whole = max(MAX_HEAD, line + len("\r\n") + field)
-        return min(whole, line + 2 * len("\r\n") + self.limit_request_fields * field) if line else whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,29 +71,6 @@ def with_gunicorn_settings(options: Options, cfg: Any) -> Options:
         siblings=cfg.workers - 1,
         sendfile=cfg.sendfile is not False and not cfg.is_ssl,
     )
-
-
-def http_rules(cfg: Any, options: Options) -> HttpRules:
-    """The rules that gunicorn's configuration asks for."""
-    fields, field_size = cfg.limit_request_fields, cfg.limit_request_field_size
-    return HttpRules(
-        scheme="https" if cfg.is_ssl else "http",
-        limit_request_line=_limit_request_line(cfg.limit_request_line),
-        limit_request_fields=fields if 0 < fields <= MAX_HEADER_FIELDS else MAX_HEADER_FIELDS,
-        limit_request_field_size=field_size if field_size > 0 else DEFAULT_HEADER_FIELD_SIZE,
-        header_map=cfg.header_map,
-        forwarder_headers=frozenset(cfg.forwarder_headers),
-        secure_scheme_headers=dict(cfg.secure_scheme_headers),
-        forwarded_from=PeerList("*" in cfg.forwarded_allow_ips, tuple(cfg.forwarded_allow_networks())),
-        proxy_protocol=cfg.proxy_protocol,
-        proxy_from=PeerList("*" in cfg.proxy_allow_ips, tuple(cfg.proxy_allow_networks())),
-        body_memory_bytes=options.body_memory_bytes,
-        max_body_bytes=options.max_body_bytes,
-    )
-
-
-def _limit_request_line(limit: int) -> int:
-    return MAX_REQUEST_LINE if limit < 0 else min(limit, MAX_REQUEST_LINE)
 
 
 def refuse_unsupported(cfg: Any) -> None:

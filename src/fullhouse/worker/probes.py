@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from http import HTTPStatus
 
-from fullhouse.worker.refusal import server_answer
-from fullhouse.worker.request import Request
+from fullhouse.worker.http.refusal import server_answer
+from fullhouse.worker.http.request import Request
 
 
 class Probes:

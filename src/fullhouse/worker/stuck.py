@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from fullhouse.worker.channel import Channel
-from fullhouse.worker.request import Request
+from fullhouse.worker.http.request import Request
 from fullhouse.worker.threads import Seat
 from fullhouse.worker.time_limits import TimeLimits
 

@@ -19,11 +19,11 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from fullhouse.worker.admission import Admission, Waiting
+from fullhouse.worker.admission.concurrency import Concurrency
+from fullhouse.worker.admission.queue import Admission, Waiting
 from fullhouse.worker.channel import Channel
-from fullhouse.worker.concurrency import Concurrency
-from fullhouse.worker.lead import BRIEFLY_S
-from fullhouse.worker.request import Request
+from fullhouse.worker.http.request import Request
+from fullhouse.worker.turns import BRIEFLY_S
 
 Job = tuple[Channel, Request]
 Handler = Callable[[Channel, Request], None]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 
-from fullhouse.worker.request import Request
+from fullhouse.worker.http.request import Request
 
 
 @dataclass(frozen=True)

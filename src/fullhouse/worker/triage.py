@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from fullhouse.worker.admission import Priority, Waiting
+from fullhouse.worker.admission.queue import Priority, Waiting
 from fullhouse.worker.channel import Channel
-from fullhouse.worker.request import Request
+from fullhouse.worker.http.request import Request
 
 Job = tuple[Channel, Request]
 # A time since 1970 is told in seconds below this, in milliseconds below its thousandfold, and so on.

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from fullhouse.worker.body import temporary_file
+from fullhouse.worker.http.body import temporary_file
 
 _MORE = getattr(socket, "MSG_MORE", 0)  # keeps Linux from sending the head as a packet of its own
 _FILE_PIECE_BYTES = 256 * 1024

@@ -20,26 +20,27 @@ from gunicorn.config import PostRequest, PreRequest
 from gunicorn.workers import base
 
 from fullhouse.telemetry.tally import Tally
-from fullhouse.worker.access_log import AccessLog
-from fullhouse.worker.admission import Admission, Waiting
+from fullhouse.worker.admission.queue import Admission, Waiting
 from fullhouse.worker.channel import Channel
 from fullhouse.worker.channels import Channels
-from fullhouse.worker.environ import Environ, EnvironFactory
-from fullhouse.worker.gateway import Gateway
-from fullhouse.worker.lead import Lead, Quickness
+from fullhouse.worker.http.refusal import body_bytes
+from fullhouse.worker.http.request import Request
+from fullhouse.worker.http.rules import http_rules
 from fullhouse.worker.loop import Loop
 from fullhouse.worker.memory import resident_bytes
-from fullhouse.worker.options import Options, http_rules, refuse_unsupported, with_gunicorn_settings
+from fullhouse.worker.options import Options, refuse_unsupported, with_gunicorn_settings
 from fullhouse.worker.poller import new_poller
 from fullhouse.worker.probes import Probes
-from fullhouse.worker.refusal import body_bytes
-from fullhouse.worker.request import Request
-from fullhouse.worker.response import Response
 from fullhouse.worker.siblings import Siblings
 from fullhouse.worker.stuck import DEFAULT_ALL_BUSY_S, NoQueries, Queries, StuckRequests, describe
 from fullhouse.worker.threads import Threads
 from fullhouse.worker.tls import TlsSocket, server_context
 from fullhouse.worker.triage import Job, Triage
+from fullhouse.worker.turns import Lead, Quickness
+from fullhouse.worker.wsgi.access_log import AccessLog
+from fullhouse.worker.wsgi.environ import Environ, EnvironFactory
+from fullhouse.worker.wsgi.gateway import Gateway
+from fullhouse.worker.wsgi.response import Response
 
 _LAST_WORD_S = 0.5  # what is left to tell which requests are cut, before the master ends this process
 
@@ -112,7 +113,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         self._channels = Channels(
             poller=poller,
             threads=self.cfg.threads,
-            rules=http_rules(self.cfg, options),
+            rules=http_rules(self.cfg, options.body_memory_bytes, options.max_body_bytes),
             options=options,
             probes=Probes(options.live_path, options.ready_path, self._is_ready),
             triage=self._triage(options),

@@ -7,8 +7,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from fullhouse.cli import VERBS
-from fullhouse.project import find
+from fullhouse.cli.main import VERBS
+from fullhouse.site.project import find
 
 
 class Command(BaseCommand):

@@ -7,10 +7,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from fullhouse.cli import add_format, plan_text
+from fullhouse.cli.main import add_format, plan_text
 from fullhouse.errors import FullhouseError
-from fullhouse.options import add_options, as_arguments
-from fullhouse.planning import plan_for
+from fullhouse.settings.arguments import add_options, as_arguments
+from fullhouse.site.planned import plan_for
 
 
 class Command(BaseCommand):

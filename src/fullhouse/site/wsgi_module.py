@@ -32,7 +32,7 @@ try:
 except BaseException:
     pass
 else:
-    from fullhouse.wsgi_module import settings_in_force
+    from fullhouse.site.wsgi_module import settings_in_force
     changed = {name: value for name, value in os.environ.items() if before.get(name) != value}
     found = {"environ": changed, "settings": settings_in_force()}
 with open(int(sys.argv[2]), "w") as report:

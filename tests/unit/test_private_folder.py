@@ -6,8 +6,9 @@ import stat
 
 import pytest
 
-from fullhouse.budget.folder import open_private_folder, runtime_folder, slot_path
+from fullhouse.budget.slots import slot_path
 from fullhouse.errors import ConfigurationError
+from fullhouse.private_folder import open_private_folder, runtime_folder
 
 
 class TestRuntimeFolder:

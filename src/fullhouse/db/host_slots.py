@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fullhouse.budget.folder import runtime_folder, slot_path
-from fullhouse.budget.slots import Share, SlotFile
+from fullhouse.budget.slots import Share, SlotFile, slot_path
 from fullhouse.errors import ConfigurationError, DatabaseError
 from fullhouse.plan import limits, planner
-from fullhouse.settings import Settings, from_environment, layered
+from fullhouse.private_folder import runtime_folder
+from fullhouse.settings.table import Settings, from_environment, layered
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import gettempdir
 
-from fullhouse import options, project
-from fullhouse.databases import ask_limits
 from fullhouse.plan import machine, planner
 from fullhouse.plan.planner import Plan
-from fullhouse.project import Project
-from fullhouse.settings import Settings, from_environment, layered
+from fullhouse.settings import arguments as options
+from fullhouse.settings.table import Settings, from_environment, layered
+from fullhouse.site import project
+from fullhouse.site.databases import ask_limits
+from fullhouse.site.project import Project
 from fullhouse.supervisor.gunicorn_args import from_gunicorn_cmd_args, from_gunicorn_file
 
 

@@ -6,8 +6,8 @@ from typing import TextIO
 
 from fullhouse import __version__
 from fullhouse.plan.report import server_line
-from fullhouse.planning import Planned
-from fullhouse.settings import Settings
+from fullhouse.settings.table import Settings
+from fullhouse.site.planned import Planned
 
 BOLD, DIM, GREEN, RESET = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[0m"
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fullhouse import wsgi_module
 from fullhouse.errors import ApplicationError, ConfigurationError, described
-from fullhouse.settings import NO_PAIRS, nearest
+from fullhouse.settings.table import NO_PAIRS, nearest
+from fullhouse.site import wsgi_module
 
 SETTINGS_VARIABLE = "DJANGO_SETTINGS_MODULE"
 CONFIGURATION_VARIABLE = "DJANGO_CONFIGURATION"  # django-configurations'

@@ -7,12 +7,12 @@ the next one, so nothing is ever read ahead of a response that may end the conne
 from http import HTTPStatus
 from typing import Any
 
-from fullhouse.worker.body import HEAD_END, BodyStore, BufferStore, ChunkedFraming, Data, Framing, LengthFraming
-from fullhouse.worker.head import HeadParser, head_too_long, line_too_long, parse_head, parse_trailers
-from fullhouse.worker.options import HttpRules
-from fullhouse.worker.proxy_protocol import parse_proxy_header
-from fullhouse.worker.refusal import RefusedError, bad_request
-from fullhouse.worker.request import Request
+from fullhouse.worker.http.body import HEAD_END, BodyStore, BufferStore, ChunkedFraming, Data, Framing, LengthFraming
+from fullhouse.worker.http.head import HeadParser, head_too_long, line_too_long, parse_head, parse_trailers
+from fullhouse.worker.http.proxy_protocol import parse_proxy_header
+from fullhouse.worker.http.refusal import RefusedError, bad_request
+from fullhouse.worker.http.request import Request
+from fullhouse.worker.http.rules import HttpRules
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 

@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 from gunicorn import SERVER_SOFTWARE
 from gunicorn.http.wsgi import FileWrapper, WSGIErrorsWrapper
 
-from fullhouse.worker.request import Request
+from fullhouse.worker.http.request import Request
 
 Environ = dict[str, Any]
 

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from fullhouse.worker.options import HttpRules
-from fullhouse.worker.refusal import RefusedError, bad_request, fields_too_large
-from fullhouse.worker.request import Request
+from fullhouse.worker.http.refusal import RefusedError, bad_request, fields_too_large
+from fullhouse.worker.http.request import Request
+from fullhouse.worker.http.rules import HttpRules
 
 Fields = list[tuple[bytes, bytes]]
 

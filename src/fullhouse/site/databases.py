@@ -15,17 +15,18 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from fullhouse.budget.slots import SlotFile
-from fullhouse.db import pools, running, slots
+from fullhouse.db import host_slots as slots
+from fullhouse.db import pools, running
 from fullhouse.db.driver import CONNECT_TIMEOUT_S
 from fullhouse.db.exhausted import AnsweringExhausted
 from fullhouse.db.pooled import Pooled
-from fullhouse.error_log import show_unseen_errors
 from fullhouse.errors import ConfigurationError, DatabaseError, described
 from fullhouse.plan import limits
 from fullhouse.plan.limits import Limit
 from fullhouse.plan.planner import Plan
 from fullhouse.pool import guard
-from fullhouse.settings import Settings
+from fullhouse.settings.table import Settings
+from fullhouse.site.error_log import show_unseen_errors
 
 NO_DATABASE = "django.db.backends.dummy"
 PSYCOPG_POOL_SIZE = 4  # psycopg_pool's min_size, and without a max_size its size

@@ -7,7 +7,7 @@ import socket
 import struct
 from typing import Any
 
-from fullhouse.worker.refusal import RefusedError, bad_request
+from fullhouse.worker.http.refusal import RefusedError, bad_request
 
 SIGNATURE_V2 = b"\r\n\r\n\x00\r\nQUIT\n"
 _PREFIX_V1 = b"PROXY "

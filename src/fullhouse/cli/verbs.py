@@ -13,8 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fullhouse.budget.folder import runtime_folder
 from fullhouse.errors import AlreadyRunningError, ApplicationError, ConfigurationError, FullhouseError
+from fullhouse.private_folder import runtime_folder
 from fullhouse.supervisor import instances
 from fullhouse.supervisor.control import ask
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fullhouse.cli.verbs import log_path
 from fullhouse.deploy.files import Deployment, write
 from fullhouse.errors import ConfigurationError
-from fullhouse.planning import Planned
-from fullhouse.settings import OPTIONS
-from fullhouse.verbs import log_path
+from fullhouse.settings.table import OPTIONS
+from fullhouse.site.planned import Planned
 
 # Variables of the caller that decide what is served, and how.
 DECISIVE = ("DJANGO_SETTINGS_MODULE", "FULLHOUSE_", "GUNICORN_CMD_ARGS", "WEB_CONCURRENCY")

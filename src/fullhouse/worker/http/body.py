@@ -10,8 +10,8 @@ from typing import Any, BinaryIO, Protocol, cast
 
 import httptools
 
-from fullhouse.worker.options import HttpRules
-from fullhouse.worker.refusal import bad_request, fields_too_large
+from fullhouse.worker.http.refusal import bad_request, fields_too_large
+from fullhouse.worker.http.rules import HttpRules
 
 HEAD_END = b"\r\n\r\n"
 Data = bytes | memoryview

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fullhouse.errors import ConfigurationError
-from fullhouse.kinds import (
+from fullhouse.settings.kinds import (
     ADDRESSES,
     ALIASES,
     FOLDERS,

@@ -13,7 +13,7 @@ grow meanwhile, those who ask were all there already: a crowd that took its time
 from math import inf, sqrt
 from typing import NamedTuple
 
-from fullhouse.worker.sliding_minimum import SlidingMinimum
+from fullhouse.worker.admission.sliding_minimum import SlidingMinimum
 
 # CoDel wants a target of 5 to 10 % of the interval. The longest of these, so that a crowd may take its time to come.
 _TARGETS_IN_INTERVAL = 10

@@ -13,8 +13,8 @@ from enum import IntEnum
 from math import ceil, inf
 from typing import Generic, TypeVar
 
-from fullhouse.worker.fairness import Fairness
-from fullhouse.worker.overload import Counts, Overload
+from fullhouse.worker.admission.fairness import Fairness
+from fullhouse.worker.admission.overload import Counts, Overload
 
 J = TypeVar("J")
 TellFlow = Callable[[int, int], tuple[int, int]]

@@ -4,9 +4,7 @@ Whoever can open a slot file can hold back every slot, so the folder and the fil
 """
 
 import fcntl
-import hashlib
 import os
-import re
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +14,6 @@ from fullhouse.errors import ConfigurationError
 VARIABLE = "FULLHOUSE_RUNTIME_FOLDER"
 _SYSTEM_FOLDER = Path("/run/fullhouse")
 _TEMPORARY_FOLDER = Path("/tmp")  # noqa: S108  what we put there is checked by open_private_folder
-_SLUG_LENGTH = 60
 
 
 def runtime_folder(system: Path = _SYSTEM_FOLDER, temporary: Path = _TEMPORARY_FOLDER) -> Path:
@@ -58,13 +55,6 @@ def _make_usable(folder: Path) -> None:
     os.close(open_private_folder(folder))
     if not os.access(folder, os.W_OK):
         raise ConfigurationError(f"{folder} cannot be written: its file system is read-only.")
-
-
-def slot_path(folder: Path, server: str, user: str) -> Path:
-    """The slot file of one database user on one server: a readable name, made unique by a hash."""
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{user}-at-{server}".lower()).strip("-")[:_SLUG_LENGTH]
-    digest = hashlib.sha256(f"{server}\0{user}".encode()).hexdigest()[:12]
-    return folder / f"{slug}-{digest}.slots"
 
 
 def open_private_folder(folder: Path) -> int:

@@ -13,24 +13,25 @@ from contextlib import closing, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from fullhouse import __version__, verbs
-from fullhouse.banner import banner, wants_colour
-from fullhouse.budget.folder import runtime_folder
-from fullhouse.databases import Equipment
+from fullhouse import __version__
+from fullhouse.cli import verbs
+from fullhouse.cli.banner import banner, wants_colour
+from fullhouse.cli.deploy import deploy
 from fullhouse.deploy.files import FILES
-from fullhouse.deploying import deploy
 from fullhouse.errors import ConfigurationError, FullhouseError
-from fullhouse.options import add_options, as_arguments
 from fullhouse.plan.report import as_json, as_text
-from fullhouse.planning import Planned, plan_for
-from fullhouse.settings import OPTIONS, nearest
+from fullhouse.private_folder import runtime_folder
+from fullhouse.settings.arguments import add_options, as_arguments
+from fullhouse.settings.table import OPTIONS, nearest
+from fullhouse.site.databases import Equipment
+from fullhouse.site.planned import Planned, plan_for
 from fullhouse.supervisor import instances
 from fullhouse.supervisor.control import ControlServer
-from fullhouse.supervisor.generations import House
 from fullhouse.supervisor.gunicorn_settings import gunicorn_settings, umask_of
 from fullhouse.supervisor.listen import check_tls, listening
 from fullhouse.supervisor.logfile import LogFile
 from fullhouse.supervisor.pid_file import pid_file
+from fullhouse.supervisor.policy import House
 from fullhouse.supervisor.processes import name_process
 from fullhouse.supervisor.supervisor import Launch, Supervisor
 from fullhouse.supervisor.systemd import activated_sockets

@@ -6,7 +6,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 
-from fullhouse.worker.request import Request
+from fullhouse.worker.http.request import Request
 
 
 class RefusedError(Exception):

@@ -11,8 +11,8 @@ from gunicorn import SERVER
 from gunicorn.util import hop_headers
 
 from fullhouse.worker.channel import Channel, ClientGoneError
-from fullhouse.worker.refusal import date_line
-from fullhouse.worker.request import Request
+from fullhouse.worker.http.refusal import date_line
+from fullhouse.worker.http.request import Request
 from fullhouse.worker.unsent import FileRange
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]

@@ -16,15 +16,15 @@ from typing import Any
 
 from gunicorn.http.wsgi import FileWrapper
 
-from fullhouse.worker.access_log import AccessLog
-from fullhouse.worker.application_socket import ApplicationSocket
 from fullhouse.worker.channel import Channel, ClientGoneError
-from fullhouse.worker.environ import Environ, EnvironFactory
+from fullhouse.worker.http.refusal import body_bytes, refusal_bytes
+from fullhouse.worker.http.request import Request
 from fullhouse.worker.options import Options
-from fullhouse.worker.refusal import body_bytes, refusal_bytes
-from fullhouse.worker.request import Request
-from fullhouse.worker.response import Response
 from fullhouse.worker.unsent import FileRange
+from fullhouse.worker.wsgi.access_log import AccessLog
+from fullhouse.worker.wsgi.application_socket import ApplicationSocket
+from fullhouse.worker.wsgi.environ import Environ, EnvironFactory
+from fullhouse.worker.wsgi.response import Response
 
 # How long the pieces of a short body may take to come before those that are there are sent.
 _READ_AHEAD_S = 0.05

@@ -24,9 +24,9 @@ from typing import Any
 from gunicorn.glogging import Logger, SafeAtoms
 
 from fullhouse.worker.channel import Channel
-from fullhouse.worker.environ import Environ, EnvironFactory
-from fullhouse.worker.request import Request
-from fullhouse.worker.response import Response
+from fullhouse.worker.http.request import Request
+from fullhouse.worker.wsgi.environ import Environ, EnvironFactory
+from fullhouse.worker.wsgi.response import Response
 
 _ATOM = re.compile(r"%(?:%|\((\{[^}]*\}[ioe]|[^)]*)\)([-#0 +]*\d*(?:\.\d+)?)([sdi]))")
 # What ends a line, or makes a terminal do something.

@@ -1,0 +1,1 @@
+"""The Django project: found, set up, its databases asked, and its plan made."""

@@ -1,0 +1,1 @@
+"""Which requests run, in which order, and which are refused."""

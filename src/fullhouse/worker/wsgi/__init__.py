@@ -1,0 +1,1 @@
+"""From a request to the application and back: PEP 3333."""
