@@ -12,7 +12,7 @@ from argparse import Namespace
 from gunicorn.config import Config
 
 from fullhouse.errors import FullhouseError
-from fullhouse.site.databases import Equipment, publish
+from fullhouse.site.databases import DatabaseHooks, publish
 from fullhouse.site.planned import plan_for
 from fullhouse.site.project import module_named_by
 from fullhouse.supervisor.gunicorn_settings import gunicorn_settings, refuse_other_user, refuse_our_worker
@@ -30,7 +30,7 @@ try:
     refuse_our_worker(_words.worker_class)
     _said = Namespace(worker_class=_words.worker_class) if _words.worker_class else Namespace()
     _planned = plan_for(module_named_by(_words.args[0] if _words.args else None), _said)
-    _values = gunicorn_settings(_planned.settings, _planned.plan, _planned.project.name, Equipment())
+    _values = gunicorn_settings(_planned.settings, _planned.plan, _planned.project.name, DatabaseHooks())
     publish(_planned.plan, _planned.settings)
 except FullhouseError as error:
     print(f"fullhouse: {error}", file=sys.stderr)

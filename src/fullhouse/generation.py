@@ -15,7 +15,7 @@ from wsgiref.util import setup_testing_defaults
 from fullhouse.cli.main import make_parser
 from fullhouse.db import pools
 from fullhouse.errors import ApplicationError, DatabaseError, FullhouseError
-from fullhouse.site.databases import Equipment, allot, put_into_force
+from fullhouse.site.databases import DatabaseHooks, allot, put_into_force
 from fullhouse.site.planned import Planned, plan_for
 from fullhouse.site.project import Project
 from fullhouse.supervisor import master
@@ -73,7 +73,7 @@ def main(order: Order) -> int:
     arguments = make_parser().parse_args(order.words)
     try:
         planned = plan_for(arguments.project, arguments)
-        values = gunicorn_settings(planned.settings, planned.plan, planned.project.name, Equipment())
+        values = gunicorn_settings(planned.settings, planned.plan, planned.project.name, DatabaseHooks())
         budgets = allot(planned.plan, planned.settings)
         if order.alone:
             put_into_force(budgets)

@@ -42,7 +42,7 @@ def site(server: PrivateServer) -> Iterator[Database]:
 
 
 class Load:
-    """Threads that write pairs of tokens in transactions, and keep the books of what they were told."""
+    """Threads that write pairs of tokens in transactions, and keep the state of what they were told."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -45,7 +45,7 @@ def test_a_thread_that_ends_closes_its_connections(
         lambda *_: None,
         bool,
         None,
-        databases.Equipment().thread_ends,
+        databases.DatabaseHooks().thread_ends,
     )
     channel = SimpleNamespace(gone=False)
     pool.put([Waiting((channel, number), time.monotonic()) for number in range(BURST)])  # type: ignore[arg-type]

@@ -176,11 +176,11 @@ class HandTurnedPool:
     def arrive(self) -> Lease[FakeConnection] | Waiter[FakeConnection]:
         """The first half of a checkout: a lease, or a place in the line."""
         with self.pool._lock:
-            lease = self.pool._books.lend_nowait(threading.current_thread(), self.clock())
+            lease = self.pool._state.lend_nowait(threading.current_thread(), self.clock())
         if lease is not None:
             return lease
-        waiter, errands = self.pool._join_line()
-        self.pool._run(errands)
+        waiter, actions = self.pool._join_line()
+        self.pool._run(actions)
         return waiter
 
     def give_up(self, waiter: Waiter[FakeConnection]) -> Lease[FakeConnection]:

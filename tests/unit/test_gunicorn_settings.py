@@ -11,7 +11,7 @@ from fullhouse.errors import ConfigurationError
 from fullhouse.plan.machine import Machine
 from fullhouse.plan.planner import make_plan
 from fullhouse.settings.table import OPTIONS, OVERLOAD, Settings, layered
-from fullhouse.site.databases import Equipment
+from fullhouse.site.databases import DatabaseHooks
 from fullhouse.supervisor.gunicorn_args import from_gunicorn_cmd_args, from_gunicorn_file
 from fullhouse.supervisor.gunicorn_settings import OF_OUR_WORKER, both, gunicorn_settings
 from fullhouse.worker import Worker
@@ -22,7 +22,7 @@ MACHINE = Machine(cores=2, memory=1 << 34, open_files=4096)
 
 def made(**options: Any) -> dict[str, Any]:
     settings = layered(Settings(), options, "test")
-    return gunicorn_settings(settings, make_plan(settings, MACHINE, []), "mysite", Equipment())
+    return gunicorn_settings(settings, make_plan(settings, MACHINE, []), "mysite", DatabaseHooks())
 
 
 def test_the_defaults_are_those_of_the_recipe() -> None:

@@ -18,7 +18,7 @@ class PoolMachine(RuleBasedStateMachine):
     @initialize(max_size=st.none() | st.integers(1, 4), budget=st.integers(1, 5))
     def build(self, max_size: int | None, budget: int) -> None:
         self.slots = FakeSlots(budget)
-        self.house = HandTurnedPool(
+        self.harness = HandTurnedPool(
             slots=self.slots, random=lambda: 0.5, max_size=max_size, max_lifetime_s=40, idle_timeout_s=20
         )
         self.most = min(max_size or budget, budget)
@@ -47,7 +47,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.arrive_once()
 
     def arrive_once(self) -> None:
-        arrival = self.house.arrive()
+        arrival = self.harness.arrive()
         if isinstance(arrival, Lease):
             assert not self.line
             self.hold(arrival)
@@ -60,9 +60,9 @@ class PoolMachine(RuleBasedStateMachine):
         lease = data.draw(st.sampled_from(self.held))
         self.held.remove(lease)
         lease.connection.changed = fate == "dirty"
-        self.house.pool.checkin(lease, dirty=fate == "dirty", broken=fate == "broken")
+        self.harness.pool.checkin(lease, dirty=fate == "dirty", broken=fate == "broken")
         if data.draw(st.booleans()):
-            self.house.pool.checkin(lease)  # once more, by mistake
+            self.harness.pool.checkin(lease)  # once more, by mistake
         self.take_note()
 
     @precondition(lambda self: self.line)
@@ -71,38 +71,38 @@ class PoolMachine(RuleBasedStateMachine):
         waiter = data.draw(st.sampled_from(self.line))
         self.line.remove(waiter)
         with pytest.raises(CheckoutRefused) as caught:
-            self.house.give_up(waiter)
+            self.harness.give_up(waiter)
         assert caught.value.statistics.in_use == len(self.held)
         assert caught.value.statistics.waiting == len(self.line) + 1
 
     # -- What the background and time do
 
-    @precondition(lambda self: self.house.background.connects)
+    @precondition(lambda self: self.harness.background.connects)
     @rule()
     def connect_once(self) -> None:
-        self.house.connect_once()
+        self.harness.connect_once()
         self.take_note()
 
-    @precondition(lambda self: self.house.background.upkeep)
+    @precondition(lambda self: self.harness.background.upkeep)
     @rule()
     def upkeep_once(self) -> None:
-        self.house.background.upkeep.popleft()()
+        self.harness.background.upkeep.popleft()()
         self.take_note()
 
     @rule()
     def background_catches_up(self) -> None:
-        self.house.settle()
+        self.harness.settle()
         self.take_note()
 
     @rule(seconds=st.sampled_from([0.001, 0.02, 0.3, 1.5, 6.0, 25.0]))
     def let_time_pass(self, seconds: float) -> None:
-        self.house.clock.now += seconds
+        self.harness.clock.now += seconds
 
-    @precondition(lambda self: self.house.background.due is not None)
+    @precondition(lambda self: self.harness.background.due is not None)
     @rule()
     def ring_the_alarm(self) -> None:
-        background = self.house.background
-        self.house.clock.now = max(self.house.clock.now, background.due)
+        background = self.harness.background
+        self.harness.clock.now = max(self.harness.clock.now, background.due)
         background.due = None
         background.tick()
         self.take_note()
@@ -111,16 +111,16 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(refusal=st.sampled_from([None, None, OSError("refused"), ServerFullError("full")]))
     def server_changes(self, refusal: Exception | None) -> None:
-        self.house.driver.refusal = refusal
+        self.harness.driver.refusal = refusal
 
     @rule()
     def server_kills_sessions(self) -> None:
-        for connection in self.house.driver.alive:
+        for connection in self.harness.driver.alive:
             connection.alive = False
 
     @rule(can=st.booleans())
     def reset_works_or_not(self, can: bool) -> None:
-        self.house.driver.can_reset = can
+        self.harness.driver.can_reset = can
 
     @rule(taken=st.integers(0, 5), pressed=st.booleans())
     def other_pools_change(self, taken: int, pressed: bool) -> None:
@@ -131,21 +131,21 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_connection_stands_on_a_slot(self) -> None:
-        assert self.slots.held == len(self.house.driver.alive)
+        assert self.slots.held == len(self.harness.driver.alive)
         assert self.slots.held + self.slots.taken <= self.slots.budget
 
     @invariant()
     def no_more_than_allowed(self) -> None:
-        statistics = self.house.pool.statistics()
-        assert statistics.total == len(self.house.driver.alive) <= self.most
+        statistics = self.harness.pool.statistics()
+        assert statistics.total == len(self.harness.driver.alive) <= self.most
         assert statistics.in_use == len(self.held)
         assert statistics.waiting == len(self.line)
-        if self.house.pool.options.max_size is not None:
-            assert statistics.total + statistics.connecting <= self.house.pool.options.max_size
+        if self.harness.pool.options.max_size is not None:
+            assert statistics.total + statistics.connecting <= self.harness.pool.options.max_size
 
     @invariant()
     def nobody_waits_for_what_is_there(self) -> None:
-        assert not self.line or not self.house.pool._books.idle or self.house.background.upkeep
+        assert not self.line or not self.harness.pool._state.idle or self.harness.background.upkeep
 
     @invariant()
     def no_announcement_without_demand(self) -> None:
@@ -153,30 +153,30 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_alarm_is_set_while_there_is_anything_to_look_after(self) -> None:
-        statistics = self.house.pool.statistics()
+        statistics = self.harness.pool.statistics()
         if statistics.total or statistics.waiting:
-            assert self.house.background.due is not None
+            assert self.harness.background.due is not None
 
     def teardown(self) -> None:
         """In a world that works again everyone is served, and a closed pool leaves nothing behind."""
-        if not hasattr(self, "house"):
+        if not hasattr(self, "harness"):
             return
-        self.house.driver.refusal = None
+        self.harness.driver.refusal = None
         self.slots.taken, self.slots.pressed = 0, False
         for _ in range(20 + len(self.line)):
-            self.house.advance(0.6)
+            self.harness.advance(0.6)
             self.take_note()
             while self.held:
-                self.house.pool.checkin(self.held.pop())
+                self.harness.pool.checkin(self.held.pop())
             self.take_note()
         assert not self.line
         while self.held:
-            self.house.pool.checkin(self.held.pop())
-        last = self.house.borrow()
-        self.house.pool.close()
-        self.house.pool.checkin(last)
-        self.house.settle()
-        assert (self.house.driver.alive, self.slots.held, self.slots.waiting) == ([], 0, False)
+            self.harness.pool.checkin(self.held.pop())
+        last = self.harness.borrow()
+        self.harness.pool.close()
+        self.harness.pool.checkin(last)
+        self.harness.settle()
+        assert (self.harness.driver.alive, self.slots.held, self.slots.waiting) == ([], 0, False)
 
 
 PoolMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)

@@ -3,9 +3,9 @@
 import pytest
 from pool_fakes import HandTurnedPool
 
-from fullhouse.pool.books import PARKED_FOR_S
 from fullhouse.pool.errors import PoolExhausted
 from fullhouse.pool.sessions import Waiter
+from fullhouse.pool.state import PARKED_FOR_S
 
 
 def test_a_parked_connection_is_reset_and_lent_to_who_waits() -> None:

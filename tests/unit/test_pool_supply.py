@@ -6,8 +6,8 @@ import pytest
 from pool_fakes import FakeSlots, HandTurnedPool, ServerFullError
 
 from fullhouse.pool.backoff import Backoff
-from fullhouse.pool.books import CONNECT_REST_S, GIVE_BACK_EVERY_S
 from fullhouse.pool.errors import DatabaseDown, PoolExhausted
+from fullhouse.pool.state import CONNECT_REST_S, GIVE_BACK_EVERY_S
 
 
 def test_a_rest_doubles_from_10_ms_to_5_s() -> None:
@@ -29,65 +29,65 @@ def test_a_rest_is_jittered_downwards() -> None:
 
 
 def test_nothing_is_opened_before_somebody_waits() -> None:
-    house = HandTurnedPool()
-    house.advance(10)
-    assert house.driver.connections == []
-    assert house.background.due is None
+    harness = HandTurnedPool()
+    harness.advance(10)
+    assert harness.driver.connections == []
+    assert harness.background.due is None
 
 
 def test_a_connect_that_nobody_needs_any_more_is_not_made() -> None:
-    house = HandTurnedPool()
-    lease = house.borrow()
-    waiter = house.arrive()
-    house.pool.checkin(lease)
+    harness = HandTurnedPool()
+    lease = harness.borrow()
+    waiter = harness.arrive()
+    harness.pool.checkin(lease)
     assert waiter.lease is not None
-    house.settle()
-    assert house.driver.connects_tried == 1
+    harness.settle()
+    assert harness.driver.connects_tried == 1
 
 
 def test_a_burst_of_short_loans_needs_few_connections() -> None:
     """50 arrive at once, a connect takes as long as 75 loans: two rounds of connects are made, not 50."""
-    house = HandTurnedPool()
-    line = [house.arrive() for _ in range(50)]
+    harness = HandTurnedPool()
+    line = [harness.arrive() for _ in range(50)]
     done: set[int] = set()
     while len(done) < 50:
-        for _ in range(len(house.background.connects)):
-            house.connect_once()
+        for _ in range(len(harness.background.connects)):
+            harness.connect_once()
         for _ in range(75):
             for waiter in line:
                 if waiter.lease is not None and id(waiter) not in done:
                     done.add(id(waiter))
-                    house.pool.checkin(waiter.lease)
-    house.settle()
-    assert len(house.driver.connections) <= 8
+                    harness.pool.checkin(waiter.lease)
+    harness.settle()
+    assert len(harness.driver.connections) <= 8
 
 
 def test_max_size_bounds_what_exists_closing_ones_included() -> None:
-    house = HandTurnedPool(max_size=2)
-    leases = house.fill(2)
-    house.arrive()
-    house.pool.checkin(leases[0], broken=True)
-    assert not house.background.connects
-    house.background.upkeep.popleft()()  # now it is closed
-    assert len(house.background.connects) == 1
+    harness = HandTurnedPool(max_size=2)
+    leases = harness.fill(2)
+    harness.arrive()
+    harness.pool.checkin(leases[0], broken=True)
+    assert not harness.background.connects
+    harness.background.upkeep.popleft()()  # now it is closed
+    assert len(harness.background.connects) == 1
 
 
 def test_while_connects_fail_one_is_tried_at_a_time_after_a_rest() -> None:
-    house = HandTurnedPool(checkout_timeout_s=60)
-    house.fill(1)  # so that new connects are not the only hope
-    house.driver.refusal = OSError("connection refused")
-    house.arrive()
-    house.arrive()
-    house.settle()
+    harness = HandTurnedPool(checkout_timeout_s=60)
+    harness.fill(1)  # so that new connects are not the only hope
+    harness.driver.refusal = OSError("connection refused")
+    harness.arrive()
+    harness.arrive()
+    harness.settle()
     tried_at = []
-    tried = house.driver.connects_tried
-    begun = house.clock.now
+    tried = harness.driver.connects_tried
+    begun = harness.clock.now
     for _ in range(3000):
-        house.advance(0.01)
-        if house.driver.connects_tried > tried:
-            assert house.driver.connects_tried == tried + 1
-            tried = house.driver.connects_tried
-            tried_at.append(house.clock.now - begun)
+        harness.advance(0.01)
+        if harness.driver.connects_tried > tried:
+            assert harness.driver.connects_tried == tried + 1
+            tried = harness.driver.connects_tried
+            tried_at.append(harness.clock.now - begun)
     rests = [round(later - earlier, 2) for earlier, later in pairwise(tried_at)]
     assert rests[-3:] == [5.0, 5.0, 5.0]
     assert max(rests) == 5.0
@@ -95,188 +95,188 @@ def test_while_connects_fail_one_is_tried_at_a_time_after_a_rest() -> None:
 
 def test_who_waits_is_served_soon_after_the_database_returns() -> None:
     """All wait, nobody new arrives, and the rests have grown to their longest."""
-    house = HandTurnedPool(checkout_timeout_s=60)
-    house.driver.refusal = OSError("connection refused")
-    waiter = house.arrive()
-    house.advance(33)
-    house.driver.refusal = None
-    house.advance(0.51)
+    harness = HandTurnedPool(checkout_timeout_s=60)
+    harness.driver.refusal = OSError("connection refused")
+    waiter = harness.arrive()
+    harness.advance(33)
+    harness.driver.refusal = None
+    harness.advance(0.51)
     assert waiter.lease is not None
 
 
 def test_a_new_checkout_cuts_the_rest_short() -> None:
     """A connection is in use, lost in a query that hangs: only the newcomer says that it is worth a try."""
-    house = HandTurnedPool(checkout_timeout_s=60)
-    house.fill(1)
-    house.driver.refusal = OSError("connection refused")
-    waiter = house.arrive()
-    house.advance(21)
-    house.driver.refusal = None
-    house.advance(0.6)
+    harness = HandTurnedPool(checkout_timeout_s=60)
+    harness.fill(1)
+    harness.driver.refusal = OSError("connection refused")
+    waiter = harness.arrive()
+    harness.advance(21)
+    harness.driver.refusal = None
+    harness.advance(0.6)
     assert waiter.lease is None
-    house.arrive()
-    house.settle()
+    harness.arrive()
+    harness.settle()
     assert waiter.lease is not None
 
 
 def test_an_outage_leaves_nothing_behind() -> None:
-    house = HandTurnedPool(max_size=3)
-    leases = house.fill(3)
-    house.driver.refusal = OSError("connection refused")
+    harness = HandTurnedPool(max_size=3)
+    leases = harness.fill(3)
+    harness.driver.refusal = OSError("connection refused")
     for lease in leases:
         lease.connection.alive = False
-        house.pool.checkin(lease, broken=True)
+        harness.pool.checkin(lease, broken=True)
     with pytest.raises(DatabaseDown):
-        house.borrow()
-    house.advance(60)
-    assert house.slots.held == 0
-    house.driver.refusal = None
-    assert len(house.fill(3)) == 3
+        harness.borrow()
+    harness.advance(60)
+    assert harness.slots.held == 0
+    harness.driver.refusal = None
+    assert len(harness.fill(3)) == 3
 
 
 def test_a_full_server_is_tried_again_within_the_deadline_without_keeping_the_slot() -> None:
-    house = HandTurnedPool(slots=FakeSlots(5))
-    house.driver.refusal = ServerFullError("too many connections")
-    waiter = house.arrive()
-    house.settle()
-    assert house.slots.held == 0
-    house.driver.refusal = None
-    house.advance(0.02)
+    harness = HandTurnedPool(slots=FakeSlots(5))
+    harness.driver.refusal = ServerFullError("too many connections")
+    waiter = harness.arrive()
+    harness.settle()
+    assert harness.slots.held == 0
+    harness.driver.refusal = None
+    harness.advance(0.02)
     assert waiter.lease is not None
 
 
 def test_a_pool_without_a_slot_says_so_and_looks_again() -> None:
     slots = FakeSlots(3)
     slots.taken = 3
-    house = HandTurnedPool(slots=slots)
-    waiter = house.arrive()
-    house.settle()
+    harness = HandTurnedPool(slots=slots)
+    waiter = harness.arrive()
+    harness.settle()
     assert slots.waiting
-    house.advance(1)
+    harness.advance(1)
     slots.taken = 2
-    house.advance(0.02)
+    harness.advance(0.02)
     assert waiter.lease is not None
     assert not slots.waiting
 
 
 def test_a_pool_that_is_served_from_within_withdraws() -> None:
     slots = FakeSlots(1)
-    house = HandTurnedPool(slots=slots)
-    lease = house.borrow()
-    house.arrive()
-    house.settle()
+    harness = HandTurnedPool(slots=slots)
+    lease = harness.borrow()
+    harness.arrive()
+    harness.settle()
     assert slots.waiting
-    house.pool.checkin(lease)
+    harness.pool.checkin(lease)
     assert not slots.waiting
 
 
 def test_a_slot_of_its_own_that_comes_free_is_taken_without_a_rest() -> None:
-    house = HandTurnedPool(slots=FakeSlots(1))
-    lease = house.borrow()
-    waiter = house.arrive()
-    house.settle()  # no slot
-    house.pool.checkin(lease, broken=True)
-    house.settle()
+    harness = HandTurnedPool(slots=FakeSlots(1))
+    lease = harness.borrow()
+    waiter = harness.arrive()
+    harness.settle()  # no slot
+    harness.pool.checkin(lease, broken=True)
+    harness.settle()
     assert waiter.lease is not None
 
 
 def test_a_pool_without_demand_withdraws() -> None:
     slots = FakeSlots(0)
-    house = HandTurnedPool(slots=slots)
+    harness = HandTurnedPool(slots=slots)
     with pytest.raises(PoolExhausted):
-        house.borrow()
+        harness.borrow()
     assert not slots.waiting
-    house.advance(1)
-    assert not house.background.connects
-    assert house.background.due is None
+    harness.advance(1)
+    assert not harness.background.connects
+    assert harness.background.due is None
 
 
 def test_a_pool_at_its_max_size_withdraws_though_others_wait() -> None:
     slots = FakeSlots(10)
     slots.taken = 10
-    house = HandTurnedPool(slots=slots, max_size=1)
-    house.arrive()
-    house.arrive()
-    house.settle()
+    harness = HandTurnedPool(slots=slots, max_size=1)
+    harness.arrive()
+    harness.arrive()
+    harness.settle()
     assert slots.waiting
     slots.taken = 9
-    house.advance(0.02)
+    harness.advance(0.02)
     assert not slots.waiting
 
 
 def test_under_pressure_a_returned_connection_is_given_back() -> None:
-    house = HandTurnedPool()
-    leases = house.fill(2)
-    house.clock.now += 1
-    house.slots.pressed = True
-    house.pool.checkin(leases[0])
-    house.settle()
-    assert house.slots.held == 1
+    harness = HandTurnedPool()
+    leases = harness.fill(2)
+    harness.clock.now += 1
+    harness.slots.pressed = True
+    harness.pool.checkin(leases[0])
+    harness.settle()
+    assert harness.slots.held == 1
 
 
 def test_under_pressure_local_waiters_do_not_keep_others_out() -> None:
     """One is given back, and not taken again at once; the next one serves the line."""
-    house = HandTurnedPool()
-    leases = house.fill(3)
-    line = [house.arrive(), house.arrive()]
-    house.background.connects.clear()  # these hang
-    house.clock.now += 1
-    house.slots.pressed = True
-    house.pool.checkin(leases[0])
+    harness = HandTurnedPool()
+    leases = harness.fill(3)
+    line = [harness.arrive(), harness.arrive()]
+    harness.background.connects.clear()  # these hang
+    harness.clock.now += 1
+    harness.slots.pressed = True
+    harness.pool.checkin(leases[0])
     assert line[0].lease is None
-    house.settle()
-    assert house.slots.held == 2
-    house.pool.checkin(leases[1])
+    harness.settle()
+    assert harness.slots.held == 2
+    harness.pool.checkin(leases[1])
     assert line[0].lease is not None
 
 
 def test_who_gave_a_slot_back_leaves_it_to_others_for_a_while() -> None:
     slots = FakeSlots(2)
-    house = HandTurnedPool(slots=slots)
-    leases = house.fill(2)
-    waiter = house.arrive()
-    house.settle()
-    house.advance(1)
+    harness = HandTurnedPool(slots=slots)
+    leases = harness.fill(2)
+    waiter = harness.arrive()
+    harness.settle()
+    harness.advance(1)
     slots.pressed = True
-    house.pool.checkin(leases[0])
+    harness.pool.checkin(leases[0])
     slots.pressed = False
-    tried = house.driver.connects_tried
-    house.advance(GIVE_BACK_EVERY_S * 0.9)
-    assert house.driver.connects_tried == tried
-    house.advance(GIVE_BACK_EVERY_S * 0.2)
+    tried = harness.driver.connects_tried
+    harness.advance(GIVE_BACK_EVERY_S * 0.9)
+    assert harness.driver.connects_tried == tried
+    harness.advance(GIVE_BACK_EVERY_S * 0.2)
     assert waiter.lease is not None
 
 
 def test_under_pressure_idle_ones_go_one_after_the_other_the_oldest_first() -> None:
-    house = HandTurnedPool()
-    connections = house.fill_idle(3)
-    house.slots.pressed = True
-    house.advance(0.25)
+    harness = HandTurnedPool()
+    connections = harness.fill_idle(3)
+    harness.slots.pressed = True
+    harness.advance(0.25)
     assert [connection.open for connection in connections] == [False, True, True]
-    house.advance(GIVE_BACK_EVERY_S)
+    harness.advance(GIVE_BACK_EVERY_S)
     assert [connection.open for connection in connections] == [False, False, True]
-    house.slots.pressed = False
-    house.advance(10)
+    harness.slots.pressed = False
+    harness.advance(10)
     assert connections[2].open
 
 
 def test_a_check_that_hangs_is_not_waited_for() -> None:
-    house = HandTurnedPool()
-    house.fill_idle(1)
-    house.clock.now += 5
-    waiter = house.arrive()
-    house.background.upkeep.clear()  # it hangs
+    harness = HandTurnedPool()
+    harness.fill_idle(1)
+    harness.clock.now += 5
+    waiter = harness.arrive()
+    harness.background.upkeep.clear()  # it hangs
     for _ in range(6):
-        house.advance(0.25)
+        harness.advance(0.25)
     assert waiter.lease is not None
     assert waiter.lease.connection.number == 2
 
 
 def test_connects_that_hang_are_followed_by_others() -> None:
-    house = HandTurnedPool()
-    waiter = house.arrive()
-    house.background.connects.clear()  # it hangs
-    house.advance(1.5)
+    harness = HandTurnedPool()
+    waiter = harness.arrive()
+    harness.background.connects.clear()  # it hangs
+    harness.advance(1.5)
     assert waiter.lease is not None
 
 

@@ -194,15 +194,15 @@ def test_only_background_threads_call_the_driver_and_never_under_the_lock() -> N
         def __getattribute__(self, name: str) -> object:
             if name in ("connect", "close", "check", "reset"):
                 callers[name] = threading.current_thread().name
-                assert not house.pool._lock.locked()
+                assert not harness.pool._lock.locked()
             return super().__getattribute__(name)
 
-    house = HandTurnedPool(check_after_idle_s=0)
-    house.driver = house.pool._driver = WatchedDriver()
-    house.pool.checkin(house.borrow(), dirty=True)
-    house.settle()
-    house.pool.checkin(house.borrow(), broken=True)
-    house.settle()
+    harness = HandTurnedPool(check_after_idle_s=0)
+    harness.driver = harness.pool._driver = WatchedDriver()
+    harness.pool.checkin(harness.borrow(), dirty=True)
+    harness.settle()
+    harness.pool.checkin(harness.borrow(), broken=True)
+    harness.settle()
     assert set(callers) == {"connect", "close", "check", "reset"}
 
     callers.clear()

@@ -224,7 +224,7 @@ def test_short_requests_that_crowd_each_other_are_known_to_be_short():
             over.set()
     assert over.is_set()
     threads.leave_one()
-    wait_until(lambda: threads._sleeping >= len(threads.seats) - 1, "all but one sleep")
+    wait_until(lambda: threads._sleeping >= len(threads.states) - 1, "all but one sleep")
     threads.stop(20)
 
 
@@ -242,7 +242,7 @@ def test_a_thread_that_fails_is_replaced_and_loses_no_other_request():
     threads.put([Waiting((channel, number), now) for number in (1, 2)])
     wait_until(lambda: ran == [1, 2] and not threads.is_awake, "both have run")
     threads.put([Waiting((channel, 3), now)])
-    wait_until(lambda: not threads.seats, "its thread has ended")
+    wait_until(lambda: not threads.states, "its thread has ended")
     threads.put([Waiting((channel, 4), now)])
     wait_until(lambda: ran == [1, 2, 3, 4] and threads.in_flight() == 0, "a new thread runs the next one")
     assert log.told == 2 * ["A thread that runs requests has failed; another takes its place"]

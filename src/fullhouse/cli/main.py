@@ -23,7 +23,7 @@ from fullhouse.plan.report import as_json, as_text
 from fullhouse.private_folder import runtime_folder
 from fullhouse.settings.arguments import add_options, as_arguments
 from fullhouse.settings.table import OPTIONS, nearest
-from fullhouse.site.databases import Equipment
+from fullhouse.site.databases import DatabaseHooks
 from fullhouse.site.planned import Planned, plan_for
 from fullhouse.supervisor import instances
 from fullhouse.supervisor.control import ControlServer
@@ -31,13 +31,13 @@ from fullhouse.supervisor.gunicorn_settings import gunicorn_settings, umask_of
 from fullhouse.supervisor.listen import check_tls, listening
 from fullhouse.supervisor.logfile import LogFile
 from fullhouse.supervisor.pid_file import pid_file
-from fullhouse.supervisor.policy import House
+from fullhouse.supervisor.policy import Policy
 from fullhouse.supervisor.processes import name_process
 from fullhouse.supervisor.supervisor import Launch, Supervisor
 from fullhouse.supervisor.systemd import activated_sockets
 
 DESCRIPTION = (
-    "Run Django under gunicorn with the house full: every database connection working, and never one too many."
+    "Run Django under gunicorn with the policy full: every database connection working, and never one too many."
 )
 PROJECT_HELP = (
     "Name of the Django project: mysite means mysite.settings, run from the folder that holds manage.py. "
@@ -225,7 +225,7 @@ def plan_text(planned: Planned, output_format: str) -> str:
 
 def _serve(planned: Planned, words: Sequence[str]) -> int:
     settings = planned.settings
-    values = gunicorn_settings(settings, planned.plan, planned.project.name, Equipment())
+    values = gunicorn_settings(settings, planned.plan, planned.project.name, DatabaseHooks())
     check_tls(settings.certfile, settings.keyfile)
     runtime_folder()  # refuses before anything is said
     log = None if settings.log_file is None else LogFile(Path(settings.log_file).absolute())
@@ -254,8 +254,8 @@ def _supervise(planned: Planned, words: Sequence[str], sockets: Sequence[socket.
     try:
         listeners = [one.fileno() for one in sockets]
         launch = Launch(["-m", "fullhouse.generation"], words, listeners, instance.board)
-        house = House(settings.boot_timeout, settings.graceful_timeout, settings.stop_delay)
-        supervisor = Supervisor(launch, house)
+        policy = Policy(settings.boot_timeout, settings.graceful_timeout, settings.stop_delay)
+        supervisor = Supervisor(launch, policy)
         if log is not None:
             supervisor.log_to(log)
         with closing(ControlServer(instance.control, supervisor.selector, supervisor.handle)):

@@ -56,7 +56,7 @@ class Lane:
             del job  # it holds a connection, which this thread must not keep while it waits
 
     def _wait_job(self) -> Callable[[], None] | None:
-        """The next job; None: none came for a while, and the thread is off the books."""
+        """The next job; None: none came for a while, and the thread is off the state."""
         with self._condition:
             self._threads_free += 1
             self._condition.wait_for(lambda: self._jobs, THREAD_IDLE_S)
@@ -99,7 +99,7 @@ class Alarm:
                 self.wake_at(self._clock() + 1.0, tick)
 
     def _wait_due(self) -> bool:
-        """True when the time has come; False: no time is set, and the thread is off the books."""
+        """True when the time has come; False: no time is set, and the thread is off the state."""
         with self._condition:
             while self._due is not None:
                 remaining_s = self._due - self._clock()

@@ -1,8 +1,8 @@
 """The pool: connections of one process to one database, lent to its threads, each standing on a slot of the
 host.
 
-Who owns what. `Books` says which connection is whose and what has to be done next; `Pool` has the one lock
-that guards the books, and carries out what they say. Three kinds of threads meet here:
+Who owns what. `PoolState` says which connection is whose and what has to be done next; `Pool` has the one lock
+that guards the state, and carries out what they say. Three kinds of threads meet here:
 
 - Borrowers call `checkout` and `checkin`. They block on this lock, held for microseconds only, and on their
   own place in the line, never on a driver or a server: a checkout ends within its deadline, whatever hangs.
@@ -27,12 +27,12 @@ from functools import partial
 from typing import Generic
 
 from fullhouse.pool import errors, guard
+from fullhouse.pool.actions import Action, Attempt, Check, Close, Open, Reset, WakeAt
 from fullhouse.pool.background import BackgroundThreads
-from fullhouse.pool.books import Books
-from fullhouse.pool.errands import Attempt, Check, Close, Errand, Open, Reset, WakeAt
 from fullhouse.pool.options import PoolOptions
 from fullhouse.pool.protocols import Background, C, Driver, Slots
 from fullhouse.pool.sessions import Lease, Session, Waiter
+from fullhouse.pool.state import PoolState
 from fullhouse.pool.statistics import HangingConnect, PoolStatistics
 
 logger = logging.getLogger("fullhouse.pool")
@@ -63,7 +63,7 @@ class Pool(Generic[C]):
         self._random = random
         self._background = background or BackgroundThreads(name, clock)
         self._lock = threading.Lock()
-        self._books: Books[C] = Books(options, slots, random)
+        self._state: PoolState[C] = PoolState(options, slots, random)
         guard.watch_forks(self)
 
     def checkout(self, timeout_s: float | None = None) -> Lease[C]:
@@ -75,7 +75,7 @@ class Pool(Generic[C]):
         """
         now = self._clock()
         with self._lock:
-            lease = self._books.lend_nowait(threading.current_thread(), now)
+            lease = self._state.lend_nowait(threading.current_thread(), now)
         if lease is not None:
             return lease
         return self._checkout_waiting(now, self.options.checkout_timeout_s if timeout_s is None else timeout_s)
@@ -89,20 +89,20 @@ class Pool(Generic[C]):
         """
         now = self._clock()
         with self._lock:
-            errands = self._books.take_back(lease, now, dirty=dirty, broken=broken)
-        if errands:
-            self._run(errands)
+            actions = self._state.take_back(lease, now, dirty=dirty, broken=broken)
+        if actions:
+            self._run(actions)
 
     def park(self, lease: Lease[C]) -> bool:
         """Let the pool take the connection for somebody who waits, until `unpark`. False: the lease has ended."""
         now = self._clock()
         with self._lock:
-            return self._books.park(lease, now)
+            return self._state.park(lease, now)
 
     def unpark(self, lease: Lease[C]) -> bool:
         """Have a parked connection back. False: it was taken, and the lease has ended."""
         with self._lock:
-            return self._books.unpark(lease)
+            return self._state.unpark(lease)
 
     def has_expired(self, lease: Lease[C]) -> bool:
         """Whether a connection that is kept long has reached its greatest age, and should come back."""
@@ -111,7 +111,7 @@ class Pool(Generic[C]):
     @property
     def is_closed(self) -> bool:
         """Whether it lends no more."""
-        return self._books.shut
+        return self._state.shut
 
     def close(self) -> None:
         """Lend no more, send waiters away with PoolClosed, and close: what is lent at its check-in.
@@ -119,13 +119,13 @@ class Pool(Generic[C]):
         From now on whoever parts with a connection closes it himself, as the process may end any moment.
         """
         with self._lock:
-            errands = self._books.shut_down()
-        self._run(errands)
+            actions = self._state.shut_down()
+        self._run(actions)
 
     @property
     def waiting(self) -> int:
         """How many checkouts wait; a look without the lock."""
-        return len(self._books.line)
+        return len(self._state.line)
 
     def statistics(self) -> PoolStatistics:
         """A snapshot."""
@@ -135,83 +135,83 @@ class Pool(Generic[C]):
     # -- Waiting --------------------------------------------------------------------------------------------
 
     def _checkout_waiting(self, began_at: float, timeout_s: float) -> Lease[C]:
-        waiter, errands = self._join_line()
+        waiter, actions = self._join_line()
         try:
-            self._run(errands)
+            self._run(actions)
             waiter.wait_called(began_at + timeout_s - self._clock())
         except BaseException:  # a KeyboardInterrupt, say: neither the place nor a connection may be lost
             with self._lock:
-                self._books.leave_line(waiter)
+                self._state.leave_line(waiter)
             if waiter.lease is not None:
                 self.checkin(waiter.lease)
             raise
         return self._stop_waiting(waiter, timeout_s)
 
-    def _join_line(self) -> tuple[Waiter[C], list[Errand[C]]]:
+    def _join_line(self) -> tuple[Waiter[C], list[Action[C]]]:
         guard.refuse_where_forbidden(self.name)
         waiter: Waiter[C] = Waiter()
         with self._lock:
-            if self._books.shut:
+            if self._state.shut:
                 raise self._closed()
-            if self.options.max_waiting is not None and len(self._books.line) >= self.options.max_waiting:
+            if self.options.max_waiting is not None and len(self._state.line) >= self.options.max_waiting:
                 raise self._refusal_locked(f"as many checkouts wait as max_waiting allows, {self.options.max_waiting}")
-            return waiter, self._books.join_line(waiter, self._clock())
+            return waiter, self._state.join_line(waiter, self._clock())
 
     def _stop_waiting(self, waiter: Waiter[C], timeout_s: float) -> Lease[C]:
         with self._lock:
             if waiter.lease is not None:
                 return waiter.lease
-            if self._books.shut:
+            if self._state.shut:
                 raise self._closed()
             refusal = self._refusal_locked(f"no connection within {timeout_s:g} s")
-            self._books.leave_line(waiter)
+            self._state.leave_line(waiter)
             raise refusal
 
     def _refusal_locked(self, reason: str) -> errors.CheckoutRefused:
         now = self._clock()
-        self._books.counters.checkouts_refused += 1
-        refuse = errors.database_down if self._books.is_down(now) else errors.exhausted
+        self._state.counters.checkouts_refused += 1
+        refuse = errors.database_down if self._state.is_down(now) else errors.exhausted
         return refuse(self._statistics_locked(now), reason)
 
     def _closed(self) -> errors.PoolClosed:
         return errors.PoolClosed(f"Pool {self.name!r} is closed; the process is ending. Make a new pool to go on.")
 
     def _statistics_locked(self, now: float) -> PoolStatistics:
-        books = self._books
+        state = self._state
         return PoolStatistics(
             name=self.name,
-            total=books.total,
-            in_use=len(books.leases),
-            idle=len(books.idle),
-            vetting=len(books.vetting),
-            closing=len(books.closing),
-            connecting=len(books.attempts),
-            waiting=len(books.line),
+            total=state.total,
+            in_use=len(state.leases),
+            idle=len(state.idle),
+            vetting=len(state.vetting),
+            closing=len(state.closing),
+            connecting=len(state.attempts),
+            waiting=len(state.line),
             max_size=self.options.max_size,
             slots_held=self._slots.held,
             slots_budget=self._slots.budget,
-            last_failure=books.last_failure(now),
-            pinned=tuple(books.pinned(now)),
-            hanging=tuple(HangingConnect(age_s, _where(attempt.thread)) for attempt, age_s in books.hanging(now)),
-            checkouts=books.counters.checkouts,
-            checkouts_waited=books.counters.checkouts_waited,
-            checkouts_refused=books.counters.checkouts_refused,
-            connects=books.counters.connects,
-            connects_failed=books.counters.connects_failed,
-            closed=books.counters.closed,
-            leaks_reported=books.counters.leaks_reported,
-            leases_reclaimed=books.counters.leases_reclaimed,
+            last_failure=state.last_failure(now),
+            pinned=tuple(state.pinned(now)),
+            hanging=tuple(HangingConnect(age_s, _where(attempt.thread)) for attempt, age_s in state.hanging(now)),
+            checkouts=state.counters.checkouts,
+            checkouts_waited=state.counters.checkouts_waited,
+            checkouts_refused=state.counters.checkouts_refused,
+            connects=state.counters.connects,
+            connects_failed=state.counters.connects_failed,
+            closed=state.counters.closed,
+            leaks_reported=state.counters.leaks_reported,
+            leases_reclaimed=state.counters.leases_reclaimed,
         )
 
     # -- Errands, in background threads ---------------------------------------------------------------------
 
-    def _run(self, errands: list[Errand[C]]) -> None:
-        """Have the errands carried out in the background; once the pool is closed, closing is done here."""
-        if self._books.shut and (closing := [errand.session for errand in errands if isinstance(errand, Close)]):
+    def _run(self, actions: list[Action[C]]) -> None:
+        """Have the actions carried out in the background; once the pool is closed, closing is done here."""
+        if self._state.shut and (closing := [action.session for action in actions if isinstance(action, Close)]):
             self._close(closing)
-            errands = [errand for errand in errands if not isinstance(errand, Close)]
-        for errand in errands:
-            match errand:
+            actions = [action for action in actions if not isinstance(action, Close)]
+        for action in actions:
+            match action:
                 case Open(attempt):
                     self._background.run_connect(partial(self._open, attempt))
                 case Check(session):
@@ -225,18 +225,18 @@ class Pool(Generic[C]):
 
     def _open(self, attempt: Attempt) -> None:
         with self._lock:
-            if not self._books.begins(attempt, self._clock()):
+            if not self._state.begins(attempt, self._clock()):
                 return
         attempt.thread = threading.get_ident()
         try:
             slot = self._slots.acquire_nowait()
         except Exception as error:  # the slot file was deleted, say: waiters shall read it
-            errands = self._open_failed(attempt, error, server_full=False)
+            actions = self._open_failed(attempt, error, server_full=False)
         else:
-            errands = self._slot_missing(attempt) if slot is None else self._connect(attempt, slot)
-        self._run(errands)
+            actions = self._slot_missing(attempt) if slot is None else self._connect(attempt, slot)
+        self._run(actions)
 
-    def _connect(self, attempt: Attempt, slot: int) -> list[Errand[C]]:
+    def _connect(self, attempt: Attempt, slot: int) -> list[Action[C]]:
         try:
             connection = self._driver.connect()
         except Exception as error:
@@ -244,27 +244,27 @@ class Pool(Generic[C]):
             return self._open_failed(attempt, error, server_full=self._driver.server_full(error))
         limit_s = self._driver.lifetime_limit_s(connection)
         with self._lock:
-            return self._books.opened(attempt, connection, slot, limit_s, self._clock())
+            return self._state.opened(attempt, connection, slot, limit_s, self._clock())
 
-    def _slot_missing(self, attempt: Attempt) -> list[Errand[C]]:
+    def _slot_missing(self, attempt: Attempt) -> list[Action[C]]:
         with self._lock:
-            return self._books.slot_missing(attempt, self._clock())
+            return self._state.slot_missing(attempt, self._clock())
 
-    def _open_failed(self, attempt: Attempt, error: Exception, *, server_full: bool) -> list[Errand[C]]:
+    def _open_failed(self, attempt: Attempt, error: Exception, *, server_full: bool) -> list[Action[C]]:
         with self._lock:
-            return self._books.open_failed(attempt, error, self._clock(), server_full=server_full)
+            return self._state.open_failed(attempt, error, self._clock(), server_full=server_full)
 
     def _check(self, session: Session[C]) -> None:
         alive = _answers_yes(self._driver.check, session.connection)
         with self._lock:
-            errands = self._books.vetted(session, self._clock(), in_order=alive, dead=not alive)
-        self._run(errands)
+            actions = self._state.vetted(session, self._clock(), in_order=alive, dead=not alive)
+        self._run(actions)
 
     def _reset(self, session: Session[C]) -> None:
         clean = _answers_yes(self._driver.reset, session.connection)
         with self._lock:
-            errands = self._books.vetted(session, self._clock(), in_order=clean, dead=False)
-        self._run(errands)
+            actions = self._state.vetted(session, self._clock(), in_order=clean, dead=False)
+        self._run(actions)
 
     def _close(self, sessions: list[Session[C]]) -> None:
         gone: Sequence[bool] = [False] * len(sessions)
@@ -274,13 +274,13 @@ class Pool(Generic[C]):
             for session, is_gone in zip(sessions, gone, strict=True):
                 self._slots.release(session.slot, gone=is_gone)
                 with self._lock:
-                    errands = self._books.closed(session, self._clock())
-                self._run(errands)
+                    actions = self._state.closed(session, self._clock())
+                self._run(actions)
 
     def _tick(self) -> None:
         with self._lock:
-            errands, leaks = self._books.tick(self._clock())
-        self._run(errands)
+            actions, leaks = self._state.tick(self._clock())
+        self._run(actions)
         for lease in leaks:
             self._report_leak(lease)
 
@@ -300,7 +300,7 @@ class Pool(Generic[C]):
     # -- Fork, see `guard` ----------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
-        """Hold the lock, so that the child inherits whole books."""
+        """Hold the lock, so that the child inherits whole state."""
         self._lock.acquire()
 
     def after_fork_in_parent(self) -> None:
@@ -309,11 +309,11 @@ class Pool(Generic[C]):
 
     def after_fork_in_child(self) -> None:
         """Start empty: the connections, the slots and the threads are the parent's."""
-        inherited = self._books.end_all()
-        shut = self._books.shut
+        inherited = self._state.end_all()
+        shut = self._state.shut
         self._lock = threading.Lock()
-        self._books = Books(self.options, self._slots, self._random)
-        self._books.shut = shut
+        self._state = PoolState(self.options, self._slots, self._random)
+        self._state.shut = shut
         self._background.forget()
         for session in inherited:
             self._driver.abandon(session.connection)

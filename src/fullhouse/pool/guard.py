@@ -1,7 +1,7 @@
 """Pools and fork: who may open connections, and what a child does with what it inherited.
 
 A module of its own because it is about all pools of the process. Around a fork every pool's lock is held, so
-that the child sees whole books; there each pool gets new locks and abandons the parent's connections. A
+that the child sees a whole state; there each pool gets new locks and abandons the parent's connections. A
 connection that a background thread is opening at that very moment is lost to the child without being closed,
 as it should be.
 """

@@ -171,8 +171,8 @@ def allot(planned: Plan, settings: Settings) -> dict[Path, int]:
 
 
 @dataclass(frozen=True)
-class Equipment:
-    """What a worker gets to know of the databases: see `supervisor.gunicorn_settings.Equipment`."""
+class DatabaseHooks:
+    """What a worker gets to know of the databases: see `supervisor.gunicorn_settings.DatabaseHooks`."""
 
     around: Callable[[Any], Any] = AnsweringExhausted
     is_held_up: Callable[[], bool] = pools.anybody_waits

@@ -39,7 +39,7 @@ OF_OUR_WORKER = (
 OURS = {option.gunicorn: option.name for option in OPTIONS.values() if option.gunicorn}
 
 
-class Equipment(Protocol):
+class DatabaseHooks(Protocol):
     """What the database rooms give a worker.
 
     around: wraps the application. is_held_up: whether requests wait for connections. queries: those that run.
@@ -59,19 +59,19 @@ class Equipment(Protocol):
     def show_errors(self) -> Callable[[Any], None]: ...
 
 
-def gunicorn_settings(settings: Settings, plan: Plan, project: str, equipment: Equipment) -> dict[str, Any]:
+def gunicorn_settings(settings: Settings, plan: Plan, project: str, hooks: DatabaseHooks) -> dict[str, Any]:
     """gunicorn's settings by name, every one accepted by gunicorn. Raises ConfigurationError.
 
-    equipment: what each worker gets once its application is loaded.
+    hooks: what each worker gets once its application is loaded.
     """
 
     def post_worker_init(worker: base.Worker) -> None:
         _quit_without_lock(worker)
-        worker.wsgi = equipment.around(worker.wsgi)
-        equipment.show_errors(worker.log)
+        worker.wsgi = hooks.around(worker.wsgi)
+        hooks.show_errors(worker.log)
         if isinstance(worker, Worker):
-            worker.is_held_up, worker.queries = equipment.is_held_up, equipment.queries
-            worker.thread_ends = equipment.thread_ends
+            worker.is_held_up, worker.queries = hooks.is_held_up, hooks.queries
+            worker.thread_ends = hooks.thread_ends
 
     values: dict[str, Any] = {gunicorn: getattr(settings, ours) for gunicorn, ours in OURS.items()}
     values |= {

@@ -1,6 +1,6 @@
 """What the supervisor does next: generations start, serve, drain and go. No process, no socket and no clock in here.
 
-The supervisor tells `House` what has happened and when, and carries out the actions that it returns, in their order.
+The supervisor tells `Policy` what has happened and when, and carries out the actions that it returns, in their order.
 At most one generation starts, at most one serves, and any number drain. A generation is one gunicorn master with its
 workers, known by its number.
 """
@@ -114,7 +114,7 @@ class Finish:
 Action = Spawn | Drain | Kill | Answer | Unready | Opened | Report | Finish
 
 
-class House:
+class Policy:
     """Decides. Every method takes the time (monotonic seconds) and returns what is to be done."""
 
     def __init__(self, boot_timeout_s: float, graceful_timeout_s: float, stop_delay_s: float = 0) -> None:

@@ -1,4 +1,4 @@
-"""The front process: carries out what `House` decides, and tells it what the processes, signals and callers do.
+"""The front process: carries out what `Policy` decides, and tells it what the processes, signals and callers do.
 
 One thread. It owns the listening sockets, the write end of the death pipe, and one report pipe for each generation.
 Whatever ends it ends all its processes: the kernel sees to that where it cannot do so itself.
@@ -26,9 +26,9 @@ from fullhouse.supervisor.policy import (
     Caller,
     Drain,
     Finish,
-    House,
     Kill,
     Opened,
+    Policy,
     Report,
     Spawn,
     State,
@@ -66,9 +66,9 @@ class Member:
 class Supervisor:
     """Serves until a signal or a caller ends it. `run` returns the exit code."""
 
-    def __init__(self, launch: Launch, house: House) -> None:
+    def __init__(self, launch: Launch, policy: Policy) -> None:
         self._launch = launch
-        self._house = house
+        self._policy = policy
         self._members: dict[int, Member] = {}
         self._budgets: dict[int, dict[str, int]] = {}  # slots by slot file, of plans that are not in force
         self._started = time.monotonic()
@@ -87,7 +87,7 @@ class Supervisor:
         processes.adopt_orphans()
         self._listen_to_signals()
         try:
-            self._do(self._house.start(time.monotonic()))
+            self._do(self._policy.start(time.monotonic()))
             while self._exit_code is None:
                 self._step()
             return self._exit_code
@@ -99,7 +99,7 @@ class Supervisor:
 
     def reload(self, caller: Caller | None = None) -> None:
         """Replace the generation by one with the code of now; `caller` hears how it went."""
-        self._do(self._house.reload(time.monotonic(), caller))
+        self._do(self._policy.reload(time.monotonic(), caller))
 
     def handle(self, request: Mapping[str, Any], client: Caller) -> None:
         """Do what a client of the control socket wants."""
@@ -133,7 +133,7 @@ class Supervisor:
     def stop(self) -> None:
         """Drain and leave. A second call ends everything at once."""
         self._systemd.stopping()
-        self._do(self._house.stop(time.monotonic()))
+        self._do(self._policy.stop(time.monotonic()))
 
     def status(self) -> dict[str, Any]:
         """What runs, for `fullhouse status`; times in seconds."""
@@ -142,9 +142,9 @@ class Supervisor:
         return {
             "pid": os.getpid(),
             "uptime_s": round(now - self._started, 1),
-            "stopping": self._house.stopping,
-            "crashes": self._house.crashes,
-            "last_failure": self._house.last_failure,
+            "stopping": self._policy.stopping,
+            "crashes": self._policy.crashes,
+            "last_failure": self._policy.last_failure,
             "generations": [
                 {
                     "number": one.number,
@@ -154,17 +154,17 @@ class Supervisor:
                     "workers": [_as_dict(rows[pid]) for pid in sorted(one.ready) if pid in rows],
                     "planned": one.planned,
                 }
-                for one in self._house.generations
+                for one in self._policy.generations
             ],
         }
 
     def _step(self) -> None:
-        wait = min(self._house.next_time - time.monotonic(), self._systemd.watchdog_s or inf)
+        wait = min(self._policy.next_time - time.monotonic(), self._systemd.watchdog_s or inf)
         for callback in callbacks(self.selector, None if wait == inf else max(0.0, wait)):
             callback()
         now = time.monotonic()
         self._systemd.alive(now)
-        self._do(self._house.tick(now))
+        self._do(self._policy.tick(now))
 
     def _listen_to_signals(self) -> None:
         woken, wake = os.pipe()
@@ -192,7 +192,7 @@ class Supervisor:
         """Pass USR1 on. It would end a generation that starts, whose gunicorn has no handler yet: that one waits."""
         if self._log is not None:
             self._log.reopen()
-        for one in self._house.generations:
+        for one in self._policy.generations:
             if one.state is State.STARTING:
                 self._reopen_later.add(one.number)
             else:
@@ -211,7 +211,9 @@ class Supervisor:
             self._budgets.pop(number, None)
             status = ended[member.master]
             code = os.waitstatus_to_exitcode(status)
-            self._do(self._house.gone(number, processes.ending(status), time.monotonic(), code if code > 0 else NOT_UP))
+            self._do(
+                self._policy.gone(number, processes.ending(status), time.monotonic(), code if code > 0 else NOT_UP)
+            )
 
     def _read(self, number: int) -> None:
         """Pass on what the generation's processes have told. After the pipe's end only its master's is awaited."""
@@ -224,15 +226,15 @@ class Supervisor:
             now = time.monotonic()
             match report["event"]:
                 case "planned":
-                    self._house.planned(number, report["workers"])
+                    self._policy.planned(number, report["workers"])
                     self._budgets[number] = report["budgets"]
                 case "ready":
-                    self._do(self._house.worker_ready(number, report["pid"], now))
+                    self._do(self._policy.worker_ready(number, report["pid"], now))
                 case "failed":
                     text = "\n".join(filter(None, [report["text"], report["traceback"].rstrip()]))
-                    self._do(self._house.failed(number, text, report["code"], now, in_log=report["in_log"]))
+                    self._do(self._policy.failed(number, text, report["code"], now, in_log=report["in_log"]))
                 case "exit":
-                    self._do(self._house.worker_ended(number, report["pid"], report["life"], report["streak"], now))
+                    self._do(self._policy.worker_ended(number, report["pid"], report["life"], report["streak"], now))
 
     def _forget_pipe(self, member: Member) -> None:
         if member.reports.pipe in self.selector.get_map():
@@ -274,7 +276,7 @@ class Supervisor:
         try:
             member = self._member(number)
         except OSError as error:
-            self._do(self._house.gone(number, f"it cannot be started, {error}", time.monotonic()))
+            self._do(self._policy.gone(number, f"it cannot be started, {error}", time.monotonic()))
             return
         self._members[number] = member
         self.selector.register(member.reports.pipe, selectors.EVENT_READ, lambda: self._read(number))
@@ -289,7 +291,7 @@ class Supervisor:
             "supervisor": os.getpid(),
             "board": str(self._launch.board),
             "generation": number,
-            "alone": len(self._house.generations) == 1,
+            "alone": len(self._policy.generations) == 1,
         }
         environ = {name: value for name, value in os.environ.items() if name not in systemd.VARIABLES}
         words = [*self._launch.command, json.dumps(order)]

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from fullhouse.worker.channel import Channel
 from fullhouse.worker.http.request import Request
-from fullhouse.worker.threads import Seat
+from fullhouse.worker.threads import ThreadState
 from fullhouse.worker.time_limits import TimeLimits
 
 # What a thread gets to come back once its query is cancelled, before its worker is replaced.
@@ -39,16 +39,16 @@ class NoQueries:
         return None
 
 
-def describe(seat: Seat, now: float, queries: Queries) -> str:
+def describe(state: ThreadState, now: float, queries: Queries) -> str:
     """A request that runs: its path, age, statement and stack."""
-    request = seat.request
+    request = state.request
     if request is None:
         return "a request that has just ended"
-    frame = sys._current_frames().get(seat.ident)
+    frame = sys._current_frames().get(state.ident)
     stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
-    sql = queries.statement_of(seat.ident)
+    sql = queries.statement_of(state.ident)
     running = f"\nrunning SQL: {sql}" if sql else ""
-    return f"{request.method} {request.path}, running for {now - seat.began_s:.1f} s{running}\n{stack}".rstrip()
+    return f"{request.method} {request.path}, running for {now - state.began_s:.1f} s{running}\n{stack}".rstrip()
 
 
 class StuckRequests:
@@ -78,26 +78,26 @@ class StuckRequests:
         self._all_busy_s = all_busy_s
         self._all_busy_logged = False
 
-    def look(self, seats: Iterable[Seat], now: float) -> None:
+    def look(self, states: Iterable[ThreadState], now: float) -> None:
         """Deal with those that are over their time at `now`, in monotonic seconds."""
-        seats = list(seats)
-        self._look_for_free_thread(seats, now)
+        states = list(states)
+        self._look_for_free_thread(states, now)
         late: list[int] = []
-        for seat in seats:
-            channel, request = seat.channel, seat.request
+        for state in states:
+            channel, request = state.channel, state.request
             if channel is None or request is None:
                 continue
-            over_s = now - seat.began_s - self._limits.of(request)
-            if over_s > 0 and not seat.told:
-                seat.told = True
-                late.append(seat.ident)
-                self._log.warning("A request is over its time: %s", describe(seat, now, self._queries))
+            over_s = now - state.began_s - self._limits.of(request)
+            if over_s > 0 and not state.reported:
+                state.reported = True
+                late.append(state.ident)
+                self._log.warning("A request is over its time: %s", describe(state, now, self._queries))
                 self._give_up(channel, request)
-            elif over_s > GRACE_S and seat.told and not self._replacing:
+            elif over_s > GRACE_S and state.reported and not self._replacing:
                 self._replacing = True
                 self._log.error(
                     "A request does not end: %s\nThis worker finishes its other requests and is replaced.",
-                    describe(seat, now, self._queries),
+                    describe(state, now, self._queries),
                 )
                 self._replace()
         if late:
@@ -106,15 +106,15 @@ class StuckRequests:
             except RuntimeError as error:  # as many threads as the system allows
                 self._log.error("The query of a request that is over its time cannot be cancelled: %s", error)
 
-    def _look_for_free_thread(self, seats: Sequence[Seat], now: float) -> None:
+    def _look_for_free_thread(self, states: Sequence[ThreadState], now: float) -> None:
         """Log it, once, when all threads have been at the same requests for long."""
-        running = [seat for seat in seats if seat.request is not None]
-        busy_s = now - max((seat.began_s for seat in running), default=now)
+        running = [state for state in states if state.request is not None]
+        busy_s = now - max((state.began_s for state in running), default=now)
         if len(running) < self._threads or busy_s < self._all_busy_s:
             self._all_busy_logged = False
         elif not self._all_busy_logged:
             self._all_busy_logged = True
-            oldest = min(running, key=lambda seat: seat.began_s)
+            oldest = min(running, key=lambda state: state.began_s)
             self._log.warning(
                 "No thread of this worker has become free for %.0f s: all %d run requests. Others wait. Raise threads, "
                 "or set request_timeout to end requests that take too long. The oldest: %s",

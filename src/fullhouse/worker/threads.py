@@ -1,7 +1,7 @@
 """The threads that run requests, and what passes between them and the loop.
 
 The loop puts requests and wakes threads; threads take requests and sleep when there are none. `_lock` guards the
-queue (`admission`) and the numbers of threads. A seat belongs to its thread, which alone writes it; the loop reads it.
+queue (`admission`) and the numbers of threads. A state belongs to its thread, which alone writes it; the loop reads it.
 
 **As few threads as possible run.** Python runs one of them at a time, so more only get in each other's way, unless
 those that run are waiting for something. The loop can see that: it only gets to run itself while no thread computes.
@@ -38,33 +38,33 @@ _LONG_S = 0.5
 _LONG_MEANS = 10
 
 
-class Seat:
+class ThreadState:
     """What one thread runs now. told: whether the request has been told to be stuck."""
 
-    __slots__ = ("began_s", "channel", "finished", "ident", "request", "told")
+    __slots__ = ("began_s", "channel", "finished", "ident", "reported", "request")
 
     def __init__(self) -> None:
         self.ident = 0
         self.channel: Channel | None = None
         self.request: Request | None = None
         self.began_s = 0.0
-        self.told = False
+        self.reported = False
         self.finished = 0
 
 
 Work = tuple[int, float, float, float]  # as `Quickness.ran` wants it
 
 
-class Stint:
+class WorkMeter:
     """What a thread runs at a stretch. Made, and asked, by that thread."""
 
     __slots__ = ("_began_s", "_cpu_s", "_finished")
 
-    def __init__(self, seat: Seat, now: float) -> None:
-        self._finished, self._began_s, self._cpu_s = seat.finished, now, time.thread_time()
+    def __init__(self, state: ThreadState, now: float) -> None:
+        self._finished, self._began_s, self._cpu_s = state.finished, now, time.thread_time()
 
-    def work(self, seat: Seat, now: float) -> Work:
-        return seat.finished - self._finished, now - self._began_s, time.thread_time() - self._cpu_s, now
+    def work(self, state: ThreadState, now: float) -> Work:
+        return state.finished - self._finished, now - self._began_s, time.thread_time() - self._cpu_s, now
 
 
 class Threads:
@@ -103,11 +103,11 @@ class Threads:
         self._concurrency = Concurrency(threads)
         self._lock = threading.Lock()
         self._wakes: SimpleQueue[bool] = SimpleQueue()  # one thread goes on for each; False ends it
-        self.seats: list[Seat] = []
+        self.states: list[ThreadState] = []
         self._started: list[threading.Thread] = []
         self._sleeping = 0  # threads that no wake is on its way to
         self._surplus = 0  # threads that are to sleep after their request
-        self._looker: Seat | None = None  # of a thread that will look for requests before it sleeps
+        self._looker: ThreadState | None = None  # of a thread that will look for requests before it sleeps
         self._probe_at = 0.0
         self._switch_interval_s = sys.getswitchinterval()
 
@@ -120,7 +120,7 @@ class Threads:
         with self._lock:
             for entry in batch:
                 shed += self.admission.offer(entry, now)
-            idle = len(self.seats) == self._sleeping
+            idle = len(self.states) == self._sleeping
             if idle and self._wakes.empty():
                 self._wake_locked(1)
         for job in shed:
@@ -138,7 +138,7 @@ class Threads:
     @property
     def is_awake(self) -> bool:
         """Whether any thread runs, or will look for requests before it sleeps."""
-        return len(self.seats) > self._sleeping
+        return len(self.states) > self._sleeping
 
     def wake_for_waiting(self) -> None:
         """Have as many threads run as help, now and then while requests wait. By a thread that runs none itself."""
@@ -168,13 +168,13 @@ class Threads:
     def leave_one(self) -> None:
         """Let all threads but one sleep after their requests."""
         with self._lock:
-            self._surplus = max(0, len(self.seats) - self._sleeping - 1)
+            self._surplus = max(0, len(self.states) - self._sleeping - 1)
 
     def _running_locked(self, now: float) -> int:
         """Threads that run requests, without those whose request takes much longer than others: nobody waits for it."""
         long_s = max(_LONG_S, _LONG_MEANS * self.admission.service_s)
-        long = sum(seat.request is not None and now - seat.began_s > long_s for seat in self.seats)
-        return max(0, len(self.seats) - self._sleeping - long)
+        long = sum(state.request is not None and now - state.began_s > long_s for state in self.states)
+        return max(0, len(self.states) - self._sleeping - long)
 
     def _interpreter_is_busy(self) -> bool:
         """Whether another thread computes: the interpreter, given up for a moment, then comes back late."""
@@ -194,7 +194,7 @@ class Threads:
     @property
     def running(self) -> int:
         """How many requests run."""
-        return sum(seat.request is not None for seat in self.seats)
+        return sum(state.request is not None for state in self.states)
 
     def in_flight(self) -> int:
         """How many requests wait or run."""
@@ -215,59 +215,59 @@ class Threads:
             if self._sleeping:
                 self._sleeping -= 1
                 self._wakes.put(True)
-            elif len(self.seats) < self.threads:
+            elif len(self.states) < self.threads:
                 self._start_locked()
 
     def _start_locked(self) -> None:
-        seat = Seat()
-        thread = threading.Thread(target=self._run, args=(seat,), name=f"request-{len(self.seats) + 1}", daemon=True)
+        state = ThreadState()
+        thread = threading.Thread(target=self._run, args=(state,), name=f"request-{len(self.states) + 1}", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
-            if not self.seats:
+            if not self.states:
                 raise
-            self._log.error("%s: %d run, of the %d there may be", error, len(self.seats), self.threads)
+            self._log.error("%s: %d run, of the %d there may be", error, len(self.states), self.threads)
             return
-        self.seats.append(seat)
+        self.states.append(state)
         self._started.append(thread)
         self._wakes.put(True)
 
     # any thread
 
-    def _run(self, seat: Seat) -> None:
+    def _run(self, state: ThreadState) -> None:
         """Run requests until this thread is not needed any more. One that fails makes room for another."""
-        seat.ident = threading.get_ident()
+        state.ident = threading.get_ident()
         try:
-            self._serve(seat)
+            self._serve(state)
         except BaseException:
             with suppress(Exception):  # a logger of the site's own may be what has failed
                 self._log.exception("A thread that runs requests has failed; another takes its place")
-            self._replace(seat)
+            self._replace(state)
         finally:
             try:
                 self._thread_ends()
             except Exception:
                 self._log.exception("What a thread leaves behind could not be closed")
 
-    def _replace(self, seat: Seat) -> None:
+    def _replace(self, state: ThreadState) -> None:
         with self._lock:
-            self._remove_locked(seat)
-            if self._looker is seat:
+            self._remove_locked(state)
+            if self._looker is state:
                 self._looker = None
             if self.admission.waiting and self._wakes.empty():
                 self._wake_locked(1)
 
-    def _remove_locked(self, seat: Seat) -> None:
-        self.seats.remove(seat)
+    def _remove_locked(self, state: ThreadState) -> None:
+        self.states.remove(state)
         self._started.remove(threading.current_thread())
 
-    def _serve(self, seat: Seat) -> None:
-        while self._is_woken(seat):
+    def _serve(self, state: ThreadState) -> None:
+        while self._is_woken(state):
             surplus = False
             while self._is_needed(surplus=surplus):
-                surplus = self._run_jobs(seat, alone=False)
+                surplus = self._run_jobs(state, alone=False)
                 while not surplus and self._turn_loop(True):
-                    surplus = self._run_jobs(seat, alone=True)
+                    surplus = self._run_jobs(state, alone=True)
                 self._wake_loop()  # which may put more meanwhile, and relies on this thread to look again
                 self._looker = None
 
@@ -278,7 +278,7 @@ class Threads:
             self._sleeping += not needed
             return needed
 
-    def _is_woken(self, seat: Seat) -> bool:
+    def _is_woken(self, state: ThreadState) -> bool:
         """Sleep until woken; False where this thread ends."""
         while True:
             try:
@@ -287,52 +287,52 @@ class Threads:
                 with self._lock:
                     if self._wakes.empty():  # nobody counts on this thread
                         self._sleeping -= 1
-                        self._remove_locked(seat)
+                        self._remove_locked(state)
                         return False
 
-    def _run_jobs(self, seat: Seat, *, alone: bool) -> bool:
+    def _run_jobs(self, state: ThreadState, *, alone: bool) -> bool:
         """Run requests until none waits, or until this thread is one too many: then True.
 
         alone: this thread has read them itself.
         """
-        self._looker = seat
+        self._looker = state
         told_loop = now = time.monotonic()
-        stint = self._begin_stint(seat, now)
+        meter = self._begin_stint(state, now)
         while True:
             with self._lock:
                 job, shed = self.admission.take(now)
             for dropped in shed:
                 self._shed(*dropped)
             if job is None:
-                if alone and stint is not None:
-                    self._ran_alone(*stint.work(seat, now))
+                if alone and meter is not None:
+                    self._ran_alone(*meter.work(state, now))
                 return False
             if job[0].gone:
                 with self._lock:
                     self.admission.gone()
                 self._shed(*job)
                 continue
-            seat.channel, seat.request = job
-            seat.began_s, seat.told = now, False
+            state.channel, state.request = job
+            state.began_s, state.reported = now, False
             self._looker = None
             try:
                 self._handle(*job)
             finally:
-                self._looker = seat
-                seat.request = seat.channel = None
-                seat.finished += 1
+                self._looker = state
+                state.request = state.channel = None
+                state.finished += 1
                 now = time.monotonic()
-                is_surplus = self._end_job(now - seat.began_s)
+                is_surplus = self._end_job(now - state.began_s)
             if is_surplus:
                 return True
             if now - told_loop > _LONGEST_BATCH_S:
-                self._end_batch(stint.work(seat, now) if stint is not None else None)
+                self._end_batch(meter.work(state, now) if meter is not None else None)
                 told_loop = now = time.monotonic()
-                stint = self._begin_stint(seat, now)
+                meter = self._begin_stint(state, now)
 
-    def _begin_stint(self, seat: Seat, now: float) -> Stint | None:
+    def _begin_stint(self, state: ThreadState, now: float) -> WorkMeter | None:
         """None where requests are so quick that they cannot have waited for long."""
-        return Stint(seat, now) if self.admission.service_s >= BRIEFLY_S else None
+        return WorkMeter(state, now) if self.admission.service_s >= BRIEFLY_S else None
 
     def _end_batch(self, work: Work | None) -> None:
         """Have responses sent before more requests are run: by this thread, if it is the one that runs the loop."""
@@ -345,6 +345,6 @@ class Threads:
         """Count a request that was served; whether its thread is one too many."""
         with self._lock:
             self.admission.served(service_s)
-            is_surplus = self._surplus > 0 and len(self.seats) - self._sleeping > 1
+            is_surplus = self._surplus > 0 and len(self.states) - self._sleeping > 1
             self._surplus -= is_surplus
             return is_surplus

@@ -64,7 +64,7 @@ class Quickness:
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
 
-class Lead:
+class LoopTurns:
     """Begins in the hands of the main thread."""
 
     def __init__(self) -> None:

@@ -36,7 +36,7 @@ from fullhouse.worker.stuck import DEFAULT_ALL_BUSY_S, NoQueries, Queries, Stuck
 from fullhouse.worker.threads import Threads
 from fullhouse.worker.tls import TlsSocket, server_context
 from fullhouse.worker.triage import Job, Triage
-from fullhouse.worker.turns import Lead, Quickness
+from fullhouse.worker.turns import LoopTurns, Quickness
 from fullhouse.worker.wsgi.access_log import AccessLog
 from fullhouse.worker.wsgi.environ import Environ, EnvironFactory
 from fullhouse.worker.wsgi.gateway import Gateway
@@ -52,7 +52,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
     _shared: ClassVar[mmap] = mmap(-1, Siblings.BYTES)  # made in the master, so that all workers share it
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
-        self._lead = Lead()
+        self._turns = LoopTurns()
         self._quickness = Quickness()
         super().__init__(*arguments, **settings)
         self.tally = Tally()
@@ -146,7 +146,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         to_be_run = self._loop.run_once() and self._threads.is_awake
         if to_be_run and self._quickness.is_worth_lending(self._threads.alone_s, time.monotonic()):
             self._threads.leave_one()
-            self._lead.lend()
+            self._turns.lend()
             self._quickness.came_back(self._threads.admission.service_s, time.monotonic())
 
     @property
@@ -158,7 +158,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
     def alive(self, alive: bool) -> None:
         self._alive = alive
         if not alive:
-            self._lead.recall()
+            self._turns.recall()
             self._wake_loop()
 
     def _is_ready(self) -> bool:
@@ -180,11 +180,11 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
                 os.write(self.PIPE[1], b"c")
 
     def _turn_loop(self, wait: bool) -> bool:
-        return self._lead.turn(self._wait_in_loop if wait else self._look_in_loop)
+        return self._turns.turn(self._wait_in_loop if wait else self._look_in_loop)
 
     def _ran_alone(self, count: int, wall_s: float, cpu_s: float, now: float) -> None:
         if not self._quickness.ran(count, wall_s, cpu_s, now):
-            self._lead.give_back()
+            self._turns.give_back()
 
     def _wait_in_loop(self) -> None:
         self._loop.run_once(dedicated=False)
@@ -282,7 +282,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         """Now and then: give the heartbeat, look after requests and memory, and end if the master has gone."""
         self.notify()
         now = time.monotonic()
-        self._stuck.look(self._threads.seats, now)
+        self._stuck.look(self._threads.states, now)
         self._recycle_if_large()
         admission = self._threads.admission
         self.tally.queued, self.tally.shed = admission.waiting, admission.shed
@@ -310,9 +310,9 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
     def _tell_cut(self) -> None:
         """A line for each request that has not ended in time, and what it is at."""
         now = time.monotonic()
-        for seat in self._threads.seats:
-            if seat.request is not None:
-                self.log.warning("A request is cut: %s", describe(seat, now, self.queries))
+        for state in self._threads.states:
+            if state.request is not None:
+                self.log.warning("A request is cut: %s", describe(state, now, self.queries))
 
     def handle_abort(self, sig: int, frame: Any) -> None:
         """The master ends a worker whose loop is stuck: tell where each thread is, and end."""

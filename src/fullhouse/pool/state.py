@@ -1,7 +1,7 @@
 """The books of a pool: which connection is whose, and what has to be done next.
 
 Pure decisions. Nothing here blocks, starts a thread or asks the time; `Pool` calls every method under its
-lock, passes the time in, and carries out the returned errands after it has let the lock go.
+lock, passes the time in, and carries out the returned actions after it has let the lock go.
 
 A session is in exactly one of four places: `idle`, under one of `leases`, in `vetting` (being checked or
 reset) or in `closing`. It stands on its slot from before it is opened until after it is closed. What is
@@ -19,8 +19,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Generic
 
+from fullhouse.pool.actions import Action, Attempt, Check, Close, Open, Reset, WakeAt
 from fullhouse.pool.backoff import Backoff
-from fullhouse.pool.errands import Attempt, Check, Close, Errand, Open, Reset, WakeAt
 from fullhouse.pool.options import PoolOptions
 from fullhouse.pool.protocols import C, Slots
 from fullhouse.pool.sessions import Lease, Session, Waiter
@@ -63,7 +63,7 @@ class Counters:
     leases_reclaimed: int = 0
 
 
-class Books(Generic[C]):
+class PoolState(Generic[C]):
     """See the module's docstring."""
 
     def __init__(self, options: PoolOptions, slots: Slots, random: Callable[[], float]) -> None:
@@ -103,7 +103,7 @@ class Books(Generic[C]):
             return None
         return self._lend(self.idle.pop(), borrower, now)
 
-    def join_line(self, waiter: Waiter[C], now: float) -> list[Errand[C]]:
+    def join_line(self, waiter: Waiter[C], now: float) -> list[Action[C]]:
         """Stand at the end of the line, and set in motion what may serve it."""
         self.line.append(waiter)
         self.counters.checkouts_waited += 1
@@ -116,7 +116,7 @@ class Books(Generic[C]):
             self.line.remove(waiter)
             self._withdraw_unless_needed()
 
-    def take_back(self, lease: Lease[C], now: float, *, dirty: bool, broken: bool) -> list[Errand[C]]:
+    def take_back(self, lease: Lease[C], now: float, *, dirty: bool, broken: bool) -> list[Action[C]]:
         """End a lease: lend the connection on, keep it, or part with it."""
         if lease.ended:
             return []
@@ -125,13 +125,13 @@ class Books(Generic[C]):
         if not (unwanted or dirty):
             self._offer(session, now)
             return []
-        errands = self._discard_older_idle(now) if broken else []
+        actions = self._discard_older_idle(now) if broken else []
         if unwanted:
-            errands.append(self._discard(session))
+            actions.append(self._discard(session))
         else:
             self.vetting[session] = now
-            errands.append(Reset(session))
-        return errands + self._serve_line(now)
+            actions.append(Reset(session))
+        return actions + self._serve_line(now)
 
     def park(self, lease: Lease[C], now: float) -> bool:
         """The borrower does nothing with the connection for now; somebody who waits may have it."""
@@ -167,7 +167,7 @@ class Books(Generic[C]):
         else:
             self.idle.append(session)
 
-    # -- What errands report --------------------------------------------------------------------------------
+    # -- What actions report --------------------------------------------------------------------------------
 
     def begins(self, attempt: Attempt, now: float) -> bool:
         """Whether the attempt shall be made now; False: the demand has gone, and so has the attempt."""
@@ -177,7 +177,7 @@ class Books(Generic[C]):
         self.attempts[attempt] = now
         return True
 
-    def slot_missing(self, attempt: Attempt, now: float) -> list[Errand[C]]:
+    def slot_missing(self, attempt: Attempt, now: float) -> list[Action[C]]:
         """No slot was free: tell the other pools, and look again soon."""
         del self.attempts[attempt]
         self._slot_rest.failed(now)
@@ -186,7 +186,7 @@ class Books(Generic[C]):
             self._slots.announce_waiting()
         return self._serve_line(now)
 
-    def open_failed(self, attempt: Attempt, error: Exception, now: float, *, server_full: bool) -> list[Errand[C]]:
+    def open_failed(self, attempt: Attempt, error: Exception, now: float, *, server_full: bool) -> list[Action[C]]:
         """The server refused or did not answer."""
         del self.attempts[attempt]
         self.counters.connects_failed += 1
@@ -195,7 +195,7 @@ class Books(Generic[C]):
         self._last_failure = (error.with_traceback(None), now, server_full)
         return self._serve_line(now)
 
-    def opened(self, attempt: Attempt, connection: C, slot: int, limit_s: float | None, now: float) -> list[Errand[C]]:
+    def opened(self, attempt: Attempt, connection: C, slot: int, limit_s: float | None, now: float) -> list[Action[C]]:
         """The server answered. `limit_s` is the lifetime that it grants."""
         del self.attempts[attempt]
         self.counters.connects += 1
@@ -209,19 +209,19 @@ class Books(Generic[C]):
         self._withdraw_unless_needed()
         return self._serve_line(now)
 
-    def vetted(self, session: Session[C], now: float, *, in_order: bool, dead: bool) -> list[Errand[C]]:
+    def vetted(self, session: Session[C], now: float, *, in_order: bool, dead: bool) -> list[Action[C]]:
         """A check or a reset has ended. `dead` says that its failure tells about older sessions too."""
         since = self.vetting.pop(session)
-        errands: list[Errand[C]] = []
+        actions: list[Action[C]] = []
         if dead:
-            errands += self._discard_older_idle(since)
+            actions += self._discard_older_idle(since)
         if in_order and not self.shut and now < session.expires_at:
             self._offer(session, now)
         else:
-            errands.append(self._discard(session))
-        return errands + self._serve_line(now)
+            actions.append(self._discard(session))
+        return actions + self._serve_line(now)
 
-    def closed(self, session: Session[C], now: float) -> list[Errand[C]]:
+    def closed(self, session: Session[C], now: float) -> list[Action[C]]:
         """The session is closed, and its slot released: no need to rest before looking for one."""
         self._slot_rest.succeeded()
         self.closing.remove(session)
@@ -236,48 +236,48 @@ class Books(Generic[C]):
 
     # -- What time brings -----------------------------------------------------------------------------------
 
-    def tick(self, now: float) -> tuple[list[Errand[C]], list[Lease[C]]]:
-        """Retire what aged, reclaim what dead threads left, serve the line. Returns errands and new leaks."""
-        errands: list[Errand[C]] = []
+    def tick(self, now: float) -> tuple[list[Action[C]], list[Lease[C]]]:
+        """Retire what aged, reclaim what dead threads left, serve the line. Returns actions and new leaks."""
+        actions: list[Action[C]] = []
         last_use = now - _or_inf(self._options.idle_timeout_s)
         for session in [s for s in self.idle if now >= s.expires_at or s.last_used_at <= last_use]:
             self.idle.remove(session)
-            errands.append(self._discard(session))
+            actions.append(self._discard(session))
         if self.idle and self._must_give_back(now):
-            errands.append(self._discard(self.idle.popleft()))
+            actions.append(self._discard(self.idle.popleft()))
         for lease in [held for held in self.leases if not held.borrower.is_alive()]:
             self.counters.leases_reclaimed += 1
-            errands.append(self._discard(self._end(lease)))
-        errands += self._take_parked(now)
-        errands += self._serve_line(now)
+            actions.append(self._discard(self._end(lease)))
+        actions += self._take_parked(now)
+        actions += self._serve_line(now)
         if self.total or self.line or self.attempts:
             more_to_give = self.idle and self._gave_back_at == now
-            errands.append(WakeAt(now + (GIVE_BACK_EVERY_S if more_to_give else TICK_S)))
-        return errands, self._new_leaks(now)
+            actions.append(WakeAt(now + (GIVE_BACK_EVERY_S if more_to_give else TICK_S)))
+        return actions, self._new_leaks(now)
 
-    def _take_parked(self, now: float) -> list[Errand[C]]:
+    def _take_parked(self, now: float) -> list[Action[C]]:
         """As many parked connections as wait, where no further one can be opened."""
         if not (self._slot_rest.failing or self.total + len(self.attempts) >= self._max_size):
             return []
         missing = len(self.line) - len(self.vetting)
         taken = [lease for lease, since in self.parked.items() if now - since >= PARKED_FOR_S][: max(0, missing)]
-        errands: list[Errand[C]] = []
+        actions: list[Action[C]] = []
         for lease in taken:
             session = self._end(lease)
             self.vetting[session] = now
-            errands.append(Reset(session))
-        return errands
+            actions.append(Reset(session))
+        return actions
 
-    def shut_down(self) -> list[Errand[C]]:
+    def shut_down(self) -> list[Action[C]]:
         """Send the line away and part with the idle ones; what is lent goes when it comes back."""
         self.shut = True
         for waiter in self.line:
             waiter.dismiss()
         self.line.clear()
         self._withdraw_unless_needed()
-        errands: list[Errand[C]] = [self._discard(session) for session in self.idle]
+        actions: list[Action[C]] = [self._discard(session) for session in self.idle]
         self.idle.clear()
-        return errands
+        return actions
 
     def end_all(self) -> list[Session[C]]:
         """Every session there is, its lease ended: the child of a fork forgets them."""
@@ -315,22 +315,22 @@ class Books(Generic[C]):
 
     # -- How the line gets served ---------------------------------------------------------------------------
 
-    def _serve_line(self, now: float) -> list[Errand[C]]:
+    def _serve_line(self, now: float) -> list[Action[C]]:
         """Check idle sessions and open new ones, as many as wait for something that is not under way yet."""
-        errands: list[Errand[C]] = []
+        actions: list[Action[C]] = []
         under_way = _count_not_hanging(self.vetting.values(), now) + _count_not_hanging(self.attempts.values(), now)
         missing = len(self.line) - under_way
         while missing > 0 and self.idle:
             session = self.idle.pop()
             if now >= session.expires_at:
-                errands.append(self._discard(session))
+                actions.append(self._discard(session))
             else:
                 self.vetting[session] = now
-                errands.append(Check(session))
+                actions.append(Check(session))
                 missing -= 1
-        return errands + self._open_more(missing, now)
+        return actions + self._open_more(missing, now)
 
-    def _open_more(self, missing: int, now: float) -> list[Errand[C]]:
+    def _open_more(self, missing: int, now: float) -> list[Action[C]]:
         room = min(self._max_size - self.total - len(self.attempts), MOST_CONNECTS - len(self.attempts))
         wanted = int(min(missing, room))
         if self._connect_rest.failing or self._slot_rest.failing:
@@ -340,12 +340,12 @@ class Books(Generic[C]):
         due = self._next_attempt_at()
         if now < due:
             return [WakeAt(due)]
-        errands: list[Errand[C]] = []
+        actions: list[Action[C]] = []
         for _ in range(wanted):
             attempt = Attempt()
             self.attempts[attempt] = now
-            errands.append(Open(attempt))
-        return errands
+            actions.append(Open(attempt))
+        return actions
 
     def _next_attempt_at(self) -> float:
         if not self.leases:
@@ -372,16 +372,16 @@ class Books(Generic[C]):
         self._gave_back_at = now
         return True
 
-    def _discard(self, session: Session[C]) -> Errand[C]:
+    def _discard(self, session: Session[C]) -> Action[C]:
         self.closing.add(session)
         return Close(session)
 
-    def _discard_older_idle(self, before: float) -> list[Errand[C]]:
+    def _discard_older_idle(self, before: float) -> list[Action[C]]:
         """A session was found dead: so may be all that nobody has heard of since."""
-        errands: list[Errand[C]] = []
+        actions: list[Action[C]] = []
         while self.idle and self.idle[0].last_used_at <= before:
-            errands.append(self._discard(self.idle.popleft()))
-        return errands
+            actions.append(self._discard(self.idle.popleft()))
+        return actions
 
     def _withdraw_unless_needed(self) -> None:
         if self._announced and (not self.line or self.total >= self._max_size):

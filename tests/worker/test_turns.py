@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 from serving import PATIENCE_S, gunicorn, read_response, wait_until
 
-from fullhouse.worker.turns import QUICK_S, Lead, Quickness
+from fullhouse.worker.turns import QUICK_S, LoopTurns, Quickness
 
 
 def get(target: str) -> bytes:
@@ -45,36 +45,36 @@ def test_the_loop_is_lent_more_and_more_seldom_while_requests_take_long_also_alo
 class Main(threading.Thread):
     """Lends the loop, as the main thread does; `error` is what it was told."""
 
-    def __init__(self, lead: Lead) -> None:
+    def __init__(self, turns: LoopTurns) -> None:
         super().__init__(daemon=True)
-        self._lead = lead
+        self._turns = turns
         self.error: BaseException | None = None
 
     def run(self) -> None:
         try:
-            self._lead.lend()
+            self._turns.lend()
         except ValueError as error:
             self.error = error
 
 
 @pytest.fixture
-def lead() -> Lead:
-    return Lead()
+def turns() -> LoopTurns:
+    return LoopTurns()
 
 
 @contextmanager
-def lent(lead: Lead):
-    main = Main(lead)
+def lent(turns: LoopTurns):
+    main = Main(turns)
     main.start()
-    wait_until(lambda: lead.turn(list) or not main.is_alive(), "the loop is lent")
+    wait_until(lambda: turns.turn(list) or not main.is_alive(), "the loop is lent")
     yield main
     main.join(PATIENCE_S)
     assert not main.is_alive(), "the loop has come back"
-    assert not lead.turn(list), "it belongs to the main thread again"
+    assert not turns.turn(list), "it belongs to the main thread again"
 
 
 @contextmanager
-def waiting_in_the_loop(lead: Lead, then=list):
+def waiting_in_the_loop(turns: LoopTurns, then=list):
     """Another thread runs the loop, which waits for clients meanwhile; `then` what it meets there."""
     inside, gate = threading.Event(), threading.Event()
 
@@ -83,7 +83,7 @@ def waiting_in_the_loop(lead: Lead, then=list):
         gate.wait(PATIENCE_S)
         then()
 
-    leader = threading.Thread(target=lead.turn, args=(run_loop,), daemon=True)
+    leader = threading.Thread(target=turns.turn, args=(run_loop,), daemon=True)
     leader.start()
     assert inside.wait(PATIENCE_S)
     yield
@@ -91,55 +91,55 @@ def waiting_in_the_loop(lead: Lead, then=list):
     leader.join(PATIENCE_S)
 
 
-def test_nobody_runs_a_loop_that_is_not_lent(lead):
-    assert not lead.turn(lambda: pytest.fail("it is run"))
+def test_nobody_runs_a_loop_that_is_not_lent(turns):
+    assert not turns.turn(lambda: pytest.fail("it is run"))
 
 
-def test_the_main_thread_takes_a_loop_that_nobody_runs(lead):
-    with lent(lead):
+def test_the_main_thread_takes_a_loop_that_nobody_runs(turns):
+    with lent(turns):
         pass  # as a thread that is held up by its request
 
 
-def test_only_one_thread_runs_the_loop(lead):
-    with lent(lead), waiting_in_the_loop(lead):
-        assert not lead.turn(lambda: pytest.fail("it is run twice"))
+def test_only_one_thread_runs_the_loop(turns):
+    with lent(turns), waiting_in_the_loop(turns):
+        assert not turns.turn(lambda: pytest.fail("it is run twice"))
 
 
-def test_the_main_thread_sleeps_while_clients_are_waited_for(lead):
-    with lent(lead) as main, waiting_in_the_loop(lead):
-        wait_until(lambda: lead._main_sleeps, "the main thread sleeps")
+def test_the_main_thread_sleeps_while_clients_are_waited_for(turns):
+    with lent(turns) as main, waiting_in_the_loop(turns):
+        wait_until(lambda: turns._main_sleeps, "the main thread sleeps")
         assert main.is_alive()
 
 
-def test_the_loop_is_given_back(lead):
-    with lent(lead) as main, waiting_in_the_loop(lead):
-        wait_until(lambda: lead._main_sleeps, "the main thread sleeps")
-        lead.give_back()
-        assert not lead.turn(list)
+def test_the_loop_is_given_back(turns):
+    with lent(turns) as main, waiting_in_the_loop(turns):
+        wait_until(lambda: turns._main_sleeps, "the main thread sleeps")
+        turns.give_back()
+        assert not turns.turn(list)
         assert main.is_alive(), "another thread is in the loop"
 
 
-def test_the_loop_is_lent_once_more_after_it_was_given_back(lead):
+def test_the_loop_is_lent_once_more_after_it_was_given_back(turns):
     for _ in range(3):
-        with lent(lead):
-            lead.give_back()
+        with lent(turns):
+            turns.give_back()
 
 
-def test_a_loop_that_was_recalled_is_never_lent_again(lead):
-    with lent(lead), waiting_in_the_loop(lead):
-        lead.recall()
-    main = Main(lead)
+def test_a_loop_that_was_recalled_is_never_lent_again(turns):
+    with lent(turns), waiting_in_the_loop(turns):
+        turns.recall()
+    main = Main(turns)
     main.start()
     main.join(PATIENCE_S)
     assert not main.is_alive()
-    assert not lead.turn(list)
+    assert not turns.turn(list)
 
 
-def test_the_main_thread_is_told_what_went_wrong_in_the_loop(lead):
+def test_the_main_thread_is_told_what_went_wrong_in_the_loop(turns):
     def fail() -> None:
         raise ValueError("out of memory")
 
-    with lent(lead) as main, waiting_in_the_loop(lead, then=fail):
+    with lent(turns) as main, waiting_in_the_loop(turns, then=fail):
         pass
     assert str(main.error) == "out of memory"
 

@@ -1,4 +1,4 @@
-"""What the books want done outside the pool's lock. Each but `WakeAt` is reported back to the books."""
+"""What the state want done outside the pool's lock. Each but `WakeAt` is reported back to the state."""
 
 import dataclasses
 from typing import Generic
@@ -48,4 +48,4 @@ class WakeAt:
     due: float
 
 
-Errand = Open | Check[C] | Reset[C] | Close[C] | WakeAt
+Action = Open | Check[C] | Reset[C] | Close[C] | WakeAt
