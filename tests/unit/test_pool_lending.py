@@ -6,7 +6,7 @@ import pytest
 from pool_fakes import FakeSlots, HandTurnedPool, ServerFullError
 
 from fullhouse.errors import DatabaseError
-from fullhouse.pool.errors import DatabaseDown, PoolClosed, PoolExhausted
+from fullhouse.pool.errors import CheckoutRefused, PoolClosed
 from fullhouse.pool.sessions import Lease, Waiter
 
 
@@ -63,7 +63,7 @@ def test_a_waiter_that_has_gone_is_handed_nothing() -> None:
     harness = HandTurnedPool(max_size=1)
     lease = harness.borrow()
     waiter = harness.arrive()
-    with pytest.raises(PoolExhausted):
+    with pytest.raises(CheckoutRefused, match="is exhausted"):
         harness.give_up(waiter)
     harness.pool.checkin(lease)
     assert waiter.lease is None
@@ -104,7 +104,7 @@ def test_a_second_checkin_of_one_lease_changes_nothing() -> None:
 def test_exhausted_tells_its_numbers() -> None:
     harness = HandTurnedPool(max_size=2, slots=FakeSlots(25))
     harness.fill(2)
-    with pytest.raises(PoolExhausted) as caught:
+    with pytest.raises(CheckoutRefused, match="is exhausted") as caught:
         harness.borrow()
     assert str(caught.value) == (
         "Pool 'default' is exhausted: no connection within 5 s; connections 2 of 2: 2 in use, 0 idle; "
@@ -122,7 +122,7 @@ def test_down_tells_why_the_last_connect_failed() -> None:
     waiter = harness.arrive()
     harness.settle()
     harness.clock.now += 0.2
-    with pytest.raises(DatabaseDown) as caught:
+    with pytest.raises(CheckoutRefused, match="cannot be reached") as caught:
         harness.give_up(waiter)
     assert str(caught.value) == (
         "The database of pool 'default' cannot be reached: no connection within 5 s; connections 0: 0 in use, 0 idle; "
@@ -137,14 +137,14 @@ def test_a_connect_that_hangs_means_down() -> None:
     harness = HandTurnedPool()
     waiter = harness.arrive()  # its connect never ends
     harness.clock.now += 5
-    with pytest.raises(DatabaseDown):
+    with pytest.raises(CheckoutRefused, match="cannot be reached"):
         harness.give_up(waiter)
 
 
 def test_slots_that_cannot_be_had_are_a_failed_connect() -> None:
     harness = HandTurnedPool()
     harness.slots.acquire_nowait = lambda: Path("/nonexistent/slots").read_bytes()
-    with pytest.raises(DatabaseDown, match=r"FileNotFoundError.*/nonexistent/slots"):
+    with pytest.raises(CheckoutRefused, match=r"FileNotFoundError.*/nonexistent/slots"):
         harness.borrow()
     del harness.slots.acquire_nowait
     harness.advance(0.02)
@@ -154,10 +154,10 @@ def test_slots_that_cannot_be_had_are_a_failed_connect() -> None:
 def test_a_full_server_or_a_missing_slot_does_not_mean_down() -> None:
     full = HandTurnedPool()
     full.driver.refusal = ServerFullError("too many connections")
-    with pytest.raises(PoolExhausted, match="too many connections"):
+    with pytest.raises(CheckoutRefused, match="too many connections"):
         full.borrow()
     starved = HandTurnedPool(slots=FakeSlots(0))
-    with pytest.raises(PoolExhausted, match="slots 0 of the host's 0"):
+    with pytest.raises(CheckoutRefused, match="slots 0 of the host's 0"):
         starved.borrow()
 
 
@@ -165,7 +165,7 @@ def test_a_pool_with_connections_in_use_is_exhausted_though_connects_fail() -> N
     harness = HandTurnedPool()
     harness.fill(1)
     harness.driver.refusal = OSError("connection refused")
-    with pytest.raises(PoolExhausted, match="connection refused"):
+    with pytest.raises(CheckoutRefused, match="connection refused"):
         harness.borrow()
 
 
@@ -173,7 +173,7 @@ def test_more_than_max_waiting_are_refused_at_once() -> None:
     harness = HandTurnedPool(max_size=1, max_waiting=1)
     harness.fill(1)
     harness.arrive()
-    with pytest.raises(PoolExhausted, match="as many checkouts wait as max_waiting allows, 1"):
+    with pytest.raises(CheckoutRefused, match="as many checkouts wait as max_waiting allows, 1"):
         harness.arrive()
     assert harness.pool.statistics().waiting == 1
 

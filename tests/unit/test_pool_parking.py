@@ -3,7 +3,7 @@
 import pytest
 from pool_fakes import HandTurnedPool
 
-from fullhouse.pool.errors import PoolExhausted
+from fullhouse.pool.errors import CheckoutRefused
 from fullhouse.pool.sessions import Waiter
 from fullhouse.pool.state import PARKED_FOR_S
 
@@ -91,5 +91,5 @@ def test_the_error_names_the_threads_that_keep_connections() -> None:
     pool.advance(12)
     waiter = pool.arrive()
     assert isinstance(waiter, Waiter)
-    with pytest.raises(PoolExhausted, match=r"1 are pinned by a lock or a changed session: MainThread for 12\.0 s\."):
+    with pytest.raises(CheckoutRefused, match=r"1 are pinned by a lock or a changed session: MainThread for 12\.0 s\."):
         pool.give_up(waiter)

@@ -6,7 +6,7 @@ import pytest
 from pool_fakes import FakeSlots, HandTurnedPool, ServerFullError
 
 from fullhouse.pool.backoff import Backoff
-from fullhouse.pool.errors import DatabaseDown, PoolExhausted
+from fullhouse.pool.errors import CheckoutRefused
 from fullhouse.pool.state import CONNECT_REST_S, GIVE_BACK_EVERY_S
 
 
@@ -126,7 +126,7 @@ def test_an_outage_leaves_nothing_behind() -> None:
     for lease in leases:
         lease.connection.alive = False
         harness.pool.checkin(lease, broken=True)
-    with pytest.raises(DatabaseDown):
+    with pytest.raises(CheckoutRefused, match="cannot be reached"):
         harness.borrow()
     harness.advance(60)
     assert harness.slots.held == 0
@@ -183,7 +183,7 @@ def test_a_slot_of_its_own_that_comes_free_is_taken_without_a_rest() -> None:
 def test_a_pool_without_demand_withdraws() -> None:
     slots = FakeSlots(0)
     harness = HandTurnedPool(slots=slots)
-    with pytest.raises(PoolExhausted):
+    with pytest.raises(CheckoutRefused, match="is exhausted"):
         harness.borrow()
     assert not slots.waiting
     harness.advance(1)

@@ -18,7 +18,7 @@ from pool_fakes import (
 
 from fullhouse.pool.background import Alarm, Lane
 from fullhouse.pool.core import Pool
-from fullhouse.pool.errors import DatabaseDown, PoolClosed, PoolExhausted
+from fullhouse.pool.errors import CheckoutRefused, PoolClosed
 from fullhouse.pool.options import PoolOptions
 from fullhouse.pool.sessions import Lease, Waiter
 
@@ -72,7 +72,7 @@ def test_borrowers_do_not_wait_for_a_server_that_hangs() -> None:
     pool.checkin(to_close, broken=True)
     pool.checkin(to_reset, dirty=True)
     pool.checkin(to_check)
-    with pytest.raises(PoolExhausted):
+    with pytest.raises(CheckoutRefused, match="is exhausted"):
         pool.checkout(timeout_s=0.05)
     driver.back.set()
     pool.checkin(pool.checkout())
@@ -84,7 +84,7 @@ def test_borrowers_do_not_wait_for_a_server_that_hangs() -> None:
 def test_a_connect_that_hangs_ends_in_the_pool_when_the_server_returns() -> None:
     driver = HangingDriver()
     pool = make_pool(driver, max_size=1)
-    with pytest.raises((DatabaseDown, PoolExhausted)):
+    with pytest.raises(CheckoutRefused):
         pool.checkout(timeout_s=0.01)
     driver.asked.acquire()
     driver.back.set()
@@ -142,12 +142,12 @@ def test_time_is_up_while_a_connection_is_handed_over(served_in_time: bool, monk
     pool = make_pool(FakeDriver(), max_size=1)
     lease = pool.checkout()
     monkeypatch.setattr(Waiter, "wait_called", wait_called)
-    outcome: list[Lease[FakeConnection] | PoolExhausted] = []
+    outcome: list[Lease[FakeConnection] | CheckoutRefused] = []
 
     def borrow() -> None:
         try:
             outcome.append(pool.checkout())
-        except PoolExhausted as error:
+        except CheckoutRefused as error:
             outcome.append(error)
 
     [thread] = start(borrow)
@@ -162,7 +162,7 @@ def test_time_is_up_while_a_connection_is_handed_over(served_in_time: bool, monk
         look.set()
         thread.join(PATIENCE_S)
         pool.checkin(lease)
-        assert isinstance(outcome[0], PoolExhausted)
+        assert isinstance(outcome[0], CheckoutRefused)
     assert (pool.statistics().idle, pool.statistics().in_use) == (1, 0)
     pool.close()
 
@@ -258,7 +258,7 @@ def test_where_no_thread_can_be_started_the_pool_recovers_later(
     pool = make_pool(FakeDriver(), max_size=2)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(PoolExhausted):
+        with pytest.raises(CheckoutRefused, match="is exhausted"):
             pool.checkout(timeout_s=0)
     assert "can't start new thread" in caplog.text
     first, second = pool.checkout(), pool.checkout()

@@ -31,7 +31,7 @@ from fullhouse.db.pinning import Pinning
 from fullhouse.db.pool_settings import PoolSettings, is_unpooled, pool_settings, unpooled_settings
 from fullhouse.errors import ConfigurationError
 from fullhouse.pool.core import Pool
-from fullhouse.pool.errors import CheckoutRefused, DatabaseDown, PoolError
+from fullhouse.pool.errors import CheckoutRefused, PoolError
 from fullhouse.pool.sessions import Lease
 
 # The settings of an alias that a connection is made from: where one differs, so does the pool.
@@ -143,7 +143,7 @@ class Pooled(Pinning, Backend):
         try:
             self._lease = lender.checkout()
         except CheckoutRefused as refused:
-            kind = errors.DatabaseDown if isinstance(refused, DatabaseDown) else errors.PoolExhausted
+            kind = errors.DatabaseDown if refused.is_down else errors.PoolExhausted
             raise kind(str(refused), refused.statistics) from refused
         except PoolError as refused:
             raise errors.ConnectionUnavailable(str(refused)) from refused

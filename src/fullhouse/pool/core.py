@@ -70,7 +70,7 @@ class Pool(Generic[C]):
         """Borrow a connection until it is checked in; waits up to `timeout_s` (None: the option
         `checkout_timeout_s`).
 
-        Raises PoolExhausted or DatabaseDown when the time is up, or at once when `max_waiting` others wait;
+        Raises CheckoutRefused when the time is up, or at once when `max_waiting` others wait;
         PoolClosed after `close`, or where opening is forbidden.
         """
         now = self._clock()

@@ -18,25 +18,19 @@ class PoolClosed(PoolError):  # noqa: N818 (the names say a fact: "the pool is c
 class CheckoutRefused(PoolError):  # noqa: N818 (see above)
     """No connection within the deadline. `statistics` is the pool at that moment.
 
+    is_down: the pool has no connection, and cannot open one; else the database works, but nothing came free in time.
     The driver's error of the last failed connect, if there was one, is the `__cause__`.
     """
 
-    def __init__(self, message: str, statistics: PoolStatistics) -> None:
+    def __init__(self, message: str, statistics: PoolStatistics, *, is_down: bool) -> None:
         super().__init__(message)
         self.statistics = statistics
+        self.is_down = is_down
         failure = statistics.last_failure
         self.__cause__ = failure.error if failure else None
 
 
-class PoolExhausted(CheckoutRefused):
-    """The database works, but nothing came free in time."""
-
-
-class DatabaseDown(CheckoutRefused):
-    """The pool has no connection, and cannot open one."""
-
-
-def exhausted(statistics: PoolStatistics, reason: str) -> PoolExhausted:
+def exhausted(statistics: PoolStatistics, reason: str) -> CheckoutRefused:
     remedy = "Keep transactions short, or give it more: max_size, or the host's budget of connections."
     if statistics.pinned:
         holders = [f"{lease.thread} for {lease.age_s:.1f} s" for lease in statistics.pinned[:MOST_NAMED]]
@@ -45,12 +39,12 @@ def exhausted(statistics: PoolStatistics, reason: str) -> PoolExhausted:
             f"{len(statistics.pinned)} are pinned by a lock or a changed session: {', '.join(holders)}. Release them "
             "with the unlock, or with close_old_connections() at the end of a thread's work."
         )
-    return PoolExhausted(
-        f"Pool {statistics.name!r} is exhausted: {reason}; {_numbers(statistics)}.\n{remedy}", statistics
+    return CheckoutRefused(
+        f"Pool {statistics.name!r} is exhausted: {reason}; {_numbers(statistics)}.\n{remedy}", statistics, is_down=False
     )
 
 
-def database_down(statistics: PoolStatistics, reason: str) -> DatabaseDown:
+def database_down(statistics: PoolStatistics, reason: str) -> CheckoutRefused:
     remedy = "See that the server runs and that host, port, user and password are right; the pool goes on trying."
     if statistics.hanging:
         longest = statistics.hanging[0]
@@ -58,9 +52,10 @@ def database_down(statistics: PoolStatistics, reason: str) -> DatabaseDown:
             f"{len(statistics.hanging)} connects have not returned, the longest for {longest.age_s:.1f} s: it stands "
             f"at {longest.where}. See whether the server can be reached, and what receives connection_created."
         )
-    return DatabaseDown(
+    return CheckoutRefused(
         f"The database of pool {statistics.name!r} cannot be reached: {reason}; {_numbers(statistics)}.\n{remedy}",
         statistics,
+        is_down=True,
     )
 
 
