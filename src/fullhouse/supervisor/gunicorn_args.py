@@ -10,8 +10,10 @@ from typing import Any
 from gunicorn.config import Config
 
 from fullhouse.errors import ConfigurationError, described
-from fullhouse.settings.table import Settings, from_text, layered
-from fullhouse.supervisor.gunicorn_settings import OURS
+from fullhouse.settings.table import OPTIONS, Settings, from_text, layered
+
+# Our option for each setting of gunicorn that has one.
+OURS = {option.gunicorn: option.name for option in OPTIONS.values() if option.gunicorn}
 
 CONFIG_FILE = "gunicorn.conf.py"
 PLANNED = ("workers", "threads", "worker_class", "worker_connections")

@@ -17,6 +17,7 @@ from gunicorn.workers.sync import SyncWorker
 from fullhouse.errors import ConfigurationError, described
 from fullhouse.plan.planner import Plan
 from fullhouse.settings.table import OPTIONS, Settings, nearest
+from fullhouse.supervisor.gunicorn_args import OURS
 from fullhouse.worker import Worker
 from fullhouse.worker.admission.queue import AdmissionRules
 from fullhouse.worker.http.refusal import OverloadAnswer
@@ -35,8 +36,6 @@ OF_OUR_WORKER = (
     *("critical_paths", "sheddable_paths", "priority", "overload_page", "request_timeout", "request_timeouts"),
     "max_worker_memory",
 )
-# Our option for each setting of gunicorn that has one.
-OURS = {option.gunicorn: option.name for option in OPTIONS.values() if option.gunicorn}
 
 
 class DatabaseHooks(Protocol):
