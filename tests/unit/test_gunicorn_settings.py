@@ -10,7 +10,8 @@ import pytest
 from fullhouse.errors import ConfigurationError
 from fullhouse.plan.machine import Machine
 from fullhouse.plan.planner import make_plan
-from fullhouse.settings.table import OPTIONS, OVERLOAD, Settings, layered
+from fullhouse.settings.layers import layered
+from fullhouse.settings.table import OPTIONS, OVERLOAD, Settings
 from fullhouse.site.databases import DatabaseHooks
 from fullhouse.supervisor.gunicorn_args import from_gunicorn_cmd_args, from_gunicorn_file
 from fullhouse.supervisor.gunicorn_settings import OF_OUR_WORKER, both, gunicorn_settings

@@ -11,7 +11,8 @@ from fullhouse.errors import PlanError
 from fullhouse.plan.limits import Limit, merged
 from fullhouse.plan.machine import Machine
 from fullhouse.plan.planner import Plan, host_budget, make_plan
-from fullhouse.settings.table import Settings, layered
+from fullhouse.settings.layers import layered
+from fullhouse.settings.table import Settings
 
 GIB = 1 << 30
 ROOMY = Machine(cores=4, memory=16 * GIB, open_files=65536)

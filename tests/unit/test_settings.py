@@ -8,7 +8,8 @@ import pytest
 
 from fullhouse.errors import ConfigurationError
 from fullhouse.settings.arguments import add_options, as_arguments, from_arguments
-from fullhouse.settings.table import OPTIONS, Settings, from_environment, layered
+from fullhouse.settings.layers import from_environment, layered
+from fullhouse.settings.table import OPTIONS, Settings
 
 # For each option a value other than its default, and the text that means it.
 SAMPLES: dict[str, tuple[Any, str]] = {

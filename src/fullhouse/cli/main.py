@@ -22,7 +22,8 @@ from fullhouse.errors import ConfigurationError, FullhouseError
 from fullhouse.plan.report import as_json, as_text
 from fullhouse.private_folder import runtime_folder
 from fullhouse.settings.arguments import add_options, as_arguments
-from fullhouse.settings.table import OPTIONS, nearest
+from fullhouse.settings.layers import nearest
+from fullhouse.settings.table import OPTIONS
 from fullhouse.site.databases import DatabaseHooks
 from fullhouse.site.planned import Planned, plan_for
 from fullhouse.supervisor import instances

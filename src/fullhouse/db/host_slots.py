@@ -18,7 +18,8 @@ from fullhouse.budget.slots import Share, SlotFile, slot_path
 from fullhouse.errors import ConfigurationError, DatabaseError
 from fullhouse.plan import limits, planner
 from fullhouse.private_folder import runtime_folder
-from fullhouse.settings.table import Settings, from_environment, layered
+from fullhouse.settings.layers import from_environment, layered
+from fullhouse.settings.table import Settings
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper

@@ -6,7 +6,7 @@ from typing import Any
 
 from fullhouse.errors import ConfigurationError
 from fullhouse.pool.options import PoolOptions
-from fullhouse.settings.table import nearest
+from fullhouse.settings.layers import nearest
 
 MODES = ("transaction", "request", "session")
 # The user's name of each option of the pool: seconds go without saying in Django's settings.

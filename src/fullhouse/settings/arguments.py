@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fullhouse.errors import ConfigurationError
-from fullhouse.settings.table import OPTIONS, Option, Settings, from_text, layered
+from fullhouse.settings.layers import from_text, layered
+from fullhouse.settings.table import OPTIONS, Option, Settings
 
 SOURCE = "command line"
 

@@ -12,7 +12,8 @@ from tempfile import gettempdir
 from fullhouse.plan import machine, planner
 from fullhouse.plan.planner import Plan
 from fullhouse.settings import arguments as options
-from fullhouse.settings.table import Settings, from_environment, layered
+from fullhouse.settings.layers import from_environment, layered
+from fullhouse.settings.table import Settings
 from fullhouse.site import project
 from fullhouse.site.databases import ask_limits
 from fullhouse.site.project import Project

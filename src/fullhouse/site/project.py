@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fullhouse.errors import ApplicationError, ConfigurationError, described
-from fullhouse.settings.table import NO_PAIRS, nearest
+from fullhouse.settings.layers import nearest
+from fullhouse.settings.table import NO_PAIRS
 from fullhouse.site import wsgi_module
 
 SETTINGS_VARIABLE = "DJANGO_SETTINGS_MODULE"

@@ -10,7 +10,8 @@ from typing import Any
 from gunicorn.config import Config
 
 from fullhouse.errors import ConfigurationError, described
-from fullhouse.settings.table import OPTIONS, Settings, from_text, layered
+from fullhouse.settings.layers import from_text, layered
+from fullhouse.settings.table import OPTIONS, Settings
 
 # Our option for each setting of gunicorn that has one.
 OURS = {option.gunicorn: option.name for option in OPTIONS.values() if option.gunicorn}

@@ -16,7 +16,8 @@ from gunicorn.workers.sync import SyncWorker
 
 from fullhouse.errors import ConfigurationError, described
 from fullhouse.plan.planner import Plan
-from fullhouse.settings.table import OPTIONS, Settings, nearest
+from fullhouse.settings.layers import nearest
+from fullhouse.settings.table import OPTIONS, Settings
 from fullhouse.supervisor.gunicorn_args import OURS
 from fullhouse.worker import Worker
 from fullhouse.worker.admission.queue import AdmissionRules
