@@ -2,6 +2,8 @@
 # make test   every check there is; PYTHON=python3.13 chooses the interpreter
 # make django-suite   Django's own tests, with its engines and with ours (ENGINE=mysql, MODULES="backends ...")
 # make fresh   the README's commands in a new container of Debian stable, from a clone of HEAD (root, with podman)
+# make docs   the settings page from the option table, and the documentation in build/docs
+# make captures   run the commands in the documents, and write what they print
 # make matrix   the tests on every supported combination (LEGS="own sid-3.15")
 PYTHON ?= python3
 PORT ?= 8000
@@ -14,9 +16,10 @@ VENV := .venv/$(VERSION)
 NO_PYTHON = $(error $(PYTHON) does not run. Install Python 3.11 or newer, on Debian with apt-get install python3, or name one with PYTHON=)
 SET_UP = @$(if $(VERSION),,$(NO_PYTHON))$(PYTHON) tools/environment.py $(VENV)
 BIN := $(VENV)/bin
+DOCUMENTS = $(BIN)/sphinx-build -W --keep-going -q -d build/doctrees docs build/docs
 SITE := FULLHOUSE_DEMO_FOLDER=build/demo $(BIN)/python -m fullhouse.demo --bind 127.0.0.1:$(PORT)
 
-.PHONY: help demo test check lock docs bench-connections clean
+.PHONY: help demo test check lock docs captures bench-connections clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -37,6 +40,7 @@ check: $(VENV)/test
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tools/settings_page.py --check
+	$(DOCUMENTS)
 
 .PHONY: django-suite
 django-suite: $(VENV)/test
@@ -49,8 +53,13 @@ fresh:
 matrix:
 	@$(PYTHON) tools/matrix.py $(LEGS)
 
+# Strictly: a broken link, or a page outside the navigation, is an error. The pages are in build/docs.
 docs: $(VENV)/test
 	$(BIN)/python tools/settings_page.py
+	$(DOCUMENTS)
+
+captures: $(VENV)/test
+	$(BIN)/python tools/captured_output.py
 
 # The demo on SQLite needs no compiler and no system package; each server brings its driver.
 $(VENV)/demo-%: requirements/test.txt pyproject.toml

@@ -1,18 +1,18 @@
-"""Write docs/settings.md from the option table; with --check, only say whether it is up to date."""
+"""Write docs/reference/settings.md from the option table; with --check, only say whether it is up to date."""
 
 import sys
 from pathlib import Path
 
 from fullhouse.settings.table import OPTIONS, Option
 
-PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "settings.md"
 INTRODUCTION = """# Settings
 
-<!-- Written by `make docs` from the option table in src/fullhouse/settings.py. -->
+<!-- Written by `make docs` from the option table in src/fullhouse/settings/table.py. -->
 
 Every option can be given in four places; a later one wins:
 
-1. its default,
+1. its default, or what `gunicorn.conf.py` in the project's folder says,
 2. the `FULLHOUSE` dict in the Django settings: `FULLHOUSE = {"budget": 20, "workers": 2}`,
 3. the environment: `FULLHOUSE_BUDGET=20`; `PORT`, `WEB_CONCURRENCY` and `GUNICORN_CMD_ARGS` keep the meaning that
    gunicorn gives them, and come before the `FULLHOUSE_*` variables,
@@ -48,7 +48,7 @@ def main() -> int:
         return 0
     if PAGE.exists() and PAGE.read_text() == page():
         return 0
-    print("docs/settings.md is not what the option table says: run `make docs`.", file=sys.stderr)
+    print("docs/reference/settings.md is not what the option table says: run `make docs`.", file=sys.stderr)
     return 1
 
 

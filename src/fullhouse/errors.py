@@ -1,7 +1,7 @@
 """Every error that fullhouse raises, in one tree.
 
 A message is the fact, its numbers and the remedy, in one or two lines. The class decides the exit code of
-the command that met it; `docs/exit-codes.md` lists them.
+the command that met it; `docs/reference/exit-codes.md` lists them.
 """
 
 from typing import ClassVar

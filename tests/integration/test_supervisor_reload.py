@@ -25,7 +25,7 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path / "site")
 
 
-# gthread may close a kept connection just as its client sends (docs/reload.md): only one-shot clients are promised all.
+# gthread may close a kept connection just as its client sends: it promises all to one-shot clients only.
 @pytest.mark.parametrize(("worker", "keep_alive"), [("fullhouse.worker.Worker", True), ("gthread", False)])
 def test_twenty_reloads_under_load_fail_no_request(site: Site, worker: str, keep_alive: bool) -> None:
     site.append("settings", f"FULLHOUSE = {{'worker_class': {worker!r}}}\n")
@@ -129,7 +129,7 @@ def note(hook):
 
 
 def test_hooks_and_the_pidfile_of_a_gunicorn_conf_py_through_a_reload(site: Site) -> None:
-    """docs/reload.md says which hook runs how often."""
+    """docs/concepts/reload.md says which hook runs how often."""
     (site.folder / "gunicorn.conf.py").write_text(CONF)
     pid_file = site.folder / "site.pid"
 

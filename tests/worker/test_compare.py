@@ -1,6 +1,6 @@
 """The same requests to gunicorn's gthread and to ours: the same environ, the same bytes back.
 
-The differences that are meant, and told in docs/worker.md, are named here and nowhere else.
+The differences that are meant, and told in docs/concepts/worker.md, are named here and nowhere else.
 """
 
 import json
@@ -124,7 +124,7 @@ def test_a_failing_application_is_answered_500(servers, name):
 
 
 HOSTS = [name for name in REFUSED if "host" in name and name not in ("two hosts", "host in the trailers")]
-# Names of samples that gthread serves, or answers otherwise, and that ours refuses as told in docs/worker.md.
+# Names of samples that gthread serves, or answers otherwise, and that ours refuses as told in docs/concepts/worker.md.
 STRICTER = ("HTTP/1.2", "unknown method", "unknown coding", "TLS on a plain port", "endless length", *HOSTS)
 
 

@@ -1,4 +1,4 @@
-"""The command line: parse, call a room, print. Exit codes are in `docs/exit-codes.md`."""
+"""The command line: parse, call a room, print. Exit codes are in `docs/reference/exit-codes.md`."""
 
 import argparse
 import os

@@ -19,7 +19,7 @@ class Unpooled:
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """mode: how long a thread keeps a connection (docs/pooling.md). pool: the rest."""
+    """mode: how long a thread keeps a connection (docs/concepts/pooling.md). pool: the rest."""
 
     mode: str
     pool: PoolOptions

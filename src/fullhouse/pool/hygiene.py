@@ -7,7 +7,7 @@ never a leak. `tests/integration/test_hygiene.py` runs a table of statements aga
 traces from the next borrower. Sources: ProxySQL's list of multiplexing inhibitors, PgBouncer's feature table, and the
 manuals.
 
-What no text can show (a stored function that changes the session) is documented in docs/pooling.md.
+What no text can show (a stored function that changes the session) is documented in docs/concepts/pooling.md.
 """
 
 import math

@@ -2,7 +2,7 @@
 
 The table is the frozen dataclass `Settings`: a field is an option, its metadata say how it is read, checked and
 explained. The same table feeds the `FULLHOUSE` dict of a Django project, the `FULLHOUSE_*` environment variables,
-the command line and the reference page (`docs/settings.md`); `layers` fills it.
+the command line and the reference page (`docs/reference/settings.md`); `layers` fills it.
 """
 
 from collections.abc import Mapping
