@@ -17,11 +17,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import programs
 from private_servers import PrivateServer, mariadb
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 COMMAND_TIMEOUT_S = 120
+DOCUMENT_TIMEOUT_S = 600
+ANSWER_TIMEOUT_S = 5
+SITE = "http://127.0.0.1:8000/"
 CLIENTS = 8
 SERVED_S = 10  # before the status is asked, so that there is one
 SETTINGS = """
@@ -77,7 +81,7 @@ class Session:
 
     def run(self, command: str) -> str:
         done = subprocess.run(
-            ["bash", "-c", command],
+            [programs.path("sh"), "-c", command],
             cwd=self.folder,
             env=self._environment,
             stdin=subprocess.DEVNULL,
@@ -96,9 +100,12 @@ def asked() -> Iterator[threading.Event]:
     started, ended = threading.Event(), threading.Event()
 
     def ask() -> None:
-        started.wait()
+        started.wait(DOCUMENT_TIMEOUT_S)
         while not ended.is_set():
-            with suppress(OSError), urllib.request.urlopen("http://127.0.0.1:8000/", timeout=5) as answer:
+            with (
+                suppress(OSError),
+                urllib.request.urlopen(SITE, timeout=ANSWER_TIMEOUT_S) as answer,
+            ):
                 answer.read()
 
     threads = [threading.Thread(target=ask) for _ in range(CLIENTS)]
@@ -110,7 +117,7 @@ def asked() -> Iterator[threading.Event]:
         ended.set()
         started.set()
         for thread in threads:
-            thread.join()
+            thread.join(2 * ANSWER_TIMEOUT_S)
 
 
 def captured(text: str, session: Session) -> str:

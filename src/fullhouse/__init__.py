@@ -1,3 +1,3 @@
-"""fullhouse: run Django under gunicorn with the house full."""
+"""fullhouse: a production server for Django that never exceeds the database's connection limit."""
 
 __version__ = "0.1.0"

@@ -138,9 +138,9 @@ def make_ready(planned: Planned, application: Callable[..., Any]) -> None:
         except ConnectionUnavailable as error:  # which tells all there is to know
             if alias not in planned.settings.required:
                 continue
-            raise DatabaseError(f"A worker gets no connection to {alias!r}: {error}") from None
+            raise DatabaseError(f"A worker cannot connect to {alias!r}: {error}") from None
         except Exception as error:
-            raise ApplicationError(f"A worker gets no connection to {alias!r}: {error}") from error
+            raise ApplicationError(f"A worker cannot connect to {alias!r}: {error}") from error
     if planned.settings.warm_up is not None:
         _warm_up(application, planned.settings.warm_up)
 
@@ -162,7 +162,7 @@ def _warm_up(application: Callable[..., Any], path: str) -> None:
     except Exception as error:
         raise ApplicationError(f"The warm-up path {path} fails: {type(error).__name__}: {error}") from error
     if answers[-1][0] not in "23":
-        raise ApplicationError(f"The warm-up path {path} is answered with {answers[-1]}; a 2xx or 3xx means ready.")
+        raise ApplicationError(f"The warm-up path {path} returned {answers[-1]}; expected 2xx or 3xx.")
 
 
 if __name__ == "__main__":

@@ -192,9 +192,9 @@ def test_a_database_that_is_away_when_the_limit_is_given_is_no_traceback(tmp_pat
     answer = site.command("serve", "mysite", "--bind", "127.0.0.1:0", "--max-connections", "20", "--workers", "1")
     assert answer.returncode == 3
     fact, remedy = answer.stderr.splitlines()
-    assert "A worker gets no connection to 'default': The database of pool 'default' cannot be reached" in fact
+    assert "A worker cannot connect to 'default': The database of pool 'default' cannot be reached" in fact
     assert "last connect failure" in fact
-    assert remedy.startswith("See that the server runs")
+    assert remedy.startswith("Check that the server is running")
 
 
 def test_a_plan_that_cannot_fit_is_refused(site: Site, server: PrivateServer) -> None:
@@ -227,7 +227,7 @@ def test_a_database_that_cannot_be_asked_is_one_short_error(
     fact, remedy = answer.stderr.splitlines()
     assert fact.startswith("fullhouse: Database 'default' at ")
     assert re.search(cause, fact)
-    assert remedy == "Start it or correct DATABASES; --max-connections plans without asking."
+    assert remedy == "Start the server or correct DATABASES; with --max-connections the plan needs no server."
     assert server.password not in answer.stderr
 
 

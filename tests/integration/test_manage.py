@@ -139,7 +139,7 @@ def test_first_command_plans_the_host(database: Database, unplanned: dict[str, s
 
 
 def test_a_budget_that_a_site_has_left_is_said_to_be_old(unplanned: dict[str, str], manage: Manage) -> None:
-    said = "is that of an earlier plan on this host"
+    said = "is from an earlier plan on this host"
     code = (
         "from django.db import connection\nfor _ in 'ab': connection.cursor().execute('SELECT 1'); connection.close()\n"
     )

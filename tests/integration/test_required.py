@@ -58,10 +58,10 @@ def test_the_site_serves_without_it_and_uses_it_once_it_is_back(tmp_path: Path, 
         site = make_site(tmp_path / "site", server, PORT=str(proxy.port), PASSWORD=other.password)
         with site.served(workers=1) as running:
             assert "Database 'log' at " in running.output
-            assert "It is not required, so the site is served without it." in running.output
+            assert "It is not required, so the site starts without it." in running.output
             assert (running.get(), running.status("/log")) == ("home", 503)
             running.signal(signal.SIGHUP)
-            wait_until(lambda: running.output.count("served without it") == 2, "the new generation has said it too")
+            wait_until(lambda: running.output.count("starts without it") == 2, "the new generation has said it too")
             running.wait_whole(1)
             assert (running.get(), running.status("/log")) == ("home", 503)
             proxy = SlowProxy(other, port=proxy.port)

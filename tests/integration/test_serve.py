@@ -272,7 +272,7 @@ def test_an_error_of_a_page_is_in_the_log_once(site: Site, logging: str, worker:
 def test_the_banner_says_when_requests_are_ended(pristine: Site) -> None:
     words = ("--request-timeout", "20", "--request-timeouts", "/export=120")
     with pristine.served(*FULLHOUSE, *ANY_PORT, *words) as server:
-        expected = "a request is answered 503, and its query cancelled, after 20 s, 120 s under /export"
+        expected = "a request gets 503, and its query is cancelled, after 20 s, 120 s under /export"
         assert server.row("timeouts") == expected
         server.end()
     with pristine.served(*FULLHOUSE, *ANY_PORT) as server:

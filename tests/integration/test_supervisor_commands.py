@@ -74,7 +74,7 @@ def test_the_life_of_a_server_in_the_background(site: Site) -> None:
     assert get(port) == "version 2"
 
     again = site.command("start", site.name, port)
-    assert (again.returncode, "runs already" in again.stderr) == (7, True)
+    assert (again.returncode, "is already running" in again.stderr) == (7, True)
 
     site.write("wsgi", "raise RuntimeError('broken on purpose')")
     broken = site.command("reload", site.name, port)
@@ -92,7 +92,7 @@ def test_the_life_of_a_server_in_the_background(site: Site) -> None:
     assert site.command("stop", site.name).returncode == 0
     for verb in ("stop", "reload", "status", "restart", "logs"):
         answer = site.command(verb, site.name)
-        assert (answer.returncode, "does not run" in answer.stderr) == (6, True)
+        assert (answer.returncode, "is not running" in answer.stderr) == (6, True)
 
 
 def test_manage_py_has_the_same_verbs_for_its_own_project(site: Site) -> None:
@@ -101,7 +101,7 @@ def test_manage_py_has_the_same_verbs_for_its_own_project(site: Site) -> None:
     assert shown.endswith(").\n")
     (report,) = json.loads(site.manage("fullhouse", "status", "--format", "json"))
     assert (report["project"], report["port"]) == (site.name, port)
-    assert site.manage("fullhouse", "reload") == f"{site.name} serves the new code.\n"
+    assert site.manage("fullhouse", "reload") == f"{site.name} now serves the new code.\n"
     assert site.manage("fullhouse", "stop", port) == f"{site.name} has stopped.\n"
 
 
@@ -122,7 +122,7 @@ def test_a_restart_needs_nothing_of_the_shell_it_is_called_in(site: Site) -> Non
     assert get(port) == "version 1"
     site.folder.rename(elsewhere / "moved")
     gone = site.command("restart", site.name, folder=elsewhere)
-    assert (gone.returncode, "which is gone" in gone.stderr) == (2, True)
+    assert (gone.returncode, "which no longer exists" in gone.stderr) == (2, True)
     assert get(port) == "version 1"
     assert site.command("stop", site.name, folder=elsewhere).returncode == 0
 

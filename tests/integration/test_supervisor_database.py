@@ -46,7 +46,7 @@ def test_reloads_under_load_stay_within_the_budget_and_a_broken_deploy_leaves_it
         site.append("settings", "FULLHOUSE['budget'] = 2\n")
         site.write("wsgi", "raise RuntimeError('broken on purpose')")
         running.signal(signal.SIGHUP)
-        wait_until(lambda: "goes on serving" in running.output, "the generation was discarded")
+        wait_until(lambda: "keeps serving" in running.output, "the generation was discarded")
         load.wait_more()
         assert SlotFile.open(slot_file(server, server.user)).budget == BUDGET
         site.restore("wsgi")

@@ -47,7 +47,7 @@ def test_a_broken_deploy_harms_nobody(site: Site, kind: str) -> None:
             load.wait_more()
             site.write(module, text)
             running.signal(signal.SIGHUP)
-            wait_until(lambda: "goes on serving" in running.output, "the generation was discarded")
+            wait_until(lambda: "keeps serving" in running.output, "the generation was discarded")
             load.wait_more()
         assert load.failures == []
         assert set(load.answers) == {"version 1"}

@@ -125,7 +125,7 @@ def test_a_row_left_half_written_is_read_and_inherited(path: Path) -> None:
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "board").write_bytes(bytes(32 + 1024 * ROWS))
-    with pytest.raises(ConfigurationError, match="no stats board of this version"):
+    with pytest.raises(ConfigurationError, match="not a stats board of this version"):
         Board(tmp_path / "board")
 
 

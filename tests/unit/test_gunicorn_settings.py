@@ -151,9 +151,9 @@ def test_a_gunicorn_conf_py_has_its_effect(tmp_path: Path) -> None:
     [
         (
             "workers = 5",
-            "gunicorn.conf.py sets workers, which is planned here.\nRemove it, or set FULLHOUSE['workers'] to fix it.",
+            "gunicorn.conf.py sets workers, which the plan decides.\nRemove it, or set FULLHOUSE['workers'] to fix it.",
         ),
-        ("worker_connections = 5", "gunicorn.conf.py sets worker_connections, which is planned here.\nRemove it."),
+        ("worker_connections = 5", "gunicorn.conf.py sets worker_connections, which the plan decides.\nRemove it."),
         ("1 / 0", "gunicorn.conf.py cannot be read: ZeroDivisionError: division by zero"),
         ("timeout = 'x'", "gunicorn.conf.py: timeout must be"),
     ],

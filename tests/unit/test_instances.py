@@ -25,7 +25,7 @@ def test_a_look_at_the_wrong_moment_does_not_stop_a_start(tmp_path: Path, monkey
     instance, descriptor = instances.claim(tmp_path, "mysite", "8000", {})
     assert len(looks) == 1
     assert [one.facts["port"] for one in instances.running(tmp_path)] == ["8000"]
-    with pytest.raises(AlreadyRunningError, match="mysite runs already on 8000"):
+    with pytest.raises(AlreadyRunningError, match="mysite is already running on 8000"):
         instances.claim(tmp_path, "mysite", "8000", {})
     instances.release(instance, descriptor)
     assert instances.running(tmp_path) == []

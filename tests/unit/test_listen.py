@@ -64,7 +64,7 @@ def test_a_busy_port_is_refused_and_the_first_address_given_back(tmp_path: Path)
         port = busy.getsockname()[1]
         said = refusal(f"unix:{path}", f"127.0.0.1:{port}")
         assert said.startswith(f"Cannot listen on 127.0.0.1:{port}: pid {os.getpid()} (")
-        assert said.endswith("listens there.\nEnd it, or choose another address with --bind.")
+        assert said.endswith("is listening there.\nStop it, or choose another address with --bind.")
     assert not path.exists()
 
 
@@ -91,7 +91,7 @@ def test_a_socket_of_a_living_server_is_left_to_it(tmp_path: Path, queued: int) 
         clients = [socket.socket(socket.AF_UNIX) for _ in range(queued)]
         for client in clients:
             client.connect(living.getsockname())  # a full queue must not block the probe
-        assert "another program listens there" in refusal(address)
+        assert "another program is listening there" in refusal(address)
         for client in clients:
             client.close()
         assert (tmp_path / "site.sock").exists()
@@ -100,7 +100,7 @@ def test_a_socket_of_a_living_server_is_left_to_it(tmp_path: Path, queued: int) 
 def test_a_file_that_is_no_socket_stays(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("keep me")
-    assert "a file that is no socket has that name" in refusal(f"unix:{path}")
+    assert "a file that is not a socket exists there" in refusal(f"unix:{path}")
     assert path.read_text() == "keep me"
 
 

@@ -18,7 +18,7 @@ def test_a_user_without_a_home_names_a_file(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     monkeypatch.setattr(Path, "home", no_home)
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
-    with pytest.raises(ConfigurationError, match=r"^The user 12345 has no home folder for the log\.\nName a file with"):
+    with pytest.raises(ConfigurationError, match=r"^User 12345 has no home directory for the log file\.\nGive"):
         verbs.log_path("mysite", None)
     monkeypatch.setenv("XDG_STATE_HOME", "/state")
     assert verbs.log_path("mysite", "8000") == Path("/state/fullhouse/mysite-8000.log")

@@ -205,11 +205,11 @@ def test_every_number_says_where_it_comes_from() -> None:
     assert steps["threads"].why == "test"
     assert steps["limit of default"].why == "max_connections 1000; account 200"
     assert steps["budget of default"].why == "(limit - reserve) / hosts = (200 - 20) / 1"
-    assert steps["workers"].why == "one for each core"
+    assert steps["workers"].why == "one per core"
 
 
 def test_notes_tell_what_the_numbers_do_not() -> None:
-    assert "SQLite has no sessions" in plan().notes[0]
+    assert "SQLite has no connection limit" in plan().notes[0]
     crowded = plan(server(151, others=60), reserve=20)
     assert crowded.notes == (
         "Other users hold 60 sessions of MariaDB now, and this plan leaves them 20: raise the reserve.",
@@ -323,5 +323,5 @@ def test_memory_for_requests_on_their_way(machine: Machine, options: dict[str, A
 
 
 def test_more_memory_for_requests_than_stays_free_is_refused() -> None:
-    with pytest.raises(PlanError, match=r"2 worker.* need 130 MiB.* 128 MiB, stays free(.|\n)*to 64 MiB"):
+    with pytest.raises(PlanError, match=r"2 worker.* need 130 MiB.* is 128 MiB\.\nLower transfer_memory to 64 MiB"):
         plan(server(100), machine=replace(ROOMY, cores=2, memory=512 * MIB), transfer_memory=65 * MIB)

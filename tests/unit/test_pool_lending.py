@@ -109,7 +109,7 @@ def test_exhausted_tells_its_numbers() -> None:
     assert str(caught.value) == (
         "Pool 'default' is exhausted: no connection within 5 s; connections 2 of 2: 2 in use, 0 idle; "
         "0 connecting, 1 waiting; slots 2 of the host's 25; no connect failed.\n"
-        "Keep transactions short, or give it more: max_size, or the host's budget of connections."
+        "Keep transactions short, or raise max_size or the host's connection budget."
     )
     assert caught.value.statistics.in_use == 2
     assert isinstance(caught.value, DatabaseError)
@@ -128,7 +128,7 @@ def test_down_tells_why_the_last_connect_failed() -> None:
         "The database of pool 'default' cannot be reached: no connection within 5 s; connections 0: 0 in use, 0 idle; "
         "0 connecting, 1 waiting; slots 0 of the host's 25; "
         "last connect failure 0.2 s ago: OSError: connection refused.\n"
-        "See that the server runs and that host, port, user and password are right; the pool goes on trying."
+        "Check that the server is running and that host, port, user and password are correct; the pool keeps trying."
     )
     assert caught.value.__cause__ is harness.driver.refusal
 

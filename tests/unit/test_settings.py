@@ -161,8 +161,8 @@ def test_a_repeated_argument_adds_up() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"worker": 1}, "FULLHOUSE: there is no option 'worker'. Did you mean workers?"),
-        ({"xyzzy": 1}, "FULLHOUSE: there is no option 'xyzzy'."),
+        ({"worker": 1}, "FULLHOUSE: unknown option 'worker'. Did you mean workers?"),
+        ({"xyzzy": 1}, "FULLHOUSE: unknown option 'xyzzy'."),
         ({"workers": "3"}, "FULLHOUSE: workers must be a whole number of at least 1, not '3'."),
         ({"workers": 0}, "FULLHOUSE: workers must be a whole number of at least 1, not 0."),
         ({"workers": 2.0}, "FULLHOUSE: workers must be a whole number of at least 1, not 2.0."),

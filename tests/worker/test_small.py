@@ -245,7 +245,7 @@ def test_a_thread_that_fails_is_replaced_and_loses_no_other_request():
     wait_until(lambda: not threads.states, "its thread has ended")
     threads.put([Waiting((channel, 4), now)])
     wait_until(lambda: ran == [1, 2, 3, 4] and threads.in_flight() == 0, "a new thread runs the next one")
-    assert log.told == 2 * ["A thread that runs requests has failed; another takes its place"]
+    assert log.told == 2 * ["A request thread failed; another takes its place"]
     threads.stop(20)
 
 

@@ -59,7 +59,7 @@ def _timeouts(settings: Settings) -> str:
     limits = [f"{seconds:g} s under {path}" for path, seconds in settings.request_timeouts.items()]
     if settings.request_timeout is not None:
         limits.insert(0, f"{settings.request_timeout:g} s")
-    return f"a request is answered 503, and its query cancelled, after {', '.join(limits)}" if limits else ""
+    return f"a request gets 503, and its query is cancelled, after {', '.join(limits)}" if limits else ""
 
 
 def _why(planned: Planned) -> str:

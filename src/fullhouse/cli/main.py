@@ -1,4 +1,4 @@
-"""The command line: parse, call a room, print. Exit codes are in `docs/reference/exit-codes.md`."""
+"""The command line: parse the arguments, run the command, print. Exit codes: `docs/reference/exit-codes.md`."""
 
 import argparse
 import os
@@ -38,49 +38,50 @@ from fullhouse.supervisor.supervisor import Launch, Supervisor
 from fullhouse.supervisor.systemd import activated_sockets
 
 DESCRIPTION = (
-    "Run Django under gunicorn with the policy full: every database connection working, and never one too many."
+    "A production server for Django that never exceeds your database's connection limit: it plans workers, threads and "
+    "connections from the live limit, and serves under that plan."
 )
 PROJECT_HELP = (
     "Name of the Django project: mysite means mysite.settings, run from the folder that holds manage.py. "
-    "May be left out where DJANGO_SETTINGS_MODULE is set."
+    "Optional if DJANGO_SETTINGS_MODULE is set."
 )
 OVERVIEW = """start here, in the folder that holds manage.py:
-  fullhouse plan mysite                  what fits this machine and the live database, and why
+  fullhouse plan mysite                  show what fits this machine and the live database, and why
   fullhouse serve mysite                 serve under that plan on 127.0.0.1:8000
-  fullhouse start mysite 8000            the same in the background; see also reload and status
-  fullhouse deploy nginx mysite          files for nginx, supervisord, systemd and logrotate
-  fullhouse serve --help                 every option; FULLHOUSE in settings takes the same
+  fullhouse start mysite 8000            serve in the background; see also reload and status
+  fullhouse deploy nginx mysite          print files for nginx, supervisord, systemd and logrotate
+  fullhouse serve --help                 list every option; FULLHOUSE in settings takes the same
 
-exit codes: 0 done, 2 configuration or plan refused, 3 database cannot be asked, 4 address cannot be
-listened on, 5 application does not load, 6 not running, 7 running already, 130 interrupted"""
+exit codes: 0 success, 2 configuration or plan refused, 3 database unreachable, 4 cannot listen,
+5 application does not load, 6 not running, 7 already running, 130 interrupted"""
 # Variables that a restart from another shell needs.
 FINDS_THE_PROJECT = ("DJANGO_SETTINGS_MODULE", "PYTHONPATH")
 FLAGS = [option.flag for option in OPTIONS.values()]
 PLANNED = {
-    "plan": "Print how many workers, threads and connections fit, and how each number came about.",
-    "serve": "Serve the project in the foreground under its plan.",
-    "deploy": "Write the file of another program, from the plan: supervisord, systemd, nginx or logrotate.",
+    "plan": "Show how many workers, threads and connections fit, and why.",
+    "serve": "Serve the project in the foreground.",
+    "deploy": "Print a configuration file for supervisord, systemd, nginx or logrotate, computed from the plan.",
 }
 VERBS = {
-    "start": "Serve the project in the background, with a log file that rotates.",
-    "stop": "Let the requests finish, and end the server.",
-    "restart": "Stop it and start it with the options of before.",
-    "reload": "Serve the code of now, once all its workers are ready; no request is dropped.",
-    "status": "Show what runs.",
-    "logs": "Show the end of the log that start keeps.",
+    "start": "Serve the project in the background, with a rotating log file.",
+    "stop": "Finish running requests, then stop the server.",
+    "restart": "Stop the server and start it again with the same options.",
+    "reload": "Reload the current code without dropping a request; the old code serves until the new is ready.",
+    "status": "Show the running servers.",
+    "logs": "Show the end of the server's log file.",
 }
 EXAMPLES = {
     "plan": """examples:
-  fullhouse plan mysite                             the plan for this machine and the live database
-  fullhouse plan mysite --format json               the same, for programs
+  fullhouse plan mysite                             plan for this machine and the live database
+  fullhouse plan mysite --format json               the same as JSON
   fullhouse plan mysite --max-connections 1000 --reserve 40 --cores 8 --sizing recipe
-                                                    a plan for another machine: nothing is asked""",
+                                                    plan for another machine, without a database""",
     "deploy": """examples:
   fullhouse deploy supervisord mysite > /etc/supervisor/conf.d/mysite.conf
   fullhouse deploy systemd mysite --into /etc/systemd/system""",
     "serve": """examples:
   fullhouse serve mysite                            on 127.0.0.1:8000, Ctrl-C stops it
-  fullhouse serve mysite -b 0.0.0.0:80 --budget 20  on port 80, 20 database sessions at the most
+  fullhouse serve mysite -b 0.0.0.0:80 --budget 20  on port 80, with at most 20 database sessions
   fullhouse serve mysite --reload --access-log -    for development""",
 }
 
@@ -119,9 +120,9 @@ def _add_planned(commands: Any, name: str, summary: str) -> None:
     )
     if name == "deploy":
         command.add_argument("kind", choices=FILES, metavar="PROGRAM", help="One of " + ", ".join(FILES) + ".")
-        command.add_argument("--into", metavar="FOLDER", help="Write the files there, instead of printing them.")
+        command.add_argument("--into", metavar="FOLDER", help="Write the files to this folder instead.")
     command.add_argument("project", nargs="?", metavar="PROJECT", help=PROJECT_HELP)
-    command.add_argument("--traceback", action="store_true", help="Show the whole traceback of an error.")
+    command.add_argument("--traceback", action="store_true", help="Show the full traceback of an error.")
     if name == "plan":
         add_format(command)
     add_options(command)
@@ -138,22 +139,20 @@ def _add_verb(commands: Any, name: str, summary: str) -> None:
         allow_abbrev=False,
     )
     command.add_argument("project", nargs=more, metavar="PROJECT", help="Name of the project.")
-    command.add_argument("port", nargs="?", metavar="PORT", help="Its port, where it runs on several.")
-    command.add_argument("--traceback", action="store_true", help="Show the whole traceback of an error.")
+    command.add_argument("port", nargs="?", metavar="PORT", help="Its port, if it runs on several.")
+    command.add_argument("--traceback", action="store_true", help="Show the full traceback of an error.")
     if name == "start":
         add_options(command)
     elif name == "status":
         add_format(command)
     elif name == "logs":
-        command.add_argument("--lines", type=int, default=100, help="How many lines; 100 by default.")
-        command.add_argument("--follow", action="store_true", help="Go on with what comes, until Ctrl-C.")
+        command.add_argument("--lines", type=int, default=100, help="Number of lines (default: 100).")
+        command.add_argument("--follow", action="store_true", help="Follow the log until Ctrl-C.")
 
 
 def add_format(parser: argparse.ArgumentParser) -> None:
     """The choice between output for people and for programs."""
-    parser.add_argument(
-        "--format", choices=["text", "json"], default="text", help="text for people, json for programs."
-    )
+    parser.add_argument("--format", choices=["text", "json"], default="text", help="Output format (default: text).")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -213,8 +212,8 @@ def _address(arguments: argparse.Namespace) -> None:
 
 def _not_understood(word: str) -> ConfigurationError:
     if word.startswith("-"):
-        return ConfigurationError(f"There is no option {word}.{nearest(word.partition('=')[0], FLAGS)}")
-    return ConfigurationError(f"The word {word!r} is one too many: a command takes one PROJECT, and options.")
+        return ConfigurationError(f"Unknown option {word}.{nearest(word.partition('=')[0], FLAGS)}")
+    return ConfigurationError(f"Unexpected argument {word!r}: a command takes one PROJECT and options.")
 
 
 def plan_text(planned: Planned, output_format: str) -> str:

@@ -33,7 +33,7 @@ def log_path(project: str, port: str | None) -> Path:
             folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "fullhouse"
         except RuntimeError as error:
             raise ConfigurationError(
-                f"The user {os.geteuid()} has no home folder for the log.\nName a file with --log-file."
+                f"User {os.geteuid()} has no home directory for the log file.\nGive one with --log-file."
             ) from error
     return folder / (f"{project}-{port}.log" if port else f"{project}.log")
 
@@ -41,12 +41,14 @@ def log_path(project: str, port: str | None) -> Path:
 def start(project: str, port: str | None, options: Sequence[str]) -> str:
     """Serve the project in the background with these options; return once it serves, with a line to print.
 
-    Raises AlreadyRunningError, or the error of one that did not come up, which has told why.
+    Raises AlreadyRunningError, or the error of one that failed to start, which has told why.
     """
     running = [one for one in instances.running(runtime_folder()) if one.facts["project"] == project]
     for one in running:
         if port in (None, one.facts["port"]):
-            raise AlreadyRunningError(f"{project} runs already on {one.facts['port']}: pid {one.facts['pid']}.")
+            raise AlreadyRunningError(
+                f"{project} is already running on port {one.facts['port']}: pid {one.facts['pid']}."
+            )
     bind = [f"--bind=127.0.0.1:{port}"] if port and not any(word.startswith("--bind=") for word in options) else []
     log = [] if _names_log(options) else [f"--log-file={log_path(project, port)}"]
     return _launch(project, ["serve", project, *options, *bind, *log])
@@ -80,7 +82,7 @@ def _launch(
             process.wait()
             raise
         process.returncode = 0  # it is nobody's child from now on
-        return f"{project} serves in the background (pid {process.pid})."
+        return f"{project} is running in the background (pid {process.pid})."
 
 
 def _is_ready(notified: socket.socket) -> bool:
@@ -113,7 +115,7 @@ def restart(project: str, port: str | None) -> str:
     facts = instances.find(runtime_folder(), project, port).facts
     if not os.path.isdir(facts["folder"]):
         raise ConfigurationError(
-            f"{project} was started in {facts['folder']}, which is gone: stop it, and start it anew."
+            f"{project} was started in {facts['folder']}, which no longer exists: stop the server and start it again."
         )
     log = [] if facts["log"] else [f"--log-file={log_path(project, port)}"]
     stop(project, port)
@@ -124,8 +126,8 @@ def reload(project: str, port: str | None) -> str:
     """Replace the code; return once the new one serves. Raises ApplicationError where it does not come up."""
     reply = ask(instances.find(runtime_folder(), project, port).control, {"verb": "reload"})
     if not reply["ok"]:
-        raise ApplicationError(f"The reload has failed, and the old code goes on serving.\n{reply['message']}")
-    return f"{project} serves the new code."
+        raise ApplicationError(f"The reload failed; the old code is still serving.\n{reply['message']}")
+    return f"{project} now serves the new code."
 
 
 def status(project: str | None, port: str | None, output_format: str) -> str:
@@ -135,7 +137,7 @@ def status(project: str | None, port: str | None, output_format: str) -> str:
     reports = [{**one.facts, **ask(one.control, {"verb": "status"})["status"]} for one in found]
     if output_format == "json":
         return json.dumps(reports, indent=2)
-    return "\n".join(_as_text(report) for report in reports) or "Nothing runs."
+    return "\n".join(_as_text(report) for report in reports) or "No server is running."
 
 
 def _as_text(report: Mapping[str, Any]) -> str:
@@ -178,6 +180,6 @@ def logs(project: str, port: str | None, lines: int, *, follow: bool) -> None:
     """Print the end of the log, and with `follow` all that comes. Raises ConfigurationError where there is none."""
     facts = instances.find(runtime_folder(), project, port).facts
     if facts["log"] is None:
-        raise ConfigurationError(f"{project} was not started with a log file: it writes to where it was started.")
+        raise ConfigurationError(f"{project} has no log file: it writes to the terminal it was started from.")
     words = ["tail", f"--lines={lines}", *(["--follow=name", "--retry"] if follow else []), facts["log"]]
     subprocess.run(words, check=False)

@@ -18,7 +18,7 @@ class RequestCancelled(OperationalError):  # noqa: N818
 
     def __init__(self) -> None:
         super().__init__(
-            "The request was over its time and its client has been answered: it runs no further statement."
+            "The request exceeded request_timeout and its client has received 503: it may not run further statements."
         )
 
 

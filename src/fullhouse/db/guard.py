@@ -160,8 +160,8 @@ def _refuse_if_given_back(connection: Any) -> None:
     borrower = connection.borrower
     if borrower is None or not _is_for_this_thread(borrower):
         raise connection.gone_error(
-            "This connection has been given back to the pool, and may be another request's. Take it from Django's "
-            "wrapper each time, or call connection.pin() before."
+            "This connection was returned to the pool and may belong to another request now. Get it from Django's "
+            "connection each time, or call connection.pin() first."
         )
 
 

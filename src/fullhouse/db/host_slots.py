@@ -82,8 +82,8 @@ def _wait_slot(share: Share) -> int:
         if time.monotonic() > deadline:
             share.leave()
             raise DatabaseError(
-                f"All {share.budget} slots of this host were in use for {PLAN_PATIENCE_S:g} s, so that the database "
-                "could not be asked for its limits.\nTry again, shorten what holds connections so long, or give "
+                f"All {share.budget} slots of this host were in use for {PLAN_PATIENCE_S:g} s, so the database could "
+                "not be asked for its limits.\nTry again, hold connections for a shorter time, or give "
                 "--max-connections."
             )
         time.sleep(_POLL_S)
@@ -142,8 +142,8 @@ class HostSlots:
             return
         _warned_of.add(self._file.path)
         logger.warning(
-            "Database %r: the budget of %d sessions is that of an earlier plan on this host, and no other process uses "
-            "it now.\nIf its site is gone, delete %s: then the server is asked anew.",
+            "Database %r: the budget of %d sessions is from an earlier plan on this host, and no other process is "
+            "using it.\nIf that site is gone, delete %s, and the server is asked again.",
             self._alias,
             self._file.budget,
             self._file.path,

@@ -157,7 +157,7 @@ class Pooled(Pinning, Backend):
         connection = self._connection
         if connection is None:
             raise self.Database.InterfaceError(
-                "The connection was closed while it was opened: see what receives connection_created."
+                "The connection was closed while it was being opened: check the connection_created receivers."
             )
         with self._internally():
             self._close_cursors()

@@ -183,7 +183,7 @@ def _reserve(settings: Settings, limit: Limit) -> tuple[int, str]:
     taken = _taken_by_others(limit)
     if taken > tenth:
         return taken, f"other users hold {limit.others} of {limit.shared} sessions now"
-    return tenth, f"a tenth of the limit, {RECIPE_RESERVE} at the most"
+    return tenth, f"a tenth of the limit, at most {RECIPE_RESERVE}"
 
 
 def _taken_by_others(limit: Limit) -> int:
@@ -221,9 +221,9 @@ def _size_to_fit(settings: Settings, machine: Machine, servers: Sequence[ServerP
     if settings.workers:
         workers = settings.workers, settings.sources["workers"]
     elif carried is not None and 0 < carried < machine.cores:
-        workers = carried, "fewer than cores: the budget carries no more"
+        workers = carried, "fewer than cores: the budget allows no more"
     else:
-        workers = ceil(machine.cores), "one for each core"
+        workers = ceil(machine.cores), "one per core"
     threads = _machine_threads(machine, workers[0])
     if settings.threads:
         threads = settings.threads, settings.sources["threads"]
@@ -240,11 +240,14 @@ def _machine_threads(machine: Machine, workers: int) -> Figure:
     """Threads of each worker that the machine carries, and what bounds them."""
     memory = (machine.memory * MEMORY_SHARE - workers * WORKER_MEMORY) / (workers * THREAD_MEMORY)
     threads, why = min(
-        (int(memory), "what the memory carries at 128 MiB a worker and 8 MiB a thread"),
-        ((machine.open_files - FILES_PER_WORKER) // FILES_PER_THREAD, "what the open-file limit carries at 3 a thread"),
-        (MAX_THREADS, "as many as one process runs well"),
+        (int(memory), "what fits in memory at 128 MiB per worker and 8 MiB per thread"),
+        (
+            (machine.open_files - FILES_PER_WORKER) // FILES_PER_THREAD,
+            "what the open-file limit allows at 3 per thread",
+        ),
+        (MAX_THREADS, "the most that one process runs well"),
     )
-    return (threads, why) if threads > 0 else (1, "one at the least: memory or open files are short")
+    return (threads, why) if threads > 0 else (1, "at least one; memory or open files are short")
 
 
 def _transfer_memory(settings: Settings, machine: Machine, workers: int, steps: list[Step]) -> int:
@@ -252,13 +255,13 @@ def _transfer_memory(settings: Settings, machine: Machine, workers: int, steps: 
     free = int(machine.memory * (1 - MEMORY_SHARE))
     if settings.transfer_memory is None:
         size = min(TRANSFER_MEMORY, machine.memory // TRANSFER_SHARE // workers)
-        why = f"of each worker: memory / {TRANSFER_SHARE} / workers, {_mib(TRANSFER_MEMORY)} at the most"
+        why = f"per worker: memory / {TRANSFER_SHARE} / workers, at most {_mib(TRANSFER_MEMORY)}"
     else:
-        size, why = settings.transfer_memory, f"of each worker: {settings.sources['transfer_memory']}"
+        size, why = settings.transfer_memory, f"per worker: {settings.sources['transfer_memory']}"
         if size * workers > free:
             raise PlanError(
-                f"{workers} worker(s) with {_mib(size)} each for requests on their way need {_mib(size * workers)}, "
-                f"and a quarter of the memory, {_mib(free)}, stays free for that.\n"
+                f"{workers} worker(s) need {_mib(size * workers)} of transfer memory, {_mib(size)} each, "
+                f"and the quarter of the memory that is left for it is {_mib(free)}.\n"
                 f"Lower transfer_memory to {_mib(free // workers)} (--transfer-memory), or the number of workers."
             )
     steps.append(Step("transfer memory", _mib(size), f"{why}; beyond it, bodies and responses go to files"))
@@ -371,7 +374,7 @@ def _pool(settings: Settings, servers: Sequence[ServerPlan], threads: int, steps
         pool = shared + threads * stock + own
         why = f"threads × networked aliases = {threads} × {stock}"
         if shared:
-            why = f"its fair share of the slots, {shared}; more while others leave them unused"
+            why = f"its fair share of the slots, {shared}; more while others leave theirs unused"
             why += f"; and {threads} × {stock} of Django's own engines" if stock else ""
         why += f"; and {own} in Django's own pools" if own else ""
     steps.append(Step("pool", pool, why))
@@ -380,7 +383,7 @@ def _pool(settings: Settings, servers: Sequence[ServerPlan], threads: int, steps
 
 def _notes(settings: Settings, servers: Sequence[ServerPlan]) -> tuple[str, ...]:
     if not servers:
-        return ("SQLite has no sessions to run out of: the machine alone bounds the threads, and writers take turns.",)
+        return ("SQLite has no connection limit: only the machine limits the threads, and writers take turns.",)
     notes = []
     for server in servers:
         left = server.limit.shared - server.budget * settings.hosts

@@ -24,7 +24,7 @@ def server_line(server: ServerPlan) -> str:
     limit = server.limit
     held = "" if limit.others is None else f"; held now: {limit.ours} by this user, {limit.others} by others"
     return (
-        f"{', '.join(limit.aliases)}: {limit.server}, {server.connections} connections at the most "
+        f"{', '.join(limit.aliases)}: {limit.server}, {server.connections} connections at most, "
         f"of a budget of {server.budget}{held}"
     )
 

@@ -95,7 +95,7 @@ class Alarm:
             try:
                 tick()
             except BaseException:
-                logger.exception("The upkeep of the pool failed; it is tried again in a second.")
+                logger.exception("Pool maintenance failed; it will be tried again in a second.")
                 self.wake_at(self._clock() + 1.0, tick)
 
     def _wait_due(self) -> bool:
@@ -147,6 +147,6 @@ def _start_thread(name: str, work: Callable[[], None]) -> bool:
     try:
         threading.Thread(target=work, name=name, daemon=True).start()
     except RuntimeError as error:  # the limit of threads is reached, or the interpreter shuts down
-        logger.warning("%s could not be started: %s. The pool goes on without it.", name, error)
+        logger.warning("%s could not be started: %s. The pool continues without it.", name, error)
         return False
     return True

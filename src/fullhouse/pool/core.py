@@ -174,7 +174,7 @@ class Pool(Generic[C]):
         return refuse(self._statistics_locked(now), reason)
 
     def _closed(self) -> errors.PoolClosed:
-        return errors.PoolClosed(f"Pool {self.name!r} is closed; the process is ending. Make a new pool to go on.")
+        return errors.PoolClosed(f"Pool {self.name!r} is closed because the process is ending.")
 
     def _statistics_locked(self, now: float) -> PoolStatistics:
         state = self._state
@@ -289,7 +289,7 @@ class Pool(Generic[C]):
         stack = "".join(traceback.format_stack(frame)) if frame else "  (the thread has ended)\n"
         logger.warning(
             "Pool %r: thread %r has kept a connection for %.1f s (leak_after_s is %s).\n"
-            "Shorten the transaction, or find who does not return it. The thread is now at:\n%s",
+            "Shorten the transaction, or find the code that does not return it. The thread is now at:\n%s",
             self.name,
             lease.borrower.name,
             self._clock() - lease.checked_out_at,

@@ -31,13 +31,13 @@ class CheckoutRefused(PoolError):  # noqa: N818 (see above)
 
 
 def exhausted(statistics: PoolStatistics, reason: str) -> CheckoutRefused:
-    remedy = "Keep transactions short, or give it more: max_size, or the host's budget of connections."
+    remedy = "Keep transactions short, or raise max_size or the host's connection budget."
     if statistics.pinned:
         holders = [f"{lease.thread} for {lease.age_s:.1f} s" for lease in statistics.pinned[:MOST_NAMED]]
         holders += ["..."] if len(statistics.pinned) > MOST_NAMED else []
         remedy = (
-            f"{len(statistics.pinned)} are pinned by a lock or a changed session: {', '.join(holders)}. Release them "
-            "with the unlock, or with close_old_connections() at the end of a thread's work."
+            f"{len(statistics.pinned)} are pinned by a lock or a changed session: {', '.join(holders)}. Release "
+            "the locks, or call close_old_connections() at the end of a thread's work."
         )
     return CheckoutRefused(
         f"Pool {statistics.name!r} is exhausted: {reason}; {_numbers(statistics)}.\n{remedy}", statistics, is_down=False
@@ -45,12 +45,15 @@ def exhausted(statistics: PoolStatistics, reason: str) -> CheckoutRefused:
 
 
 def database_down(statistics: PoolStatistics, reason: str) -> CheckoutRefused:
-    remedy = "See that the server runs and that host, port, user and password are right; the pool goes on trying."
+    remedy = (
+        "Check that the server is running and that host, port, user and password are correct; the pool keeps trying."
+    )
     if statistics.hanging:
         longest = statistics.hanging[0]
         remedy = (
-            f"{len(statistics.hanging)} connects have not returned, the longest for {longest.age_s:.1f} s: it stands "
-            f"at {longest.where}. See whether the server can be reached, and what receives connection_created."
+            f"{len(statistics.hanging)} connection attempts have not returned; the longest has taken "
+            f"{longest.age_s:.1f} s and is at {longest.where}. Check that the server is reachable, and what "
+            "connection_created receivers do."
         )
     return CheckoutRefused(
         f"The database of pool {statistics.name!r} cannot be reached: {reason}; {_numbers(statistics)}.\n{remedy}",

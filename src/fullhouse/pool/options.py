@@ -43,7 +43,7 @@ class PoolOptions:
 def _refuse_unless_count(name: str, value: object, *, least: int) -> None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= least):
         return
-    raise ConfigurationError(f"{name} is {value!r}; give a whole number of at least {least}, or None for no bound.")
+    raise ConfigurationError(f"{name} is {value!r}; give a whole number of at least {least}, or None for no limit.")
 
 
 def _refuse_unless_seconds(

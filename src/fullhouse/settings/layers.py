@@ -39,7 +39,7 @@ def layered(settings: Settings, values: Mapping[str, Any], source: str | Mapping
         said_by = source if isinstance(source, str) else source[name]
         option = OPTIONS.get(name)
         if option is None:
-            raise ConfigurationError(f"{said_by}: there is no option {name!r}.{nearest(name, OPTIONS)}")
+            raise ConfigurationError(f"{said_by}: unknown option {name!r}.{nearest(name, OPTIONS)}")
         try:
             checked[name] = None if value is None and option.default is None else option.kind.check(value)
         except (ValueError, OverflowError):

@@ -69,250 +69,261 @@ class Settings:
         one_of("fit", "recipe"),
         "fit",
         PLAN,
-        "fit: one worker per core, threads by what the machine and the database carry. recipe: the classic "
+        "fit: one worker per core, and as many threads as the machine and the database can carry. recipe: the classic "
         "2 × cores + 1 workers and (limit - reserve) / connections_per_thread / workers threads.",
     )
     workers: int | None = _option(
         whole_number(1),
         None,
         PLAN,
-        "Worker processes. Default: planned. WEB_CONCURRENCY sets it too.",
+        "Number of worker processes. Default: planned. WEB_CONCURRENCY also sets it.",
         "workers",
     )
     threads: int | None = _option(
         whole_number(1),
         None,
         PLAN,
-        "Threads of each worker, so the requests it runs at once. Default: planned.",
+        "Threads per worker: how many requests it runs at once. Default: planned.",
         "threads",
     )
     reserve: int | None = _option(
         whole_number(0),
         None,
         PLAN,
-        "Sessions of each database server left to others (people, cron jobs, other sites). Default: a tenth of the "
-        "limit, 40 at the most, and never fewer than other users hold now. recipe: 40.",
+        "Database sessions left to others (people, cron jobs, other sites) on each server. Default: a tenth of the "
+        "limit, at most 40, but no fewer than other users hold now. recipe: 40.",
     )
-    hosts: int = _option(whole_number(1), 1, PLAN, "Hosts that run this site and share the database's limit equally.")
+    hosts: int = _option(
+        whole_number(1), 1, PLAN, "Number of hosts that serve this site and share the database's limit equally."
+    )
     budget: int | None = _option(
         whole_number(1),
         None,
         PLAN,
-        "Database sessions that this host may use, fixed by hand. Default: (limit - reserve) / hosts.",
+        "Database sessions that this host may use. Default: (limit - reserve) / hosts.",
     )
     connections_per_thread: int = _option(
         whole_number(1),
         2,
         PLAN,
-        "What sizing=recipe counts for each thread.",
+        "Connections that sizing=recipe counts per thread.",
     )
     max_connections: int | None = _option(
         whole_number(1),
         None,
         PLAN,
-        "The database's limit, given instead of asked: nothing connects to it.",
+        "The database's connection limit. Default: asked of the database; with this option, nothing connects to it.",
     )
     required: tuple[str, ...] = _option(
         ALIASES,
         ("default",),
         PLAN,
-        "Databases without which the site does not start. Any other may be down: the site is planned without it, and "
-        "it is asked for its limit with the first connection.",
+        "Databases that must be reachable at start. Any other may be down: the plan is made without it, and its first "
+        "connection asks for its limit.",
     )
-    cores: float | None = _option(positive_number(), None, PLAN, "Processor cores, given instead of looked up.")
-    memory: int | None = _option(MEMORY, None, PLAN, "Memory, given instead of looked up: 512M, 8G, or bytes.")
+    cores: float | None = _option(positive_number(), None, PLAN, "Processor cores. Default: detected.")
+    memory: int | None = _option(MEMORY, None, PLAN, "Memory of the machine. Default: detected.")
     open_files: int | None = _option(
         whole_number(64),
         None,
         PLAN,
-        "Open-file limit of a process, given instead of looked up.",
+        "Open-file limit of a process. Default: detected.",
     )
 
     bind: tuple[str, ...] = _option(
         ADDRESSES,
         ("127.0.0.1:8000",),
         SERVING,
-        "Where to listen: HOST:PORT or unix:PATH. PORT=8080 in the environment means 0.0.0.0:8080.",
+        "Address to listen on: HOST:PORT or unix:PATH. PORT=8080 in the environment means 0.0.0.0:8080.",
         "bind",
     )
     backlog: int = _option(
         whole_number(1),
         2048,
         SERVING,
-        "Connections that may wait in the kernel to be accepted.",
+        "Maximum number of connections waiting to be accepted.",
         "backlog",
     )
-    certfile: str | None = _option(PATH, None, SERVING, "TLS certificate (PEM); serves HTTPS.", "certfile")
+    certfile: str | None = _option(PATH, None, SERVING, "TLS certificate (PEM); enables HTTPS.", "certfile")
     keyfile: str | None = _option(PATH, None, SERVING, "Private key of the certificate (PEM).", "keyfile")
     timeout: int = _option(
         whole_number(0),
         60,
         SERVING,
-        "Seconds without a sign of life after which a worker is replaced; 0: never.",
+        "Replace a worker that shows no sign of life for this many seconds; 0: never.",
         "timeout",
     )
     graceful_timeout: int = _option(
         whole_number(1),
         60,
         SERVING,
-        "Seconds that running requests get to finish at a stop or reload.",
+        "Seconds that running requests have to finish on stop or reload.",
         "graceful_timeout",
     )
     boot_timeout: int = _option(
         whole_number(1),
         60,
         SERVING,
-        "Seconds that a new generation gets until all its workers are ready; then it is discarded.",
+        "Seconds until all workers of a new generation must be ready; after that it is discarded.",
     )
     warm_up: str | None = _option(
         URL_PATH,
         None,
         SERVING,
-        "Path that every worker must answer (2xx or 3xx) before it counts as ready. Default: none is asked.",
+        "Path that every worker must answer with 2xx or 3xx before it is ready. Default: none.",
     )
     keepalive: int = _option(
         whole_number(0),
         30,
         SERVING,
-        "Seconds an idle client connection is kept; keep it above the idle time of a load balancer in front.",
+        "Seconds to keep an idle client connection open; set it above the idle timeout of your load balancer.",
         "keepalive",
     )
     worker_class: str = _option(
         TEXT,
         "fullhouse.worker.Worker",
         SERVING,
-        "The kind of worker: ours, or one of gunicorn's, such as gthread.",
+        "Worker class: fullhouse.worker.Worker, a subclass of it, or gunicorn's gthread or sync.",
         "worker_class",
     )
     header_timeout: float = _option(
-        positive_number(), 20.0, SERVING, "Seconds a client gets to send the headers of a request."
+        positive_number(), 20.0, SERVING, "Seconds a client has to send the headers of a request."
     )
     transfer_timeout: float = _option(
         positive_number(),
         20.0,
         SERVING,
-        "Seconds a client may stand still while it sends a body or reads a response.",
+        "Seconds a client may pause while sending a body or reading a response.",
     )
     minimum_rate: int = _option(
-        whole_number(1), 500, SERVING, "Bytes a second that a body or response must move at, on average."
+        whole_number(1), 500, SERVING, "Minimum average transfer rate of a body or response, in bytes per second."
     )
     body_memory: int = _option(
-        MEMORY, 1 << 20, SERVING, "Memory for a request's body; a longer one goes to a temporary file."
+        MEMORY, 1 << 20, SERVING, "Maximum request body kept in memory; a larger one goes to a temporary file."
     )
     transfer_memory: int | None = _option(
         MEMORY,
         None,
         SERVING,
-        "Memory of each worker for requests and responses on their way; beyond it they go to temporary files. Default: "
-        "an eighth of the memory for all workers, 64 MiB at the most for each.",
+        "Memory per worker for requests being received and responses being sent; beyond it they go to temporary files. "
+        "Default: an eighth of the memory, shared by all workers, at most 64 MiB each.",
     )
     max_body: int | None = _option(
-        MEMORY, 1 << 30, SERVING, "A longer request body is refused with 413, before the client is asked to send it."
+        MEMORY, 1 << 30, SERVING, "Maximum request body; a larger one gets 413, before the client is asked to send it."
     )
     freeze_gc: bool = _option(
-        SWITCH, True, SERVING, "Keep the loaded application out of garbage collection, and collect less often."
+        SWITCH, True, SERVING, "Exclude the loaded application from garbage collection, and collect less often."
     )
     probes: bool = _option(
-        SWITCH, True, SERVING, "Let the server itself answer the two paths below; off: they go to Django."
+        SWITCH, True, SERVING, "Answer the two paths below in the server itself; if off, they go to Django."
     )
     live_path: str = _option(
-        URL_PATH, "/-/live", SERVING, "Path that is answered 200 as long as the worker's loop turns."
+        URL_PATH, "/-/live", SERVING, "Liveness probe: answers 200 while the worker's event loop runs."
     )
     ready_path: str = _option(
-        URL_PATH, "/-/ready", SERVING, "Path that is answered 200 while requests are welcome, 503 once the site stops."
+        URL_PATH,
+        "/-/ready",
+        SERVING,
+        "Readiness probe: answers 200 while the site takes requests, 503 once it is stopping.",
     )
     stop_delay: int = _option(
         whole_number(0),
         0,
         SERVING,
-        "Seconds that a stopping site still takes requests, so that a load balancer sees the 503 of ready_path first.",
+        "Seconds that a stopping site keeps taking requests, so that a load balancer first sees the 503 of ready_path.",
     )
     max_requests: int = _option(
         whole_number(0),
         0,
         SERVING,
-        "Replace a worker after so many requests, give or take 5 %; 0: never.",
+        "Replace a worker after this many requests, ± 5 %; 0: never.",
         "max_requests",
     )
     reload: bool = _option(
-        SWITCH, False, SERVING, "Reload when code changes, except that of the settings. For development.", "reload"
+        SWITCH, False, SERVING, "Reload when code changes, except the settings. For development.", "reload"
     )
 
     queue_limit: int = _option(
-        whole_number(1), 1000, OVERLOAD, "Requests that may wait for a thread in each worker; more are answered 503."
+        whole_number(1),
+        1000,
+        OVERLOAD,
+        "Maximum number of requests waiting for a thread in each worker; excess requests get an immediate 503.",
     )
     queue_target: float = _option(
         positive_number(),
         0.05,
         OVERLOAD,
-        "Seconds of waiting that are no overload yet. A queue that stands longer is one: then the newest request runs "
-        "first, and what has waited for twice as long is answered 503.",
+        "Acceptable waiting time in seconds. A queue that keeps requests longer is overloaded: the newest request then "
+        "runs first, and one that has waited twice as long gets 503.",
     )
     wait_timeout: float = _option(
         positive_number(),
         30.0,
         OVERLOAD,
-        "Seconds after which a request that waits is answered 503, counted from X-Request-Start where a proxy sets it.",
+        "Seconds after which a waiting request gets 503, counted from X-Request-Start if a proxy sets it.",
     )
     client_share: float = _option(
-        share(), 1.0, OVERLOAD, "Share of the queue that one client address may hold; 1: there is no bound."
+        share(), 1.0, OVERLOAD, "Share of the queue that one client address may use; 1: unlimited."
     )
     critical_paths: tuple[str, ...] = _option(
-        URL_PATHS, (), OVERLOAD, "Beginnings of paths whose requests run first and are shed last."
+        URL_PATHS, (), OVERLOAD, "Path prefixes whose requests run first and are shed last."
     )
     sheddable_paths: tuple[str, ...] = _option(
-        URL_PATHS, (), OVERLOAD, "Beginnings of paths whose requests run last and are shed first."
+        URL_PATHS, (), OVERLOAD, "Path prefixes whose requests run last and are shed first."
     )
     priority: str | None = _option(
         TEXT,
         None,
         OVERLOAD,
-        "module.function that is given a request (method, path, headers) and returns critical, normal or sheddable, "
-        "where no path decides.",
+        "module.function that takes a request (method, path, headers) and returns critical, normal or sheddable; asked "
+        "when no path prefix matches.",
     )
     overload_page: str | None = _option(
-        PATH, None, OVERLOAD, "HTML file that is sent with the 503. Default: one line of text."
+        PATH, None, OVERLOAD, "HTML file to send with the 503. Default: one line of text."
     )
     request_timeout: float | None = _option(
         positive_number(),
         None,
         OVERLOAD,
-        "Seconds after which a request that runs is told with its stack, its query cancelled on the server, and its "
-        "client answered 503. Default: never.",
+        "Seconds a request may run. After that its stack is logged, its query is cancelled on the database server, and "
+        "its client gets 503. Default: unlimited.",
     )
     request_timeouts: Mapping[str, float] = _option(
-        TIMES_BY_PATH, NO_PAIRS, OVERLOAD, "The same for requests whose path begins so; the longest beginning counts."
+        TIMES_BY_PATH, NO_PAIRS, OVERLOAD, "request_timeout by path prefix; the longest prefix wins."
     )
     max_worker_memory: int | None = _option(
-        MEMORY, None, OVERLOAD, "Replace a worker that uses more, once its requests are answered. Default: never."
+        MEMORY,
+        None,
+        OVERLOAD,
+        "Replace a worker that uses more memory than this, once its requests are answered. Default: never.",
     )
 
     access_log: str | None = _option(
         PATH,
         None,
         LOGS,
-        "File for one line per request; - is the terminal. Default: none.",
+        "File for the access log; - is the terminal. Default: none.",
         "accesslog",
     )
-    error_log: str = _option(PATH, "-", LOGS, "File for the server's own messages; - is the terminal.", "errorlog")
+    error_log: str = _option(PATH, "-", LOGS, "File for the error log; - is the terminal.", "errorlog")
     log_file: str | None = _option(
         PATH,
         None,
         LOGS,
-        "File for all that the processes write, rotated at 20 MB with 20 kept; fullhouse start sets it. Default: none.",
+        "File for all output of the processes, rotated at 20 MB, 20 kept; fullhouse start sets it. Default: none.",
     )
     access_log_format: str = _option(
         TEXT,
         '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',
         LOGS,
-        "Format of an access log line, in gunicorn's atoms.",
+        "Format of the access log, in gunicorn's atoms.",
         "access_log_format",
     )
     log_level: str = _option(
         one_of("debug", "info", "warning", "error", "critical"),
         "warning",
         LOGS,
-        "The least grave messages of the error log.",
+        "Minimum level of the error log.",
         "loglevel",
     )
 
@@ -320,29 +331,29 @@ class Settings:
         TEXT,
         None,
         PROCESS,
-        'Name in ps and top. Default: "fullhouse: PROJECT".',
+        'Process name in ps and top. Default: "fullhouse: PROJECT".',
         "proc_name",
     )
     python_path: tuple[str, ...] = _option(
         FOLDERS,
         (),
         PROCESS,
-        "Folders to import from, before all others.",
+        "Directories to put first on the import path.",
         "pythonpath",
     )
     env: Mapping[str, str] = _option(
         PAIRS,
         NO_PAIRS,
         PROCESS,
-        "Environment variables for the workers. The settings module sees those of the command line and the "
-        "environment, not those that it names itself.",
+        "Environment variables for the workers. The settings module sees those given on the command line or in the "
+        "environment, but not those it sets here itself.",
         "raw_env",
     )
     gunicorn: Mapping[str, Any] = _option(
         PAIRS,
         NO_PAIRS,
         PROCESS,
-        "Any other setting of gunicorn, by its name; gunicorn checks the value.",
+        "Any other gunicorn setting, by name; gunicorn checks the value.",
     )
 
     # Where each value that is not a default came from: {"workers": "WEB_CONCURRENCY"}.

@@ -83,7 +83,7 @@ def _limit_of(connection: "BaseDatabaseWrapper", settings: Settings) -> Limit:
         return limits.given([connection.alias], settings.max_connections, settings.sources["max_connections"])
     if vendor not in limits.ASK:
         raise ConfigurationError(
-            f"The limit of database {connection.alias!r} ({connection.settings_dict['ENGINE']}) cannot be asked.\n"
+            f"The limit of database {connection.alias!r} ({connection.settings_dict['ENGINE']}) is not known.\n"
             "Give it with --max-connections."
         )
     _, host, port = _address(connection)
@@ -191,7 +191,7 @@ def _connections(settings: Settings) -> list["BaseDatabaseWrapper"]:
     except Exception as error:  # importing an engine runs code of others
         raise ConfigurationError(
             f"DATABASES cannot be used: {described(error)}\n"
-            "Drivers come with the extras: pip install 'fullhouse[mysql]', [pymysql] or [postgresql]."
+            "Install the driver with one of the extras: pip install 'fullhouse[mysql]', [pymysql] or [postgresql]."
         ) from error
     aliases = [connection.alias for connection in made]
     for alias in settings.required:
@@ -222,7 +222,7 @@ def _ask_over(connection: "BaseDatabaseWrapper", address: str) -> Limit:
             with connection.cursor() as cursor:
                 return limits.ASK[connection.vendor](cursor, connection.alias, address)
     except (ImproperlyConfigured, TypeError, ValueError) as error:
-        raise ConfigurationError(f"Database {connection.alias!r} is configured wrongly: {described(error)}") from error
+        raise ConfigurationError(f"Database {connection.alias!r} is misconfigured: {described(error)}") from error
     except Exception as error:  # a driver may raise its own, such as PyMySQL for a package that it lacks
         raise DatabaseError(
             f"Database {connection.alias!r} at {address} (user {database.get('USER')!r}, name "
@@ -235,4 +235,4 @@ def _ask_over(connection: "BaseDatabaseWrapper", address: str) -> Limit:
 def _remedy(error: Exception) -> str:
     if "cryptography" in str(error):  # PyMySQL's, for MySQL's default authentication without TLS
         return "Run: pip install cryptography. Or connect over TLS or the server's Unix socket, which need none."
-    return "Start it or correct DATABASES; --max-connections plans without asking."
+    return "Start the server or correct DATABASES; with --max-connections the plan needs no server."

@@ -45,17 +45,17 @@ def plan_for(name: str | None, arguments: Namespace) -> Planned:
     settings = options.from_arguments(from_environment(settings, os.environ), arguments)
     asked = ask_limits(settings)
     plan = planner.make_plan(settings, machine.look(), asked.limits)
-    notes = [f"{error} It is not required, so the site is served without it." for error in asked.unknown.values()]
+    notes = [f"{error} It is not required, so the site starts without it." for error in asked.unknown.values()]
     if left:
         notes.append(
-            f"Importing {found.settings_module} has left {', '.join(sorted(left))}. The workers are forked from here: "
-            "they have no such thread, and share such a socket. Start these clients in post_worker_init, or at "
-            "their first use."
+            f"Importing {found.settings_module} started {', '.join(sorted(left))}. Workers are forked from this "
+            "process: they lose its threads and share its sockets. Start such clients in post_worker_init, or on first "
+            "use."
         )
     if machine.is_in_memory(Path(gettempdir())):
         notes.append(
-            f"Bodies and responses that are too long for memory go to files in {gettempdir()}, which is in memory "
-            "itself (tmpfs). Name a folder on a disk with TMPDIR."
+            f"Bodies and responses too large for memory go to files in {gettempdir()}, which is itself in memory "
+            "(tmpfs). Set TMPDIR to a folder on disk."
         )
     return Planned(found, settings, replace(plan, notes=(*plan.notes, *notes)))
 

@@ -69,7 +69,7 @@ class Project:
                 raise  # a signal ends this worker while it loads
             raise ApplicationError(
                 f"{path} does not load: {described(error)}\n"
-                f"Fix it ({_place(error)}), or see the whole traceback with --traceback."
+                f"Fix it ({_place(error)}), or add --traceback for the full traceback."
             ) from error
         return application
 
@@ -140,12 +140,12 @@ def module_named_by(application: str | None) -> str | None:
 def _import_settings(name: str, module: str) -> None:
     if not all(part.isidentifier() for part in module.split(".")):
         raise ConfigurationError(
-            f"{name!r} is no name of a Django project: give it as in Python, mysite for mysite.settings."
+            f"{name!r} is not a project name: give a Python name, such as mysite for mysite.settings."
             f"{_projects_here(name)}"
         )
     if not _exists(module):
         raise ConfigurationError(
-            f"There is no Django project {name!r} here: {module} is not found from {os.getcwd()}.{_projects_here(name)}"
+            f"No Django project {name!r} here: cannot import {module} from {os.getcwd()}.{_projects_here(name)}"
         )
     os.environ[SETTINGS_VARIABLE] = module
     if os.environ.get(CONFIGURATION_VARIABLE):
@@ -163,7 +163,7 @@ def _import_settings(name: str, module: str) -> None:
     except (Exception, SystemExit) as error:
         raise ConfigurationError(
             f"{module} does not import: {described(error)}\n"
-            f"Fix it ({_place(error)}), or see the whole traceback with --traceback."
+            f"Fix it ({_place(error)}), or add --traceback for the full traceback."
         ) from error
 
 
@@ -187,7 +187,7 @@ def _require_site(module: str, settings: Any) -> None:
     inside = sorted({f"{module}.{found.name}" for found in pkgutil.iter_modules(list(folders))})
     modules = f" Modules in it: {', '.join(inside)}." if inside else ""
     raise ConfigurationError(
-        f"{module} has no ROOT_URLCONF, so it is not the settings of a site.{modules}\n"
+        f"{module} has no ROOT_URLCONF, so it is not the settings module of a site.{modules}\n"
         f"Name the right ones in {SETTINGS_VARIABLE}."
     )
 

@@ -36,7 +36,7 @@ def from_gunicorn_file(settings: Settings, folder: Path) -> Settings:
     for name in PLANNED:
         if name in given:
             remedy = f", or set FULLHOUSE[{OURS[name]!r}] to fix it" if name in OURS else ""
-            raise ConfigurationError(f"{CONFIG_FILE} sets {name}, which is planned here.\nRemove it{remedy}.")
+            raise ConfigurationError(f"{CONFIG_FILE} sets {name}, which the plan decides.\nRemove it{remedy}.")
     return _laid_over(settings, given, CONFIG_FILE)
 
 

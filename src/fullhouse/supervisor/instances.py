@@ -60,7 +60,7 @@ def claim(folder: Path, project: str, port: str, facts: Mapping[str, Any]) -> tu
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         if not _lock(descriptor):
             os.close(descriptor)
-            raise AlreadyRunningError(f"{project} runs already on {port}: see fullhouse status {project}.")
+            raise AlreadyRunningError(f"{project} is already running on {port}: see fullhouse status {project}.")
         if os.fstat(descriptor).st_nlink:
             break
         os.close(descriptor)  # its last holder removed it between our two calls
@@ -96,10 +96,10 @@ def find(folder: Path, project: str, port: str | None) -> Instance:
     found = [one for one in running(folder) if one.facts["project"] == project and port in (None, one.facts["port"])]
     where = f" on {port}" if port else ""
     if not found:
-        raise NotRunningError(f"{project} does not run{where}: fullhouse start {project} starts it.")
+        raise NotRunningError(f"{project} is not running{where}. Start it with fullhouse start {project}.")
     if len(found) > 1:
         ports = ", ".join(str(one.facts["port"]) for one in found)
-        raise NotRunningError(f"{project} runs {len(found)} times, on {ports}: say which by its port.")
+        raise NotRunningError(f"{project} is running {len(found)} times, on {ports}: name one by its port.")
     return found[0]
 
 

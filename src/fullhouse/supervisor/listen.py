@@ -95,8 +95,8 @@ def _explained(address: str, error: OSError) -> ListenError:
     path = address.removeprefix("unix:")
     if path != address and error.errno == errno.EADDRINUSE and not stat.S_ISSOCK(os.lstat(path).st_mode):
         return ListenError(
-            f"Cannot listen on {address}: a file that is no socket has that name.\n"
-            "It stays as it is: choose another path with --bind."
+            f"Cannot listen on {address}: a file that is not a socket exists there.\n"
+            "It was left unchanged: choose another path with --bind."
         )
     if isinstance(error, socket.gaierror):
         return ListenError(
@@ -106,13 +106,13 @@ def _explained(address: str, error: OSError) -> ListenError:
     if error.errno == errno.EADDRINUSE:
         owner = "" if path != address else owner_of_port(_split(address)[1])
         return ListenError(
-            f"Cannot listen on {address}: {owner or 'another program'} listens there.\n"
-            "End it, or choose another address with --bind."
+            f"Cannot listen on {address}: {owner or 'another program'} is listening there.\n"
+            "Stop it, or choose another address with --bind."
         )
     remedy = {
         errno.EADDRNOTAVAIL: "No interface of this machine has that address: choose another with --bind.",
-        errno.ENOENT: "Its folder does not exist: make it, or choose another path with --bind.",
-        errno.EACCES: "This user may not use it: choose a port above 1023, or another path, with --bind.",
+        errno.ENOENT: "Its folder does not exist: create it, or choose another path with --bind.",
+        errno.EACCES: "Permission denied: choose a port above 1023, or another path, with --bind.",
     }.get(error.errno or 0, "Choose another address with --bind.")
     return ListenError(f"Cannot listen on {address}: {error.strerror or error}.\n{remedy}")
 

@@ -241,14 +241,14 @@ class Policy:
             return self._replace(generation, how, now)
         actions: list[Action] = []
         if generation.failure is None:
-            generation.failure = self.last_failure = f"generation {number} did not come up: {how}."
+            generation.failure = self.last_failure = f"generation {number} failed to start: {how}."
             actions += [Report(generation.failure), *self._answer(generation, generation.failure)]
         if not self._opened_once:
             return [*actions, *self._give_up(generation.failure, code)]
         if self._serving() is None:
-            actions += self._schedule(f"generation {number} did not come up.", now)
+            actions += self._schedule(f"generation {number} failed to start.", now)
         else:
-            actions.append(Report(f"generation {number} is discarded; {self._serving()} goes on serving."))
+            actions.append(Report(f"generation {number} is discarded; {self._serving()} keeps serving."))
         return [*actions, *self._reload_if_wanted(now)]
 
     def tick(self, now: float) -> list[Action]:
@@ -264,7 +264,7 @@ class Policy:
                 actions += self.failed(generation.number, self._too_late(generation), NOT_UP, now)
             else:
                 generation.deadline = inf
-                text = f"generation {generation.number} did not drain within {self._drain_s:g} s and is ended"
+                text = f"generation {generation.number} did not drain within {self._drain_s:g} s and was terminated"
                 actions += [Report(text), Kill(generation.number)]
         if self._spawn_at <= now:
             actions += self._spawn(now)
@@ -273,7 +273,7 @@ class Policy:
     def _too_late(self, generation: Generation) -> str:
         return (
             f"not ready after {self._boot_timeout_s:g} s ({len(generation.ready)} of {generation.planned or '?'} "
-            "workers were).\nCorrect what hangs, or raise boot_timeout."
+            "workers were).\nFind what hangs, or raise boot_timeout."
         )
 
     def _give_up(self, failure: str, code: int) -> list[Action]:

@@ -272,7 +272,7 @@ class Supervisor:
         self._systemd.ready()
 
     def _spawn(self, number: int) -> None:
-        """Start a generation. Where the system does not let us, it is one that did not come up."""
+        """Start a generation. Where the system does not let us, it is one that failed to start."""
         try:
             member = self._member(number)
         except OSError as error:

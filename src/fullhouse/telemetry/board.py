@@ -100,7 +100,7 @@ def _open(path: Path, flags: int) -> tuple[int, mmap.mmap]:
         memory = mmap.mmap(descriptor, 0, access=mmap.ACCESS_WRITE if flags & os.O_RDWR else mmap.ACCESS_READ)
         found = _HEADER.unpack_from(memory)
         if found != (_MAGIC, VERSION, ROWS, _ROW_SIZE, BUCKETS):
-            raise ConfigurationError(f"{path} is no stats board of this version: restart the server.")
+            raise ConfigurationError(f"{path} is not a stats board of this version: restart the server.")
     except BaseException:
         os.close(descriptor)
         raise

@@ -279,7 +279,7 @@ class Channels:
             return
         except OSError as error:
             self._log.error("Cannot keep the body of a request: %s", error)
-            self._answer(channel, HTTPStatus.INSUFFICIENT_STORAGE, "there is no room for the body", http.request)
+            self._answer(channel, HTTPStatus.INSUFFICIENT_STORAGE, "no space left for the request body", http.request)
             return
         if request is not None:
             self._hand_over(channel, request)
@@ -312,7 +312,7 @@ class Channels:
         """A request is not complete: until when it must be, or go on."""
         http = channel.http
         if self._memory.is_short_for(channel):
-            self._refuse(channel, HTTPStatus.SERVICE_UNAVAILABLE, "too many requests are on their way", http.request)
+            self._refuse(channel, HTTPStatus.SERVICE_UNAVAILABLE, "too many requests are being received", http.request)
         elif http.body_bytes is not None:
             if channel.pace is None:
                 channel.pace = self._options.pace(self.now)

@@ -91,12 +91,12 @@ class StuckRequests:
             if over_s > 0 and not state.reported:
                 state.reported = True
                 late.append(state.ident)
-                self._log.warning("A request is over its time: %s", describe(state, now, self._queries))
+                self._log.warning("A request exceeded its time limit: %s", describe(state, now, self._queries))
                 self._give_up(channel, request)
             elif over_s > GRACE_S and state.reported and not self._replacing:
                 self._replacing = True
                 self._log.error(
-                    "A request does not end: %s\nThis worker finishes its other requests and is replaced.",
+                    "A request does not end: %s\nThis worker will finish its other requests and be replaced.",
                     describe(state, now, self._queries),
                 )
                 self._replace()
@@ -104,7 +104,7 @@ class StuckRequests:
             try:
                 threading.Thread(target=self._cancel, args=(late, now), name="fullhouse-cancel", daemon=True).start()
             except RuntimeError as error:  # as many threads as the system allows
-                self._log.error("The query of a request that is over its time cannot be cancelled: %s", error)
+                self._log.error("Cannot cancel the query of a request that exceeded its time limit: %s", error)
 
     def _look_for_free_thread(self, states: Sequence[ThreadState], now: float) -> None:
         """Log it, once, when all threads have been at the same requests for long."""
@@ -116,8 +116,8 @@ class StuckRequests:
             self._all_busy_logged = True
             oldest = min(running, key=lambda state: state.began_s)
             self._log.warning(
-                "No thread of this worker has become free for %.0f s: all %d run requests. Others wait. Raise threads, "
-                "or set request_timeout to end requests that take too long. The oldest: %s",
+                "No thread of this worker has been free for %.0f s: all %d are running requests, others wait. Raise "
+                "threads, or set request_timeout to end long requests. The oldest: %s",
                 busy_s,
                 len(running),
                 describe(oldest, now, self._queries),
@@ -128,7 +128,7 @@ class StuckRequests:
             try:
                 failure = self._queries.cancel(thread, now)
             except Exception:
-                self._log.exception("The query of a request that is over its time cannot be cancelled")
+                self._log.exception("Cannot cancel the query of a request that exceeded its time limit")
                 continue
             if failure:
-                self._log.error("The query of a request that is over its time cannot be cancelled: %s", failure)
+                self._log.error("Cannot cancel the query of a request that exceeded its time limit: %s", failure)

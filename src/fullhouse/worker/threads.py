@@ -241,13 +241,13 @@ class Threads:
             self._serve(state)
         except BaseException:
             with suppress(Exception):  # a logger of the site's own may be what has failed
-                self._log.exception("A thread that runs requests has failed; another takes its place")
+                self._log.exception("A request thread failed; another takes its place")
             self._replace(state)
         finally:
             try:
                 self._thread_ends()
             except Exception:
-                self._log.exception("What a thread leaves behind could not be closed")
+                self._log.exception("Cannot close the connections of a thread that ends")
 
     def _replace(self, state: ThreadState) -> None:
         with self._lock:

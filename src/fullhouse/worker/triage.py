@@ -77,7 +77,7 @@ class Triage:
             said = self.priority_of(request)
             return Priority.NORMAL if said is None else Priority[said.upper()]
         except Exception:
-            self.log.exception("Cannot tell the priority of %s, so it is normal", request.path)
+            self.log.exception("Cannot determine the priority of %s; using normal", request.path)
             return Priority.NORMAL
 
     @staticmethod

@@ -295,7 +295,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
     def _recycle_if_large(self) -> None:
         limit = self._options.max_memory_bytes
         if limit is not None and self.alive and resident_bytes() > limit:
-            self.log.warning("This worker uses more than %d bytes of memory: it is replaced.", limit)
+            self.log.warning("This worker uses more than %d bytes of memory and will be replaced.", limit)
             self.alive = False
 
     def _stop(self) -> None:

@@ -17,7 +17,7 @@ class Command(BaseCommand):
     """The same as `fullhouse serve`, for the project of this manage.py."""
 
     help = (
-        "Serve this project under gunicorn with the house full; --plan prints the plan and how each number came about."
+        "Serve this project in the foreground, within the database's connection limit; --plan prints the plan and why."
     )
     requires_system_checks = ()
 

@@ -194,7 +194,7 @@ class Response:
     def take_turn(self) -> None:
         """Become the one who answers. Raises ClientGoneError where the loop has answered 503 for us."""
         if not (self.has_turn or self._channel.take_turn()):
-            raise ClientGoneError("its request was over its time, and was answered 503")
+            raise ClientGoneError("its request exceeded its time limit and got 503")
         self.has_turn = True
 
     def take_socket(self) -> None:
