@@ -152,7 +152,8 @@ class Database:
             end_request()
             self.assert_clean()
         finally:
-            running._requests.clear()  # that of a test must not be another's
+            running._requests.clear()
+            running.cancelled.clear()  # that of a test must not be another's
             self.forget()
 
     def assert_clean(self) -> None:

@@ -141,7 +141,7 @@ def test_what_only_its_thread_can_judge_is_not_taken(
     with database.another("other", max_size=1) as other:
         thread(hold, other).result(PATIENCE_S)
         assert in_use(other) == 1
-        assert not other.pool._books.parked
+        assert not other.pool._state.parked
 
 
 @pytest.mark.usefixtures("requests_are_told")

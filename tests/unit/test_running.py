@@ -63,12 +63,12 @@ def test_a_cancelled_request_stays_so_until_the_next_begins() -> None:
     thread = threading.get_ident()
     running.request_begins()
     before = time.monotonic()
-    assert not running.is_cancelled(thread)
+    assert thread not in running.cancelled
     assert running.cancel(thread, before) is None
-    assert running.is_cancelled(thread)
+    assert thread in running.cancelled
     running.request_begins()
     assert running.cancel(thread, before) is None  # it meant the one before
-    assert not running.is_cancelled(thread)
+    assert thread not in running.cancelled
 
 
 def test_a_thread_does_not_inherit_what_befell_an_ended_one_with_its_identifier() -> None:
@@ -78,9 +78,9 @@ def test_a_thread_does_not_inherit_what_befell_an_ended_one_with_its_identifier(
         running.request_begins()
         ended.append(threading.get_ident())
         assert running.cancel(ended[0]) is None
-        assert running.is_cancelled(ended[0])
+        assert ended[0] in running.cancelled
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join(20)
-    assert not running.is_cancelled(ended[0])
+    assert ended[0] not in running.cancelled

@@ -88,11 +88,12 @@ class Borrower(Protocol):
     """What a guarded connection asks of whoever uses it.
 
     internal: how many steps of Django or the pool are at work on the connection: while there are any, nothing is asked.
-    thread_ident: the thread that may use the connection.
+    thread_ident: the thread that may use the connection. open_cursors: the connection's, by identity.
     """
 
     internal: int
     thread_ident: int
+    open_cursors: Mapping[int, Any]
 
     @property
     def allow_thread_sharing(self) -> bool:
@@ -112,9 +113,6 @@ class Borrower(Protocol):
 
     def cursor_opened(self, cursor: Any) -> None:
         """One of the connection's cursors is open from now on."""
-
-    def has_open(self, cursor: Any) -> bool:
-        """Whether the cursor is one of those that are open."""
 
     def cursor_closed(self, cursor: Any) -> None:
         """One of them is closed."""

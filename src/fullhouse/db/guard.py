@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache, wraps
-from typing import Any
+from typing import Any, ClassVar
 
 from fullhouse.db import running
 
@@ -31,17 +31,13 @@ class Upkeep:
 
     internal = 1
     allow_thread_sharing = False
+    open_cursors: ClassVar[dict[int, Any]] = {}  # nothing is owed when one is closed
 
     def __init__(self) -> None:
         self.thread_ident = threading.get_ident()
 
     def cursor_opened(self, cursor: Any) -> None:
         """Nobody counts them."""
-
-    def has_open(self, cursor: Any) -> bool:
-        """Never: nothing is owed when one is closed."""
-        del cursor
-        return False
 
 
 def guard_cursor(cursor: Any, borrower: Any) -> Any:
@@ -79,7 +75,7 @@ def _running_guarded(method: Callable[..., Any], *, has_text: bool) -> Callable[
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
         borrower = self.borrower
         # A statement that the driver runs within another passes; a closed cursor raises the driver's own error.
-        if borrower.internal or not borrower.has_open(self):
+        if borrower.internal or id(self) not in borrower.open_cursors:
             return method(self, *args, **kwargs)
         sql = (args[0] if args else kwargs.get("query")) if has_text else UNREADABLE
         borrower.internal += 1
@@ -93,7 +89,8 @@ def _running_guarded(method: Callable[..., Any], *, has_text: bool) -> Callable[
                 raise
             finally:
                 running.ends()
-            borrower.statement_ended()
+            if borrower.thread_ident in running.cancelled:
+                borrower.statement_ended()
             return result
         finally:
             borrower.internal -= 1
@@ -120,7 +117,7 @@ def _closing(method: Callable[..., Any]) -> Callable[..., Any]:
         try:
             method(self)
         finally:
-            if self.borrower.has_open(self):
+            if id(self) in self.borrower.open_cursors:
                 self.borrower.cursor_closed(self)
 
     return close
@@ -132,7 +129,7 @@ def _dropping(method: Callable[..., Any] | None) -> Callable[..., Any]:
         that must not touch it: then its borrower closes it later.
         """
         borrower = self.borrower
-        if borrower.has_open(self):
+        if id(self) in borrower.open_cursors:
             if not _is_for_this_thread(borrower):
                 borrower.cursor_lost(self)
                 return
@@ -146,6 +143,11 @@ def _dropping(method: Callable[..., Any] | None) -> Callable[..., Any]:
 
 def _is_for_this_thread(borrower: Any) -> bool:
     return borrower.thread_ident == threading.get_ident() or bool(borrower.allow_thread_sharing)
+
+
+def _is_internal(borrower: Any) -> bool:
+    """Whether a step of Django's or the pool's is at work, in this thread: nothing is asked then."""
+    return borrower is not None and borrower.internal and borrower.thread_ident == threading.get_ident()
 
 
 def ask_for_direct_use(connection: Any) -> None:
@@ -180,7 +182,8 @@ def _talking(method: Callable[..., Any]) -> Callable[..., Any]:
 def _asking_first(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def asking(self: Any, *args: Any, **kwargs: Any) -> Any:
-        ask_for_direct_use(self)
+        if not _is_internal(self.borrower):
+            ask_for_direct_use(self)
         return method(self, *args, **kwargs)
 
     return asking
@@ -189,7 +192,8 @@ def _asking_first(method: Callable[..., Any]) -> Callable[..., Any]:
 def _making_cursors(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def cursor(self: Any, *args: Any, **kwargs: Any) -> Any:
-        ask_for_direct_use(self)
+        if not _is_internal(self.borrower):
+            ask_for_direct_use(self)
         made = method(self, *args, **kwargs)
         try:
             return guard_cursor(made, self.borrower)

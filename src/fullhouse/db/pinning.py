@@ -42,7 +42,7 @@ class Pinning(LazyTransactions):
 
     _lease: "Lease[Any] | None"
     _lender: "Pool[Any] | None"
-    _open_cursors: dict[int, Any]
+    open_cursors: dict[int, Any]
     _returns_early: bool
 
     def _no_pin(self) -> None:
@@ -62,13 +62,15 @@ class Pinning(LazyTransactions):
 
     def pin(self) -> None:
         """Keep the connection until the end of the request, and have it reset before anyone else gets it."""
-        self._unpark()
+        if self._parked:
+            self._unpark()
         self._pinned = Pinned.BY_CALLER
 
     def statement_begins(self, sql: Any) -> None:
         """Send the BEGIN that is due, and pin the connection if the statement leaves something in the session."""
-        self._refuse_if_cancelled()
-        text = self._as_text(sql)
+        if self._thread_ident in running.cancelled:
+            self._refuse_if_cancelled()
+        text = sql if isinstance(sql, str) else self._as_text(sql)
         if text is None:
             self._pinned = Pinned.BY_CALLER
         elif (effect := effect_on_session(text, self.vendor)) is not NOTHING:
@@ -84,7 +86,7 @@ class Pinning(LazyTransactions):
 
     def _warn_if_session_varies(self, text: str) -> None:
         """For the developer: in autocommit, the next statement may run in another session than this one."""
-        stays = self.in_atomic_block or self._pinned or len(self._open_cursors) > 1 or not self._returns_early
+        stays = self.in_atomic_block or self._pinned or len(self.open_cursors) > 1 or not self._returns_early
         if stays or text in _warned_of or not asks_about_session(text, self.vendor):
             return
         _warned_of.add(text)
@@ -104,7 +106,8 @@ class Pinning(LazyTransactions):
     def used_directly(self) -> None:
         """Pin the connection, whose next use may be anything, and have it in the transaction that it should be in."""
         self._refuse_if_cancelled()
-        self._unpark()
+        if self._parked:
+            self._unpark()
         self._refuse_if_taken()
         self._pinned = Pinned.BY_CALLER
         with self._internally():
@@ -114,7 +117,7 @@ class Pinning(LazyTransactions):
                 self._expect_any_end()
 
     def _keep_if_pinned(self) -> bool:
-        """Whether the connection stays with its thread, which does nothing with it now."""
+        """Whether the connection stays with its thread, which does nothing with it now. Where it might be pinned."""
         lease, lender = self._lease, self._lender
         if not (self._pinned or self.holds_something()) or lease is None or lender is None:
             return False
@@ -130,9 +133,9 @@ class Pinning(LazyTransactions):
     # -- Parking -------------------------------------------------------------------------------------------------
 
     def _unpark(self) -> None:
-        """Have the connection back, unless it was taken: then this thread has none, and owes its caller a word."""
+        """Have a parked connection back, unless it was taken: then this thread has none, and owes its caller a word."""
         lease, lender = self._lease, self._lender
-        if not self._parked or lease is None or lender is None:
+        if lease is None or lender is None:
             return
         self._parked = False
         if not lender.unpark(lease):

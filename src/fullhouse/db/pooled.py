@@ -73,7 +73,7 @@ class Pooled(Pinning, Backend):
         self._pool_made_from: tuple[Any, ...] = ()
         # The driver's cursors that are open, by identity. They are not kept alive, so that one that nobody has any more
         # is closed; one that was dropped in another thread stays in `_lost_cursors`, until this thread closes it.
-        self._open_cursors: dict[int, weakref.ref[Any]] = {}
+        self.open_cursors: dict[int, weakref.ref[Any]] = {}
         self._lost_cursors: list[Any] = []
         self._start_afresh()
 
@@ -181,8 +181,10 @@ class Pooled(Pinning, Backend):
     def ensure_connection(self) -> None:
         if self._changing_autocommit:
             return  # autocommit is a note here, until there is a statement
-        self._unpark()
-        self._refuse_if_taken()
+        if self._parked:
+            self._unpark()
+        if self._taken:
+            self._refuse_if_taken()
         if self._lease is not None:
             if not self._lease.ended:
                 return
@@ -196,7 +198,7 @@ class Pooled(Pinning, Backend):
     def _lose_lease(self) -> None:
         """After a fork the connection is the parent's, and so is its transaction: this process has none."""
         self._lease = self._connection = None
-        self._open_cursors.clear()
+        self.open_cursors.clear()
         self._transaction_open = False
         self._no_pin()
         if self.in_atomic_block:
@@ -204,11 +206,12 @@ class Pooled(Pinning, Backend):
 
     def _give_back(self) -> None:
         """Return the lease, with everything this thread left open closed and rolled back."""
-        self._unpark()
+        if self._parked:
+            self._unpark()
         lease, lender = self._lease, self._lender
         if lease is None or lender is None:
             return
-        if self._open_cursors or self._lost_cursors or self._transaction_open:
+        if self.open_cursors or self._lost_cursors or self._transaction_open:
             self._end_what_is_open()
         connection = self._connection
         broken = self._broken or self._is_gone()
@@ -231,17 +234,19 @@ class Pooled(Pinning, Backend):
                     self._broken = True
 
     def _close_cursors(self) -> None:
-        left = [cursor for reference in self._open_cursors.values() if (cursor := reference()) is not None]
+        left = [cursor for reference in self.open_cursors.values() if (cursor := reference()) is not None]
         for cursor in {id(cursor): cursor for cursor in [*left, *self._lost_cursors]}.values():
             with suppress(Exception):
                 cursor.close()
-        self._open_cursors.clear()
+        self.open_cursors.clear()
         self._lost_cursors.clear()
 
     def _return_if_done(self) -> None:
-        if not self._returns_early or self._open_cursors or self.in_atomic_block:
+        if not self._returns_early or self.open_cursors or self.in_atomic_block:
             return
-        if not (self._transaction_open or self.internal or self._keep_if_pinned()):
+        if self._transaction_open or self.internal:
+            return
+        if not ((self._pinned or self._has_held) and self._keep_if_pinned()):
             self._give_back()
 
     def close(self) -> None:
@@ -264,7 +269,7 @@ class Pooled(Pinning, Backend):
             self._lease = None
             with suppress(Exception):
                 connection.close()
-            self._open_cursors.clear()
+            self.open_cursors.clear()
             if lease is not None and lender is not None:
                 lender.checkin(lease, dirty=True)  # its reset finds it closed
         else:
@@ -272,7 +277,8 @@ class Pooled(Pinning, Backend):
 
     def close_if_unusable_or_obsolete(self) -> None:
         """Called by Django at the start and the end of each request: the end of the lease, except in session mode."""
-        self._unpark()
+        if self._parked:
+            self._unpark()
         if self._connection is None and self._is_fresh():
             self._has_been_connected = self._taken = False
             return
@@ -333,13 +339,10 @@ class Pooled(Pinning, Backend):
             self.internal -= 1
 
     def cursor_opened(self, cursor: Any) -> None:
-        self._open_cursors[id(cursor)] = weakref.ref(cursor)
-
-    def has_open(self, cursor: Any) -> bool:
-        return id(cursor) in self._open_cursors
+        self.open_cursors[id(cursor)] = weakref.ref(cursor)
 
     def cursor_closed(self, cursor: Any) -> None:
-        self._open_cursors.pop(id(cursor), None)
+        self.open_cursors.pop(id(cursor), None)
         self._return_if_done()
 
     def cursor_lost(self, cursor: Any) -> None:

@@ -10,7 +10,6 @@ import time
 from contextlib import closing
 from math import inf
 from typing import Any
-from weakref import WeakValueDictionary
 
 from fullhouse.db.contracts import Backend
 from fullhouse.errors import described
@@ -41,35 +40,43 @@ class Statement:
 class RunningRequest:
     """One that a thread runs, or has run last. began_s: on the monotonic clock."""
 
-    __slots__ = ("__weakref__", "began_s", "cancelled")
+    __slots__ = ("began_s",)
 
     def __init__(self) -> None:
         self.began_s = time.monotonic()
-        self.cancelled = False
 
 
-# A thread's request goes when the thread ends: the system gives its identifier to another, which was not cancelled.
+class _OwnThread:
+    """Goes with its thread, and with it what is known of it: the system gives the identifier to another thread."""
+
+    def __init__(self) -> None:
+        self.ident = threading.get_ident()
+
+    def __del__(self) -> None:
+        _requests.pop(self.ident, None)
+        cancelled.discard(self.ident)
+
+
+cancelled: set[int] = set()
+"""Threads whose request was cancelled: they may neither run a statement nor commit until their next request."""
 _own = threading.local()
-_requests: WeakValueDictionary[int, RunningRequest] = WeakValueDictionary()
+_requests: dict[int, RunningRequest] = {}
 _running: dict[int, Statement] = {}
 _cancelling = threading.Lock()
 
 
 def request_begins() -> None:
     """The calling thread runs another request from now on."""
-    _own.request = request = RunningRequest()
-    _requests[threading.get_ident()] = request
+    ident = threading.get_ident()
+    if ident not in _requests:
+        _own.thread = _OwnThread()
+    _requests[ident] = RunningRequest()
+    cancelled.discard(ident)
 
 
 def serves_request(thread: int) -> bool:
     """Whether the thread is one that requests run in. Where requests are not told of here, any thread may be."""
     return thread in _requests or not _requests
-
-
-def is_cancelled(thread: int) -> bool:
-    """Whether the thread's request was cancelled."""
-    request = _requests.get(thread)
-    return request is not None and request.cancelled
 
 
 def begins(wrapper: Backend, sql: Any) -> None:
@@ -103,7 +110,7 @@ def cancel(thread: int, began_before_s: float = inf) -> str | None:
     if request is not None:
         if request.began_s > began_before_s:
             return None
-        request.cancelled = True
+        cancelled.add(thread)
     statement = _running.get(thread)
     if statement is None:
         return None

@@ -175,7 +175,7 @@ class LazyTransactions(_Wrapper):
                 pass
 
     def _refuse_if_cancelled(self) -> None:
-        if running.is_cancelled(self._thread_ident) and not self.is_unpooled:
+        if self._thread_ident in running.cancelled and not self.is_unpooled:
             raise RequestCancelled
 
     def _commit(self) -> None:
