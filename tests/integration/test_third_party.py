@@ -237,13 +237,13 @@ def test_a_connection_that_was_given_back_is_refused(narrow: Database) -> None:
     with request():
         with narrow.connection.cursor():
             driver = narrow.connection.connection
-        with pytest.raises(narrow.connection.Database.InterfaceError, match="given back to the pool"):
+        with pytest.raises(narrow.connection.Database.InterfaceError, match="was returned to the pool"):
             driver.cursor()
     with request(), transaction.atomic(using=narrow.alias):
         narrow.write("a")
 
         def use() -> None:
-            with pytest.raises(narrow.connection.Database.InterfaceError, match="given back to the pool"):
+            with pytest.raises(narrow.connection.Database.InterfaceError, match="was returned to the pool"):
                 driver.cursor()
 
         in_thread(use)
