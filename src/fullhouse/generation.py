@@ -47,7 +47,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Told:
-    """A project that tells the supervisor when its application does not load.
+    """A project that reports to the supervisor when its application does not load.
 
     shows_syntax_errors: whether gunicorn's reloader is on, which shows them in the browser and waits.
     """
@@ -66,7 +66,7 @@ class Told:
 
 
 def main(order: Order) -> int:
-    """Serve until told to stop. Returns the exit code."""
+    """Serve until asked to stop. Returns the exit code."""
     die_with_parent(order.supervisor)
     for descriptor in (*order.listeners, order.reports, order.lifeline):
         os.set_inheritable(descriptor, False)
@@ -84,8 +84,8 @@ def main(order: Order) -> int:
         print(f"fullhouse: {error}", file=sys.stderr, flush=True)
         report_failure(order.reports, error, in_log=True)
         return error.exit_code
-    told = {str(path): budget for path, budget in budgets.items()}
-    send(order.reports, "planned", workers=planned.plan.workers, budgets=told)
+    published = {str(path): budget for path, budget in budgets.items()}
+    send(order.reports, "planned", workers=planned.plan.workers, budgets=published)
     hooks = Hooks(
         order.reports,
         Lifeline.make(order.lifeline),
@@ -135,7 +135,7 @@ def make_ready(planned: Planned, application: Callable[..., Any]) -> None:
                 cursor.execute("SELECT 1")
                 cursor.fetchall()
             connections[alias].close()
-        except ConnectionUnavailable as error:  # which tells all there is to know
+        except ConnectionUnavailable as error:  # whose text has all the numbers
             if alias not in planned.settings.required:
                 continue
             raise DatabaseError(f"A worker cannot connect to {alias!r}: {error}") from None

@@ -50,7 +50,7 @@ def runtime_folder(system: Path = _SYSTEM_FOLDER, temporary: Path = _TEMPORARY_F
 
 
 def _make_usable(folder: Path) -> None:
-    with suppress(OSError):  # what is wrong, opening it tells
+    with suppress(OSError):  # opening it shows what is wrong
         folder.mkdir(mode=0o700)
     os.close(open_private_folder(folder))
     if not os.access(folder, os.W_OK):

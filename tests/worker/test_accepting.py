@@ -85,8 +85,8 @@ def test_with_siblings_it_takes_a_part_of_what_it_has(site):
 
 def test_who_has_more_to_do_leaves_a_connection_to_others_for_a_moment(site):
     one, two = site.acceptor(1), site.acceptor(2)
-    one.tell(lambda: 5, 100.0)
-    two.tell(lambda: 4, 100.0)
+    one.publish(lambda: 5, 100.0)
+    two.publish(lambda: 4, 100.0)
     site.knock(2)
     assert site.accept(one, 100.0) == 0
     assert site.accept(two, 100.0) == 1
@@ -95,7 +95,7 @@ def test_who_has_more_to_do_leaves_a_connection_to_others_for_a_moment(site):
     one.watch(100.001, has_room=True)
     assert one._poller.watched
     assert site.accept(one, 100.009) == 1, "the other did not take it, however late the poller came back"
-    one.tell(lambda: 5, 100.009)
+    one.publish(lambda: 5, 100.009)
     site.knock(1)
     assert site.accept(one, 100.009) == 0, "but it may take the next"
 
@@ -103,8 +103,8 @@ def test_who_has_more_to_do_leaves_a_connection_to_others_for_a_moment(site):
 def test_each_connection_is_left_anew(site):
     one, two = site.acceptor(1), site.acceptor(2)
     for now in (100.0, 101.0, 102.0):
-        one.tell(lambda: 5, now)
-        two.tell(lambda: 4, now)
+        one.publish(lambda: 5, now)
+        two.publish(lambda: 4, now)
         one.watch(now, has_room=True)
         site.knock(1)
         assert site.accept(one, now) == 0
@@ -114,17 +114,17 @@ def test_each_connection_is_left_anew(site):
 
 def test_who_has_as_much_as_others_accepts(site):
     one, two = site.acceptor(1), site.acceptor(2)
-    one.tell(lambda: 4, 100.0)
-    two.tell(lambda: 4, 100.0)
+    one.publish(lambda: 4, 100.0)
+    two.publish(lambda: 4, 100.0)
     site.knock(2)
     assert site.accept(one, 100.0) == site.accept(two, 100.0) == 1
 
 
 def test_two_workers_in_one_row_know_their_own_load(site):
     heavy, light, third = site.acceptor(1), site.acceptor(65), site.acceptor(2)
-    heavy.tell(lambda: 500, 100.0)
-    light.tell(lambda: 2, 100.0)
-    third.tell(lambda: 400, 100.0)
+    heavy.publish(lambda: 500, 100.0)
+    light.publish(lambda: 2, 100.0)
+    third.publish(lambda: 400, 100.0)
     site.knock(2)
     assert site.accept(heavy, 100.0) == 0
     assert site.accept(light, 100.0) == 1
@@ -137,16 +137,16 @@ def test_a_pause_for_want_of_descriptors_outlasts_a_moment(site, monkeypatch):
     one = site.acceptor(1)
     monkeypatch.setattr(socket.socket, "accept", accept)
     assert site.accept(one, 100.0) == 0
-    Siblings(site.memory, 2).tell_load(0, 100.0)
-    one.tell(lambda: 5, 100.0)
+    Siblings(site.memory, 2).publish_load(0, 100.0)
+    one.publish(lambda: 5, 100.0)
     assert site.accept(one, 100.0) == 0
     assert one.resume_at == pytest.approx(100.1)
 
 
 def test_a_worker_that_has_ended_or_is_stuck_does_not_count(site):
     one, ended = site.acceptor(1), site.acceptor(2)
-    ended.tell(lambda: 0, 100.0)
-    one.tell(lambda: 18, 104.0)
+    ended.publish(lambda: 0, 100.0)
+    one.publish(lambda: 18, 104.0)
     site.knock(1)
     assert site.accept(one, 104.0) == 1
 

@@ -146,12 +146,12 @@ def test_a_crowd_that_asks_again_at_once_when_it_is_refused_does_not_keep_an_ove
 def test_a_queue_that_does_not_grow_is_an_overload_where_that_of_another_worker_does():
     others_come = 0
 
-    def tell_flow(arrived: int, served: int) -> tuple[int, int]:
+    def publish_flow(arrived: int, served: int) -> tuple[int, int]:
         nonlocal others_come
         others_come += 3
         return arrived + others_come, served
 
-    admission = Admission(AdmissionRules(target_s=0.05), tell_flow)
+    admission = Admission(AdmissionRules(target_s=0.05), publish_flow)
     assert crowd(admission, 0.0, 150, 2), "who would all wait if they were alone"
     assert admission.overloaded
 
@@ -412,7 +412,7 @@ def test_a_priority_that_cannot_be_told_is_normal():
     for fails in (lambda request: request.missing, lambda _request: "urgent"):
         triage = Triage(priority_of=fails, log=log)
         assert triage.entry(client(), request("/a"), 0.0).priority == Priority.NORMAL
-    assert told == ["Cannot tell the priority of /a, so it is normal"] * 2
+    assert told == ["Cannot determine the priority of /a; using normal"] * 2
 
 
 @pytest.mark.parametrize(("trusted", "counted"), [(True, "198.51.100.7"), (False, "192.0.2.9")])

@@ -165,7 +165,7 @@ def test_a_round_that_listens_again_waits_for_nothing(site):
     site.connect()
     while not site.loop.connections:
         site.loop.run_once()
-    Siblings(site.memory, 2).tell_load(0, time.monotonic() + 3600)
+    Siblings(site.memory, 2).publish_load(0, time.monotonic() + 3600)
     site.connect()
     left = 0
     while site.loop.connections == 1:

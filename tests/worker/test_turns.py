@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 from serving import PATIENCE_S, gunicorn, read_response, wait_until
 
+from fullhouse.worker import turns as module
 from fullhouse.worker.turns import QUICK_S, LoopTurns, Quickness
 
 
@@ -43,7 +44,7 @@ def test_the_loop_is_lent_more_and_more_seldom_while_requests_take_long_also_alo
 
 
 class Main(threading.Thread):
-    """Lends the loop, as the main thread does; `error` is what it was told."""
+    """Lends the loop, as the main thread does; `error` is what went wrong in it meanwhile."""
 
     def __init__(self, turns: LoopTurns) -> None:
         super().__init__(daemon=True)
@@ -58,8 +59,20 @@ class Main(threading.Thread):
 
 
 @pytest.fixture
-def turns() -> LoopTurns:
+def turns(monkeypatch) -> LoopTurns:
+    """Whose main thread looks after the loop only when the test says so, however slow the machine is."""
+    monkeypatch.setattr(module, "LOOK_EVERY_S", PATIENCE_S)
     return LoopTurns()
+
+
+def look_until(turns: LoopTurns, condition, what: str) -> None:
+    """Have the main thread look after the loop until it holds."""
+
+    def holds() -> bool:
+        turns._wakes.put(None)
+        return condition()
+
+    wait_until(holds, what)
 
 
 @contextmanager
@@ -68,8 +81,7 @@ def lent(turns: LoopTurns):
     main.start()
     wait_until(lambda: turns.turn(list) or not main.is_alive(), "the loop is lent")
     yield main
-    main.join(PATIENCE_S)
-    assert not main.is_alive(), "the loop has come back"
+    look_until(turns, lambda: not main.is_alive(), "the loop has come back")
     assert not turns.turn(list), "it belongs to the main thread again"
 
 
@@ -107,13 +119,13 @@ def test_only_one_thread_runs_the_loop(turns):
 
 def test_the_main_thread_sleeps_while_clients_are_waited_for(turns):
     with lent(turns) as main, waiting_in_the_loop(turns):
-        wait_until(lambda: turns._main_sleeps, "the main thread sleeps")
+        look_until(turns, lambda: turns._main_sleeps, "the main thread sleeps")
         assert main.is_alive()
 
 
 def test_the_loop_is_given_back(turns):
     with lent(turns) as main, waiting_in_the_loop(turns):
-        wait_until(lambda: turns._main_sleeps, "the main thread sleeps")
+        look_until(turns, lambda: turns._main_sleeps, "the main thread sleeps")
         turns.give_back()
         assert not turns.turn(list)
         assert main.is_alive(), "another thread is in the loop"

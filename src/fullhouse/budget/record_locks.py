@@ -1,8 +1,8 @@
-"""POSIX record locks on byte ranges of a file: the one door to `fcntl`.
+"""POSIX record locks on byte ranges of a file: the one module that knows their `fcntl` structures.
 
 A record lock belongs to a process and a file, not to a descriptor: a forked child does not inherit it, the
 kernel drops it when the process ends, and closing *any* descriptor of the file drops all of the process's
-locks on it. A process never sees its own locks as obstacles, so everything here that looks at locks tells
+locks on it. A process never sees its own locks as obstacles, so everything here that looks at locks is
 about other processes only. No function waits.
 """
 

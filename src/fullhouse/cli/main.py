@@ -245,7 +245,7 @@ def _serve(planned: Planned, words: Sequence[str]) -> int:
 
 
 def _supervise(planned: Planned, words: Sequence[str], sockets: Sequence[socket.socket], log: LogFile | None) -> int:
-    """Serve on the sockets, where commands can find and reach us, until told to end."""
+    """Serve on the sockets, where commands can find and reach us, until asked to stop."""
     settings = planned.settings
     port = instances.port_of(_name(sockets[0]))
     environment = {name: os.environ[name] for name in FINDS_THE_PROJECT if name in os.environ}

@@ -41,7 +41,7 @@ def log_path(project: str, port: str | None) -> Path:
 def start(project: str, port: str | None, options: Sequence[str]) -> str:
     """Serve the project in the background with these options; return once it serves, with a line to print.
 
-    Raises AlreadyRunningError, or the error of one that failed to start, which has told why.
+    Raises AlreadyRunningError, or the error of one that failed to start, which has reported why.
     """
     running = [one for one in instances.running(runtime_folder()) if one.facts["project"] == project]
     for one in running:

@@ -1,7 +1,7 @@
 """Whether the server has let a session go, which it says by the end of its stream.
 
 A driver says goodbye and closes its descriptor without waiting for that. So the descriptor is duplicated before the
-driver closes it, and read to the end after. Raw bytes tell as much under TLS.
+driver closes it, and read to the end after. Raw bytes show as much under TLS.
 """
 
 import os
@@ -45,7 +45,7 @@ def close_all(
 ) -> list[bool]:
     """Close sessions, each given with what closes it, and wait for the server together. Never raises.
 
-    Returns for each whether the server has let it go within `patience_s`; False also where nobody can tell.
+    Returns for each whether the server has let it go within `patience_s`; False also where that is not known.
     """
     ends: list[socket.socket | None] = []
     for wire, close in sessions:

@@ -1,7 +1,7 @@
 """What the parts of an engine ask of each other.
 
 `Backend`: what the pool's driver and the canceller see of Django's wrapper, and what each vendor fills in.
-`Borrower`: what a guarded connection and its cursors tell whoever uses them.
+`Borrower`: what a guarded connection and its cursors report to whoever uses them.
 """
 
 from collections.abc import Mapping

@@ -54,7 +54,7 @@ class DjangoDriver:
         self._settings["OPTIONS"].setdefault("connect_timeout", CONNECT_TIMEOUT_S)
         self._alias = wrapper.alias
         self._slots = slots
-        self._wires: dict[int, Wire] = {}  # by id of the connection; mysqlclient tells none while one is used
+        self._wires: dict[int, Wire] = {}  # by id of the connection; mysqlclient does not say it while one is used
 
     @contextmanager
     def _unpooled(self) -> Iterator[Any]:

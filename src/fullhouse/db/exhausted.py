@@ -1,4 +1,4 @@
-"""A view that gets no connection within its deadline: the house is full, which is no fault of the site's code.
+"""A view that gets no connection within its deadline: the site is full, which is not a bug in its code.
 
 Django answers such an error with 500, like any other. Here it becomes 503 with Retry-After, at the edge of the WSGI
 application: Django says by a signal which exception it has turned into a response.

@@ -133,7 +133,7 @@ def _dropping(method: Callable[..., Any] | None) -> Callable[..., Any]:
             if not _is_for_this_thread(borrower):
                 borrower.cursor_lost(self)
                 return
-            with suppress(Exception):  # a destructor has nobody to tell
+            with suppress(Exception):  # a destructor has nobody to report to
                 self.close()
         if method is not None:
             method(self)

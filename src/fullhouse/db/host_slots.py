@@ -137,7 +137,7 @@ class HostSlots:
         return self._file.budget is None
 
     def _warn_of_old_plan(self) -> None:
-        """Say it, once, where the budget may be that of a site which is gone: nothing tells it from an idle one."""
+        """Warn once if the budget may be that of a site which is gone: nothing distinguishes it from an idle one."""
         if self._file.path in _warned_of or self._file.is_used_by_others():
             return
         _warned_of.add(self._file.path)

@@ -34,7 +34,7 @@ class Pinned(IntEnum):
 
     NO = 0
     BY_STATEMENT = 1
-    BY_CALLER = 2  # who asked for it, or used the driver: nobody else can tell what would be lost
+    BY_CALLER = 2  # who asked for it, or used the driver: nobody else knows what would be lost
 
 
 class Pinning(LazyTransactions):

@@ -2,7 +2,7 @@
 
 A thread writes its own entries only; others read. Whoever cancels marks the entry first, and the thread does not leave
 its statement before the cancelling is over: so it can never hit the statement after it. A request that was cancelled
-runs no further statement and commits nothing, since its client was told that it failed.
+runs no further statement and commits nothing, because its client has received a 503.
 """
 
 import threading
@@ -21,7 +21,7 @@ _CONNECT_TIMEOUT_S = 4
 
 class Statement:
     """One that runs now. `sql` is None where its text cannot be had. connection: the driver's. session: MySQL's number
-    for it, which mysqlclient tells only to the thread that uses the connection.
+    for it, which mysqlclient gives only to the thread that uses the connection.
 
     abandoned: its thread has gone on, and the session may be another's; `_cancelling` guards it.
     """
@@ -75,7 +75,7 @@ def request_begins() -> None:
 
 
 def serves_request(thread: int) -> bool:
-    """Whether the thread is one that requests run in. Where requests are not told of here, any thread may be."""
+    """Whether the thread is one that requests run in. Where requests are not announced here, any thread may be."""
     return thread in _requests or not _requests
 
 

@@ -1,6 +1,6 @@
 """Transactions that begin with their first statement: the half of `Pooled` that is about them.
 
-`atomic` only notes that a BEGIN (and SAVEPOINTs) are due, and the first cursor sends them. The log of queries tells it
+`atomic` only notes that a BEGIN (and SAVEPOINTs) are due, and the first cursor sends them. The log of queries shows it
 as Django does, so that `assertNumQueries` counts the same: BEGIN where the block is entered, COMMIT where it is left,
 sent or not.
 

@@ -14,7 +14,7 @@ def run(options: list[str]) -> int:
     """Make the tables and the seats, and serve until Ctrl-C. Returns the exit code."""
     os.environ["DJANGO_SETTINGS_MODULE"] = SETTINGS
     make_parser().parse_known_args(["serve", *options])  # answers --help before anything is made
-    # A plan first, so that a database which cannot be asked is told in a line. The seats are made in a process of
+    # A plan first, so that a database that cannot be asked is reported in a line. The seats are made in a process of
     # its own: the one that serves forks its workers, and must hold no connection and no app.
     plan = [sys.executable, "-m", "fullhouse", "plan", *options]
     refused = subprocess.run(plan, stdout=subprocess.DEVNULL, check=False).returncode

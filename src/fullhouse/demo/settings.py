@@ -95,7 +95,7 @@ LANGUAGE_CODE = "en-gb"
 TIME_ZONE = "UTC"
 USE_TZ = True
 
-# Django tells its own errors to nobody unless DEBUG is on or ADMINS read mail.
+# Django reports its errors to nobody unless DEBUG is on or ADMINS read mail.
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -119,7 +119,7 @@ After=network.target
 Requires={site.project}.socket
 
 [Service]
-# It tells when all workers are ready; the process that systemd started stays the main one through every reload.
+# It notifies systemd when all workers are ready. Its main process stays the same through every reload.
 Type=notify
 NotifyAccess=main
 User={site.user}
@@ -252,7 +252,7 @@ def logrotate(site: Deployment) -> str:
     notifempty
     compress
     delaycompress
-    # The one who writes keeps the file open: it is copied and cut, and nothing must be told.
+    # The writer keeps the file open: logrotate copies and truncates it, and no signal is needed.
     copytruncate
 }}
 """

@@ -34,7 +34,7 @@ class Limit:
         pooled: those of `aliases` whose ENGINE is ours: they hold slots, however many threads there are.
         users: slot files that share this server's budget: one for each database user, and address where several lead
             to it.
-        identity: what tells the server from others, whichever address leads to it; None where it was not asked.
+        identity: what distinguishes the server from others, whichever address leads to it; None where it was not asked.
         needs_session_to_cancel: whether a statement is cancelled over another session (MySQL's KILL QUERY).
         pool_sizes: of those of `aliases` with a pool of Django's own, connections that it may hold in each process.
     """

@@ -1,4 +1,4 @@
-"""The books of a pool: which connection is whose, and what has to be done next.
+"""The state of a pool: which connection is whose, and what has to be done next.
 
 Pure decisions. Nothing here blocks, starts a thread or asks the time; `Pool` calls every method under its
 lock, passes the time in, and carries out the returned actions after it has let the lock go.
@@ -178,7 +178,7 @@ class PoolState(Generic[C]):
         return True
 
     def slot_missing(self, attempt: Attempt, now: float) -> list[Action[C]]:
-        """No slot was free: tell the other pools, and look again soon."""
+        """No slot was free: make that known to the other pools, and look again soon."""
         del self.attempts[attempt]
         self._slot_rest.failed(now)
         if self.line and not self._announced:
@@ -210,7 +210,7 @@ class PoolState(Generic[C]):
         return self._serve_line(now)
 
     def vetted(self, session: Session[C], now: float, *, in_order: bool, dead: bool) -> list[Action[C]]:
-        """A check or a reset has ended. `dead` says that its failure tells about older sessions too."""
+        """A check or a reset has ended. dead: it failed in a way that concerns older sessions too."""
         since = self.vetting.pop(session)
         actions: list[Action[C]] = []
         if dead:

@@ -1,4 +1,4 @@
-"""What a pool tells about itself: immutable, consistent within one snapshot."""
+"""A pool's numbers: immutable, consistent within one snapshot."""
 
 import dataclasses
 

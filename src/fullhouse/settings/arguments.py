@@ -35,7 +35,7 @@ def _argument(option: Option) -> dict[str, Any]:
 
 
 def _help(option: Option) -> str:
-    """The option's help with its default, where that is a plain value and the text does not tell it."""
+    """The option's help with its default, where that is a plain value and the text does not say it."""
     default = ", ".join(option.default) if isinstance(option.default, tuple) else option.default
     more = " May be given several times." if option.kind.repeatable else ""
     if not isinstance(default, str | int | float) or option.kind.is_flag or default == "":

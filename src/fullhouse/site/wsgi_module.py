@@ -65,7 +65,7 @@ def settings_in_force() -> dict[str, Any]:
 def learn(project: str, python_path: Sequence[str]) -> SetUp | None:
     """What the project's wsgi.py sets up, from a process of its own.
 
-    None where it only names the settings, or raises: then no worker can import it either, and the first one tells why.
+    None where it only names the settings, or raises: then no worker can import it either, and the first reports why.
     Raises ApplicationError where it does not come to an end.
     """
     module = f"{project}.wsgi"

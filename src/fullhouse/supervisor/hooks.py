@@ -1,4 +1,4 @@
-"""gunicorn's hooks in a supervised generation: they tell the supervisor what happens, and keep crash loops slow.
+"""gunicorn's hooks in a supervised generation: they report to the supervisor what happens, and keep crash loops slow.
 
 The hooks of the user's own gunicorn settings are called after ours. The hooks of the master run in its main thread; a
 worker finds the streak of crashes as it was at its fork.

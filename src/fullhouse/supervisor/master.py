@@ -25,7 +25,7 @@ class Loads(Protocol):
 
 
 class ToldOnce:
-    """Lets the first worker whose application does not load tell why, and keeps the rest from repeating it.
+    """Has the first worker whose application does not load report why, and keeps the rest from repeating it.
 
     The flag is a byte of memory shared by the master and its forks: set by a worker, read by all.
     """
@@ -33,13 +33,13 @@ class ToldOnce:
     def __init__(self) -> None:
         self._flag = mmap.mmap(-1, 1)
 
-    def tell(self, text: str) -> None:
+    def report(self, text: str) -> None:
         if not self._flag[0]:
             self._flag[0] = 1
             print(text, file=sys.stderr, flush=True)  # noqa: T201 - the worker's one word to the person
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """A logging filter: gunicorn's account of a failure that was told adds nothing."""
+        """A logging filter: drops gunicorn's account of a failure that was reported."""
         return not self._flag[0]
 
 
@@ -80,9 +80,9 @@ class Master(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             if self.cfg.reload and isinstance(error.__cause__, SyntaxError):
                 raise error.__cause__ from None  # gunicorn shows it in the browser, and waits for the correction
             if self._with_traceback and error.__cause__ is not None:
-                self._failure.tell("".join(traceback.format_exception(error.__cause__)).rstrip())
+                self._failure.report("".join(traceback.format_exception(error.__cause__)).rstrip())
             else:
-                self._failure.tell(f"fullhouse: {error}")
+                self._failure.report(f"fullhouse: {error}")
             sys.exit(Arbiter.APP_LOAD_ERROR)
 
 

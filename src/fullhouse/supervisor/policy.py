@@ -1,6 +1,6 @@
 """What the supervisor does next: generations start, serve, drain and go. No process, no socket and no clock in here.
 
-The supervisor tells `Policy` what has happened and when, and carries out the actions that it returns, in their order.
+The supervisor reports to `Policy` what has happened and when, and carries out the actions that it returns, in order.
 At most one generation starts, at most one serves, and any number drain. A generation is one gunicorn master with its
 workers, known by its number.
 """
@@ -41,7 +41,7 @@ class State(StrEnum):
 
 @dataclass
 class Generation:
-    """planned: its workers, None until it has told. callers: who wait for its reload.
+    """planned: its workers, None until it has reported them. callers: who wait for its reload.
 
     failure: why it does not come up, once that is known; it is being ended then.
     """
@@ -87,7 +87,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Unready:
-    """Let the workers tell whoever probes them that the site stops."""
+    """Have the workers answer probes that the site is stopping."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class Policy:
         return [action for one in ready for action in self._drain(one, now)]
 
     def planned(self, number: int, workers: int) -> None:
-        """The generation has told how many workers it will have."""
+        """The generation has reported how many workers it will have."""
         self._generations[number].planned = workers
 
     def worker_ready(self, number: int, pid: int, now: float) -> list[Action]:

@@ -1,4 +1,4 @@
-"""Which process listens on a TCP port of this host, as Linux tells it in /proc."""
+"""Which process listens on a TCP port of this host, from /proc."""
 
 import os
 from contextlib import suppress
@@ -8,7 +8,7 @@ _LISTENING = "0A"  # TCP_LISTEN in the kernel's include/net/tcp_states.h
 
 
 def owner_of_port(port: int, proc: Path = Path("/proc")) -> str:
-    """ "pid 4711 (python manage.py runserver)"; empty where the kernel does not tell this user."""
+    """ "pid 4711 (python manage.py runserver)"; empty where this user may not know."""
     sockets = {f"socket:[{inode}]" for inode in _inodes(port, proc)}
     for folder in sorted(proc.glob("[0-9]*"), key=lambda folder: int(folder.name)):  # parents before children
         with suppress(OSError):  # another user's process, or one that has just ended

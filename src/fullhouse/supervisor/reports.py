@@ -1,4 +1,4 @@
-"""What a generation tells the supervisor over its pipe: one JSON object a line, one write each.
+"""What a generation reports to the supervisor over its pipe: one JSON object a line, one write each.
 
 The write end is held by the master and its workers alone, so the pipe's end means that none of them is left.
 """
@@ -14,7 +14,7 @@ LONGEST = 4096
 
 
 def send(pipe: int, event: str, **details: Any) -> None:
-    """Tell the supervisor; one that is gone is not told. Long texts keep their end, where the error is."""
+    """Report to the supervisor, if it is there. Long texts keep their end, where the error is."""
     clip = LONGEST
     while len(line := _line(event, details, clip)) > LONGEST and clip > 1:
         clip //= 2

@@ -1,4 +1,4 @@
-"""The front process: carries out what `Policy` decides, and tells it what the processes, signals and callers do.
+"""The front process: carries out what `Policy` decides, and reports to it what the processes, signals and callers do.
 
 One thread. It owns the listening sockets, the write end of the death pipe, and one report pipe for each generation.
 Whatever ends it ends all its processes: the kernel sees to that where it cannot do so itself.
@@ -37,7 +37,7 @@ from fullhouse.supervisor.policy import (
 from fullhouse.supervisor.reports import Reports
 from fullhouse.telemetry import board
 
-# A second later the kernel has ended all that was told to.
+# A second later the kernel has ended every process that was signalled.
 _LAST_WORD_S = 2.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 
@@ -81,7 +81,7 @@ class Supervisor:
         self._log_pipe = -1
         self._output: int | None = None  # what replaces the standard output and error of the generations
         self._systemd = systemd.Notifier(os.environ)
-        self._reopen_later: set[int] = set()  # generations that were told to reopen their logs while they started
+        self._reopen_later: set[int] = set()  # generations that must reopen their logs while they started
 
     def run(self) -> int:
         processes.adopt_orphans()
@@ -216,7 +216,7 @@ class Supervisor:
             )
 
     def _read(self, number: int) -> None:
-        """Pass on what the generation's processes have told. After the pipe's end only its master's is awaited."""
+        """Pass on the reports of the generation's processes. Once the pipe has ended, only its master is awaited."""
         member = self._members[number]
         reports = member.reports.read()
         if reports is None:

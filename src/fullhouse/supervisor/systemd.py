@@ -1,4 +1,4 @@
-"""systemd's two conventions: sockets that it hands over (sd_listen_fds), and what it wants to be told (sd_notify)."""
+"""systemd's two conventions: sockets that it hands over (sd_listen_fds), and notifications (sd_notify)."""
 
 import os
 import socket

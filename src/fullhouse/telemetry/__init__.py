@@ -1,1 +1,1 @@
-"""What the workers tell about themselves, in memory that anyone may read without disturbing them."""
+"""What the workers publish about themselves, in memory that anyone may read without disturbing them."""

@@ -35,7 +35,7 @@ _READ_TRIES = 100
 
 @dataclass(frozen=True)
 class Counters:
-    """What a worker tells of itself.
+    """What a worker publishes about itself.
 
     pid, generation: who writes. threads: it has; busy: of them now; queued: requests that wait for one, the oldest
     for oldest_wait_ms. requests, errors (answers of 500 and above), shed (refused early): since its start.
@@ -108,7 +108,7 @@ def _open(path: Path, flags: int) -> tuple[int, mmap.mmap]:
 
 
 class Writer:
-    """A worker's own row. One thread of it calls `write`; any may ask what the supervisor tells."""
+    """A worker's own row. One thread of it calls `write`; any may ask what the supervisor has published."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor, self._memory = _open(path, os.O_RDWR)
@@ -151,7 +151,7 @@ def _packed(databases: Sequence[Database]) -> bytes:
 
 
 class Board:
-    """The supervisor's end: reads every row, and tells the workers which generation serves, and that the site stops."""
+    """The supervisor's end: reads every row, and publishes which generation serves, and that the site stops."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor, self._memory = _open(path, os.O_RDWR)

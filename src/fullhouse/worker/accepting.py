@@ -1,8 +1,8 @@
 """When a worker accepts connections, how many at a time, and which of them it leaves to its siblings.
 
-Connections are kept open, so whoever accepts one has all its requests. The kernel gives it to whoever wakes first: one
-worker may have most of the clients while others have none. So each worker tells the others how much it has, in memory
-that they share, and the one with more waits for a moment before it accepts.
+Connections are kept open, so the worker that accepts one has all its requests. The kernel gives it to the worker that
+wakes first: one may have most of the clients while others have none. So each worker publishes how much it has, in
+shared memory, and the one with more waits for a moment before it accepts.
 """
 
 import socket
@@ -27,11 +27,11 @@ class Acceptor:
         self._log = log
         self._siblings = siblings
         self._watching = False
-        self.resumed = False  # in this round: what the poller tells of at once, nobody else wanted
+        self.resumed = False  # in this round: what the poller reports at once, nobody else wanted
         self.resume_at = 0.0  # when it listens again, on the monotonic clock; 0 while it does
 
     def watch(self, now: float, *, has_room: bool) -> None:
-        """Have the poller tell of new connections, or not. For each round of the loop."""
+        """Have the poller report new connections, or not. For each round of the loop."""
         watching = has_room and now >= self.resume_at
         if watching and self.resume_at:
             self.resumed, self.resume_at = True, 0.0
@@ -62,19 +62,19 @@ class Acceptor:
     def listens_on(self, fd: int) -> bool:
         return fd in self._listeners
 
-    def tell(self, load: Callable[[], float], now: float) -> None:
+    def publish(self, load: Callable[[], float], now: float) -> None:
         """Tell siblings how much there is to do, if there are any; infinity for a worker that accepts no more.
 
         At the end of each round.
         """
         self.resumed = False
         if self._siblings is not None:
-            self._siblings.tell_load(load(), now)
+            self._siblings.publish_load(load(), now)
 
     def accept(self, fd: int, now: float, connections: int, room: int) -> list[tuple[socket.socket, Any, Any]]:
         """New connections of a listener that is ready: each with the client's address and our own.
 
-        now: when the poller told of it. connections: there are so many. Alone, it takes all that wait, so that none is
+        now: when the poller reported it. connections: there are so many. Alone, it takes all that wait, so that none is
         left in the kernel, where nobody sees how long it waits; else a part of what it has, so that those who begin
         together remain equal.
         """

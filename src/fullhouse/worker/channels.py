@@ -253,7 +253,7 @@ class Channels:
             if channel.http.body_bytes is None:
                 data = channel.sock.recv(_RECV_BYTES)
             else:
-                # A TLS record is taken whole: the poller does not tell of what OpenSSL would keep of it.
+                # A TLS record is taken whole: the poller does not see what OpenSSL would keep of it.
                 room = channel.http.room if self._wrap_tls is None else None
                 if room is None:
                     room = self._body_buffer[: channel.http.missing_bytes + _RECV_BYTES]
@@ -326,7 +326,7 @@ class Channels:
         try:
             if interim:
                 channel.sock.send(interim)
-        except OSError as error:  # reading will tell whether the client has gone
+        except OSError as error:  # reading will show whether the client has gone
             self._log.debug("Cannot ask for a body: %s", error)
 
     def _refuse(self, channel: Channel, status: HTTPStatus, message: str, request: Request | None) -> None:

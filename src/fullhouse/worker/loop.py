@@ -1,7 +1,7 @@
 """The loop: it waits for what happens next, and sees to it that somebody deals with it. It never waits for one client.
 
 It accepts, has the channels read and written, hands complete requests to the queue, and looks at the timeouts. One
-thread at a time runs it, mostly the main thread (`lead` tells when another).
+thread at a time runs it, mostly the main thread (`turns` says when another does).
 
 Requests are handed over, and responses sent, in batches: Python changes threads whenever one of them makes a
 system call, and each change costs more than a small request.
@@ -100,7 +100,7 @@ class Loop:
         if handed_over:
             self._sink.put(channels.batch)
             channels.batch.clear()
-        self._acceptor.tell(self._load, channels.now)
+        self._acceptor.publish(self._load, channels.now)
         self._end_round()
         return handed_over
 

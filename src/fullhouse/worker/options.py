@@ -1,4 +1,4 @@
-"""What the worker was told: gunicorn's settings that it honours, and its own numbers, checked and frozen."""
+"""The worker's options: gunicorn's settings that it honours, and its own, checked and frozen."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -3,7 +3,7 @@
 import select
 from typing import Protocol
 
-GONE = getattr(select, "POLLRDHUP", 0)  # the client has closed its end; only Linux tells
+GONE = getattr(select, "POLLRDHUP", 0)  # the client has closed its end; only Linux reports it
 READ = select.POLLIN | GONE
 WRITE = select.POLLOUT
 

@@ -8,7 +8,7 @@ from fullhouse.worker.http.request import Request
 
 
 class Probes:
-    """live: path of the probe that tells that the loop turns. ready: of the one that tells whether to send requests.
+    """live: path of the probe that says that the loop runs. ready: of the one that says whether to send requests.
 
     is_ready: asked for each. No path, no probe.
     """

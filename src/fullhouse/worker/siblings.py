@@ -1,4 +1,4 @@
-"""What the workers of a master tell each other, in memory that they share.
+"""What the workers of a master publish to each other, in shared memory.
 
 Each writes its own row, without a lock: a number is written at once, and nobody relies on two of them being of the same
 moment.
@@ -9,7 +9,7 @@ from mmap import mmap
 
 _ROWS = 64
 _LOADS = struct.Struct(f"{2 * _ROWS}d")
-_LOAD = struct.Struct("2d")  # the load, and when it was told
+_LOAD = struct.Struct("2d")  # the load, and when it was published
 _FLOWS = struct.Struct(f"{2 * _ROWS}Q")
 _FLOW = struct.Struct("2Q")  # requests that came, and that were served
 _STALE_S = 2.0  # several times as long as a worker that lives is silent
@@ -31,17 +31,17 @@ class Siblings:
         self._load = 0.0
         self._flow = (0, 0)
 
-    def tell_load(self, load: float, now: float) -> None:
+    def publish_load(self, load: float, now: float) -> None:
         """How much this worker has to do."""
         self._load = load
         _LOAD.pack_into(self._memory, self._load_at, load, now)
 
     def is_lighter_elsewhere(self, now: float) -> bool:
-        """Whether another worker, of those that told it lately, has less to do."""
+        """Whether another worker, of those that published it lately, has less to do."""
         loads = _LOADS.unpack_from(self._memory)
         return any(load < self._load and now - at < _STALE_S for load, at in zip(loads[::2], loads[1::2], strict=True))
 
-    def tell_flow(self, arrived: int, served: int) -> tuple[int, int]:
+    def publish_flow(self, arrived: int, served: int) -> tuple[int, int]:
         """How many requests came to this worker, and how many it served; how many it were in all of them.
 
         Added to what is there, so that the sums never fall when a worker has ended and another has its row.

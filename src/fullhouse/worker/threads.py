@@ -39,7 +39,7 @@ _LONG_MEANS = 10
 
 
 class ThreadState:
-    """What one thread runs now. told: whether the request has been told to be stuck."""
+    """What one thread runs now. reported: whether the request is already logged as stuck."""
 
     __slots__ = ("began_s", "channel", "finished", "ident", "reported", "request")
 

@@ -11,7 +11,7 @@ from fullhouse.worker.channel import Channel
 from fullhouse.worker.http.request import Request
 
 Job = tuple[Channel, Request]
-# A time since 1970 is told in seconds below this, in milliseconds below its thousandfold, and so on.
+# A time since 1970 is in seconds below this, in milliseconds below its thousandfold, and so on.
 _SECONDS_BELOW = 1e11
 
 
@@ -36,7 +36,7 @@ class Triage:
     """critical, sheddable: prefixes of paths. priority_of: asked where no prefix fits; None means normal.
 
     wait_timeout_s: how long a client waits for its turn, the time in a proxy's queue included. counts_clients: whether
-    anybody asks whose a request is. log: where a `priority_of` that fails is told.
+    anybody asks whose a request is. log: where a failing `priority_of` is logged.
     """
 
     critical: tuple[str, ...] = ()

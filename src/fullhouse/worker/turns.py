@@ -6,7 +6,8 @@ that runs them: it reads, runs what it has read, sends, and no other thread is n
 al., "Pattern-Oriented Software Architecture", volume 2.) The main thread looks now and then whether the loop turns,
 and takes it back when a request holds it up.
 
-Whoever holds `_lock` runs the loop. `_turns` is written under it. The other fields are single words, written as told.
+The thread that holds `_lock` runs the loop. `_turns` is written under it. The other fields are single words, and say
+who writes them.
 """
 
 import threading

@@ -42,7 +42,7 @@ from fullhouse.worker.wsgi.environ import Environ, EnvironFactory
 from fullhouse.worker.wsgi.gateway import Gateway
 from fullhouse.worker.wsgi.response import Response
 
-_LAST_WORD_S = 0.5  # what is left to tell which requests are cut, before the master ends this process
+_LAST_WORD_S = 0.5  # what is left to log which requests are cut, before the master ends this process
 
 
 class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
@@ -82,7 +82,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         sys.setswitchinterval(self.options.switch_interval_s)
 
     def run(self) -> None:
-        """Serve until told to stop, then until what was begun is finished, at most graceful_timeout."""
+        """Serve until asked to stop, then until what was begun is finished, at most graceful_timeout."""
         options = with_gunicorn_settings(self.options, self.cfg)
         environs = EnvironFactory(self.cfg, multithread=self.cfg.threads > 1)
         access_log = self._access_log = AccessLog(self.log, self.cfg.access_log_format, environs)
@@ -90,7 +90,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         siblings = Siblings(self._shared, self.age) if options.siblings else None
         self._threads = Threads(
             threads=self.cfg.threads,
-            admission=Admission(options.admission, siblings.tell_flow if siblings else None),
+            admission=Admission(options.admission, siblings.publish_flow if siblings else None),
             handle=self._gateway(options, environs).handle,
             shed=self._shed,
             wake_loop=self._wake_loop,
@@ -315,6 +315,6 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
                 self.log.warning("A request is cut: %s", describe(state, now, self.queries))
 
     def handle_abort(self, sig: int, frame: Any) -> None:
-        """The master ends a worker whose loop is stuck: tell where each thread is, and end."""
+        """The master ends a worker whose loop is stuck: log where each thread is, and end."""
         faulthandler.dump_traceback(all_threads=True)
         super().handle_abort(sig, frame)

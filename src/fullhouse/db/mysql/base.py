@@ -16,7 +16,7 @@ SERVER_FULL = {1040, 1203, 1226}
 # The session is gone. From the client libraries, any error of their own: out of step (2014), lost (2006, 2013), and
 # over TLS 2026 for every end of a session. 0 is what the drivers give for a connection that is closed already.
 # From the servers: aborted (1152, 1184), out of step (1156, 1157), lost (1153, 1158 to 1161), shut down (1053, 1077,
-# 1080, 3032), killed (1927, 3169), timed out (4031), or over a limit of memory (4081, 4082). MySQL's 1317 tells of a
+# 1080, 3032), killed (1927, 3169), timed out (4031), or over a limit of memory (4081, 4082). MySQL's 1317 reports a
 # statement that was killed, and of one whose session was. Where a code means less, as the last three do on MariaDB,
 # taking the session for gone costs a reconnect.
 DISCONNECTED = {

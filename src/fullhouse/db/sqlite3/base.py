@@ -49,7 +49,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     transaction_mode: str | None
     only_reads = False
-    """Whether the transaction that is open has not been told to write yet."""
+    """Whether the transaction that is open has not been asked to write yet."""
 
     def get_connection_params(self) -> dict[str, Any]:
         if "pool" in self.settings_dict["OPTIONS"]:

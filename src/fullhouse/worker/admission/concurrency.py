@@ -1,7 +1,7 @@
 """How many threads run requests at once: more only while they help.
 
 Python runs one thread at a time, so a thread more helps only if the others wait for something: a database, another
-service, a disk. Two things tell that it would not help: the interpreter is busy nearly whenever the loop looks, or
+service, a disk. Two signs show that it would not help: the interpreter is busy nearly whenever the loop looks, or
 requests that run already wait for a connection. Pure: what was seen is passed in.
 """
 

@@ -17,7 +17,7 @@ from fullhouse.worker.admission.fairness import Fairness
 from fullhouse.worker.admission.overload import Counts, Overload
 
 J = TypeVar("J")
-TellFlow = Callable[[int, int], tuple[int, int]]
+PublishFlow = Callable[[int, int], tuple[int, int]]
 
 # How fast the mean of the time in service follows.
 _SERVICE_WEIGHT = 0.05
@@ -61,11 +61,11 @@ class Waiting(Generic[J]):
 class Admission(Generic[J]):
     """The queue. What it sheds is returned, for the caller to answer.
 
-    tell_flow: is given how many requests came and were served, and returns the same of all workers; None if alone.
+    publish_flow: is given how many requests came and were served, and returns the same of all workers; None if alone.
     """
 
-    def __init__(self, rules: AdmissionRules, tell_flow: TellFlow | None = None) -> None:
-        self._tell_flow = tell_flow or (lambda arrived, served: (arrived, served))
+    def __init__(self, rules: AdmissionRules, publish_flow: PublishFlow | None = None) -> None:
+        self._publish_flow = publish_flow or (lambda arrived, served: (arrived, served))
         self._rules = rules
         self._fairness = Fairness(rules.client_share)
         self._queues: tuple[deque[Waiting[J]], ...] = tuple(deque() for _ in Priority)
@@ -154,7 +154,7 @@ class Admission(Generic[J]):
     def _observe(self, now: float) -> None:
         self._observe_at = now + _OBSERVE_EVERY_S
         self._overload.target_s = self.target_s
-        counts = Counts(self.waiting, self.running, *self._tell_flow(self._arrived, self._served))
+        counts = Counts(self.waiting, self.running, *self._publish_flow(self._arrived, self._served))
         self._overload.observe(now, counts, self.oldest_wait_s(now), was_empty=self._was_empty)
         self._was_empty = False
         if now - self._rated_at >= _RATE_S:

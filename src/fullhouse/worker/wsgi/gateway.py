@@ -191,7 +191,7 @@ class Gateway:
 
 
 def _plain_file(file: Any) -> Any:
-    """The file whose bytes are what `file` reads; None: it makes others of them, as gzip does, or nobody can tell.
+    """The file whose bytes are what `file` reads; None: it makes others of them, as gzip does, or that is not known.
 
     Django's File and tempfile's wrappers read from the file that they wrap.
     """
@@ -204,7 +204,7 @@ def _plain_file(file: Any) -> Any:
 
 
 def _whole_body(result: Any) -> bytes | None:
-    """The body if all of it is in memory, which Django's responses tell with `streaming`; else None."""
+    """The body if all of it is in memory, which Django's responses show by `streaming`; else None."""
     if isinstance(result, list | tuple):
         if len(result) == 1 and type(result[0]) is bytes:
             return result[0]

@@ -43,7 +43,7 @@ def _checked_value(name: str, value: str) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not a string")
     plain = value.isascii() and value.isprintable()
-    if not plain and not _VALUE.fullmatch(value):  # the value may be a secret: only the name is told
+    if not plain and not _VALUE.fullmatch(value):  # the value may be a secret: only the name is reported
         raise ValueError(f"Invalid response header from the application: {name!r}")
     return value.strip(" \t")
 
