@@ -1,6 +1,7 @@
 """The pool with real threads. Events force the races; no sleep and no measured time decides a verdict."""
 
 import itertools
+import random
 import threading
 from collections.abc import Callable, Sequence
 
@@ -286,3 +287,13 @@ def test_the_alarm_rings_at_the_earliest_time_and_survives_a_failure(
     alarm.wake_at(100.0, tick)
     assert rung.wait(PATIENCE_S)
     assert "the first time fails" in caplog.text
+
+
+def test_the_numbers_of_a_seeded_generator_are_left_to_the_application() -> None:
+    random.seed(7)
+    before = random.getstate()
+    pool = make_pool(FakeDriver())
+    pool.checkin(pool.checkout())
+    pool.close()
+    wait_threads_end()
+    assert random.getstate() == before

@@ -17,13 +17,13 @@ holds it up no more than its queries did, and who waits gets the connection as s
 """
 
 import logging
-import random as random_module
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
+from random import SystemRandom
 from typing import Generic
 
 from fullhouse.pool import errors, guard
@@ -36,6 +36,9 @@ from fullhouse.pool.state import PoolState
 from fullhouse.pool.statistics import HangingConnect, PoolStatistics
 
 logger = logging.getLogger("fullhouse.pool")
+
+# Python's own generator is the application's: who seeds it expects the same numbers each time.
+SYSTEM_RANDOM = SystemRandom().random
 
 
 class Pool(Generic[C]):
@@ -52,7 +55,7 @@ class Pool(Generic[C]):
         *,
         name: str = "default",
         clock: Callable[[], float] = time.monotonic,
-        random: Callable[[], float] = random_module.random,
+        random: Callable[[], float] = SYSTEM_RANDOM,
         background: Background | None = None,
     ) -> None:
         self.name = name
