@@ -5,7 +5,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from fullhouse.budget.record_locks import locked_by_others
-from fullhouse.budget.slots import SlotFile
+from fullhouse.budget.slots import Share, SlotFile
 
 
 class SlotProcess:
@@ -53,3 +53,9 @@ def _serve(pipe: Connection, path: Path, fair_share: int) -> None:
             pipe.send(sorted((lock.start, lock.stop) for lock in locked_by_others(file.descriptor, 0, 2**62)))
         else:
             pipe.send(getattr(share, method)(*arguments))
+
+
+def is_above_fair_share(share: Share) -> bool:
+    """Whether its pool borrows: holds more than its share, scaled down as it may be."""
+    with share._file.mutex:
+        return share.held > share._entitled_locked()

@@ -147,7 +147,7 @@ def test_a_process_that_must_not_open_connections_is_told_so_and_its_children_ma
         assert driver.connects_tried == 0
         assert in_child(lambda: pool.checkout().connection.number) == 1
     finally:
-        guard.allow_opening()
+        guard._forbidden = None
     pool.checkin(pool.checkout())
     pool.close()
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from slot_process import SlotProcess
+from slot_process import SlotProcess, is_above_fair_share
 
 from fullhouse.budget.resting import REST_S
 from fullhouse.budget.slots import CLAIMS, WAITING, SlotFile
@@ -142,7 +142,7 @@ class PoolsMachine(RuleBasedStateMachine):
         for pool, share in enumerate(self.shares):
             assert share.slots == self.held[pool]
             above = len(self.held[pool]) > self.entitled(pool)
-            assert share.above_fair_share() == (above and bool(self.held[pool]))
+            assert is_above_fair_share(share) == (above and bool(self.held[pool]))
             assert share.must_give_back() == (above and self.other_waits(pool) and not self.free())
 
     @invariant()

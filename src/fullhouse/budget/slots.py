@@ -295,11 +295,6 @@ class Share:
             self._wants_slot = False
             self._file.announce_locked()
 
-    def above_fair_share(self) -> bool:
-        """Whether this pool borrows: holds more than its share, scaled down as it may be."""
-        with self._file.mutex:
-            return self.held > self._entitled_locked()
-
     def must_give_back(self) -> bool:
         """Whether to close a connection that is idle or comes back, and release its slot, instead of keeping
         it or passing it on to a request that waits here.

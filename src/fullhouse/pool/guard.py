@@ -41,12 +41,6 @@ def forbid_opening(reason: str) -> None:
     _forbidden = (os.getpid(), reason)
 
 
-def allow_opening() -> None:
-    """Undo `forbid_opening`."""
-    global _forbidden
-    _forbidden = None
-
-
 def refuse_where_forbidden(pool_name: str) -> None:
     """Raise PoolClosed in a process that must not open connections."""
     if _forbidden is not None and _forbidden[0] == os.getpid():

@@ -8,8 +8,6 @@ from fullhouse.errors import ConfigurationError
 from fullhouse.settings.layers import from_text, layered
 from fullhouse.settings.table import OPTIONS, Option, Settings
 
-SOURCE = "command line"
-
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """One argument per option, in the table's groups. A value that was not given is absent from the namespace."""
