@@ -36,23 +36,23 @@ def test_a_thread_that_ends_closes_its_connections(
         all_here.wait(30)
 
     pool = worker_threads.Threads(
-        BURST,
-        Admission(AdmissionRules()),
-        handle,
-        lambda *_: None,
-        list,
-        lambda _: False,
-        lambda *_: None,
-        bool,
-        None,
-        databases.DatabaseHooks().thread_ends,
+        threads=BURST,
+        admission=Admission(AdmissionRules()),
+        handle=handle,
+        shed=lambda *_: None,
+        wake_loop=list,
+        turn_loop=lambda _: False,
+        ran_alone=lambda *_: None,
+        is_held_up=bool,
+        log=None,
+        thread_ends=databases.DatabaseHooks().thread_ends,
     )
     channel = SimpleNamespace(gone=False)
     pool.put([Waiting((channel, number), time.monotonic()) for number in range(BURST)])  # type: ignore[arg-type]
 
     def all_ended() -> bool:
         pool.wake_for_waiting()
-        return len(kept) == BURST and not pool.seats
+        return len(kept) == BURST and not pool.states
 
     wait_until(all_ended)
     wait_until(lambda: set(stock.observer.sessions()) <= before)

@@ -9,19 +9,15 @@ says so. What holds a lock or a channel is never parked.
 """
 
 import logging
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.conf import settings
 
 from fullhouse.db import running
+from fullhouse.db.borrowed import Pinned
 from fullhouse.db.errors import PinnedConnectionTaken
 from fullhouse.db.transactions import LazyTransactions
 from fullhouse.pool.hygiene import NOTHING, asks_about_session, effect_on_session
-
-if TYPE_CHECKING:
-    from fullhouse.pool.core import Pool
-    from fullhouse.pool.sessions import Lease
 
 logger = logging.getLogger("fullhouse.db")
 
@@ -29,56 +25,40 @@ logger = logging.getLogger("fullhouse.db")
 _warned_of: set[str] = set()
 
 
-class Pinned(IntEnum):
-    """By what a connection is pinned."""
-
-    NO = 0
-    BY_STATEMENT = 1
-    BY_CALLER = 2  # who asked for it, or used the driver: nobody else knows what would be lost
-
-
 class Pinning(LazyTransactions):
     """Mix in before a backend's DatabaseWrapper. A subclass says how a connection is borrowed and given back."""
 
-    _lease: "Lease[Any] | None"
-    _lender: "Pool[Any] | None"
     open_cursors: dict[int, Any]
     _returns_early: bool
-
-    def _no_pin(self) -> None:
-        """The state of a connection that nobody has used yet."""
-        self._pinned = Pinned.NO
-        self._held = 0.0  # locks and channels, counted by the statements that took and released them
-        self._has_held = False
-        self._parked = self._taken = False
 
     # -- What a backend fills in ---------------------------------------------------------------------------------
 
     def holds_something(self) -> bool:
         """Whether the session holds a lock or a channel."""
-        return self._held > 0
+        return self._borrowed.held > 0
 
     # -- What keeps the connection -------------------------------------------------------------------------------
 
     def pin(self) -> None:
         """Keep the connection until the end of the request, and have it reset before anyone else gets it."""
-        if self._parked:
+        if self._borrowed.parked:
             self._unpark()
-        self._pinned = Pinned.BY_CALLER
+        self._borrowed.pinned = Pinned.BY_CALLER
 
     def statement_begins(self, sql: Any) -> None:
         """Send the BEGIN that is due, and pin the connection if the statement leaves something in the session."""
+        borrowed = self._borrowed
         if self._thread_ident in running.cancelled:
             self._refuse_if_cancelled()
         text = sql if isinstance(sql, str) else self._as_text(sql)
         if text is None:
-            self._pinned = Pinned.BY_CALLER
+            borrowed.pinned = Pinned.BY_CALLER
         elif (effect := effect_on_session(text, self.vendor)) is not NOTHING:
             if effect.changes:
-                self._pinned = max(self._pinned, Pinned.BY_STATEMENT)
+                borrowed.pinned = max(borrowed.pinned, Pinned.BY_STATEMENT)
             if effect.takes or effect.releases:
-                self._has_held = True
-                self._held = max(0.0, self._held - effect.releases) + effect.takes
+                borrowed.has_held = True
+                borrowed.held = max(0.0, borrowed.held - effect.releases) + effect.takes
         elif settings.DEBUG:
             self._warn_if_session_varies(text)
         if self._begin_due:
@@ -86,7 +66,7 @@ class Pinning(LazyTransactions):
 
     def _warn_if_session_varies(self, text: str) -> None:
         """For the developer: in autocommit, the next statement may run in another session than this one."""
-        stays = self.in_atomic_block or self._pinned or len(self.open_cursors) > 1 or not self._returns_early
+        stays = self.in_atomic_block or self._borrowed.pinned or len(self.open_cursors) > 1 or not self._returns_early
         if stays or text in _warned_of or not asks_about_session(text, self.vendor):
             return
         _warned_of.add(text)
@@ -106,10 +86,10 @@ class Pinning(LazyTransactions):
     def used_directly(self) -> None:
         """Pin the connection, whose next use may be anything, and have it in the transaction that it should be in."""
         self._refuse_if_cancelled()
-        if self._parked:
+        if self._borrowed.parked:
             self._unpark()
         self._refuse_if_taken()
-        self._pinned = Pinned.BY_CALLER
+        self._borrowed.pinned = Pinned.BY_CALLER
         with self._internally():
             if self._begin_due:
                 self._send_due()
@@ -118,32 +98,34 @@ class Pinning(LazyTransactions):
 
     def _keep_if_pinned(self) -> bool:
         """Whether the connection stays with its thread, which does nothing with it now. Where it might be pinned."""
-        lease, lender = self._lease, self._lender
-        if not (self._pinned or self.holds_something()) or lease is None or lender is None:
+        borrowed = self._borrowed
+        lease, lender = borrowed.lease, borrowed.lender
+        if not (borrowed.pinned or self.holds_something()) or lease is None or lender is None:
             return False
         lease.is_pinned = True
         if (
-            self._pinned is not Pinned.BY_CALLER
-            and not self._has_held
+            borrowed.pinned is not Pinned.BY_CALLER
+            and not borrowed.has_held
             and not running.serves_request(self._thread_ident)
         ):
-            self._parked = lender.park(lease)
+            borrowed.parked = lender.park(lease)
         return True
 
     # -- Parking -------------------------------------------------------------------------------------------------
 
     def _unpark(self) -> None:
         """Have a parked connection back, unless it was taken: then this thread has none, and owes its caller a word."""
-        lease, lender = self._lease, self._lender
+        borrowed = self._borrowed
+        lease, lender = borrowed.lease, borrowed.lender
         if lease is None or lender is None:
             return
-        self._parked = False
+        borrowed.parked = False
         if not lender.unpark(lease):
-            self._lease = self._connection = None
-            self._pinned = Pinned.NO
-            self._taken = True
+            borrowed.lease = self._connection = None
+            borrowed.pinned = Pinned.NO
+            borrowed.taken = True
 
     def _refuse_if_taken(self) -> None:
-        if self._taken:
-            self._taken = False
+        if self._borrowed.taken:
+            self._borrowed.taken = False
             raise PinnedConnectionTaken

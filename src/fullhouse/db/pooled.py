@@ -26,13 +26,13 @@ from typing import Any, Self
 from django.core.exceptions import ImproperlyConfigured
 
 from fullhouse.db import errors, pools
+from fullhouse.db.borrowed import Borrowed
 from fullhouse.db.contracts import Backend
 from fullhouse.db.pinning import Pinning
 from fullhouse.db.pool_settings import PoolSettings, is_unpooled, pool_settings, unpooled_settings
 from fullhouse.errors import ConfigurationError
 from fullhouse.pool.core import Pool
 from fullhouse.pool.errors import CheckoutRefused, PoolError
-from fullhouse.pool.sessions import Lease
 
 # The settings of an alias that a connection is made from: where one differs, so does the pool.
 _made_from = itemgetter("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS", "TIME_ZONE")
@@ -57,7 +57,8 @@ class Pooled(Pinning, Backend):
 
     def __init__(self, settings_dict: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         self._connection: Any = None
-        self._lease: Lease[Any] | None = None
+        self._borrowed = Borrowed()
+        self.open_cursors = self._borrowed.open_cursors
         self._has_been_connected = False
         self.closed_in_transaction = self.in_atomic_block = False
         super().__init__(settings_dict, *args, **kwargs)
@@ -68,13 +69,8 @@ class Pooled(Pinning, Backend):
         except ConfigurationError as error:
             raise ImproperlyConfigured(str(error)) from error
         self._returns_early = self.pool_settings.mode == "transaction" and not self.is_unpooled
-        self._lender: Pool[Any] | None = None
         self._pool: Pool[Any] | None = None
         self._pool_made_from: tuple[Any, ...] = ()
-        # The driver's cursors that are open, by identity. They are not kept alive, so that one that nobody has any more
-        # is closed; one that was dropped in another thread stays in `_lost_cursors`, until this thread closes it.
-        self.open_cursors: dict[int, weakref.ref[Any]] = {}
-        self._lost_cursors: list[Any] = []
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -85,7 +81,7 @@ class Pooled(Pinning, Backend):
         self.errors_occurred = False
         self.run_on_commit = []
         self._has_been_connected = False
-        self._no_pin()
+        self._borrowed.unpin()
 
     def unpooled(self) -> Self:
         """A wrapper of the same class with a session of its own, which stands on no slot."""
@@ -98,7 +94,7 @@ class Pooled(Pinning, Backend):
         """The driver's connection, or None. Where Django's own engine would have one, there is one for whoever asks:
         in an atomic block, and between the first statement and `close`.
         """
-        if self._parked:
+        if self._borrowed.parked:
             self._unpark()
         is_due = self.in_atomic_block or self._has_been_connected
         if self._connection is None and is_due and not (self.internal or self.closed_in_transaction):
@@ -141,15 +137,15 @@ class Pooled(Pinning, Backend):
         if not self.in_atomic_block and self.closed_in_transaction:
             self._start_afresh()
         try:
-            self._lease = lender.checkout()
+            self._borrowed.lease = lender.checkout()
         except CheckoutRefused as refused:
             kind = errors.DatabaseDown if refused.is_down else errors.PoolExhausted
             raise kind(str(refused), refused.statistics) from refused
         except PoolError as refused:
             raise errors.ConnectionUnavailable(str(refused)) from refused
-        self._lender = lender
+        self._borrowed.lender = lender
         self._has_been_connected = True
-        self._connection = self._lease.connection
+        self._connection = self._borrowed.lease.connection
         self._connection.borrower = self
 
     def let_go(self) -> Any:
@@ -179,14 +175,15 @@ class Pooled(Pinning, Backend):
         return connection
 
     def ensure_connection(self) -> None:
+        borrowed = self._borrowed
         if self._changing_autocommit:
             return  # autocommit is a note here, until there is a statement
-        if self._parked:
+        if borrowed.parked:
             self._unpark()
-        if self._taken:
+        if borrowed.taken:
             self._refuse_if_taken()
-        if self._lease is not None:
-            if not self._lease.ended:
+        if borrowed.lease is not None:
+            if not borrowed.lease.ended:
                 return
             self._lose_lease()
         if self._connection is None and not (self.in_atomic_block and self.closed_in_transaction):
@@ -197,28 +194,30 @@ class Pooled(Pinning, Backend):
 
     def _lose_lease(self) -> None:
         """After a fork the connection is the parent's, and so is its transaction: this process has none."""
-        self._lease = self._connection = None
+        borrowed = self._borrowed
+        borrowed.lease = self._connection = None
         self.open_cursors.clear()
         self._transaction_open = False
-        self._no_pin()
+        borrowed.unpin()
         if self.in_atomic_block:
             self.closed_in_transaction = self.needs_rollback = True
 
     def _give_back(self) -> None:
         """Return the lease, with everything this thread left open closed and rolled back."""
-        if self._parked:
+        borrowed = self._borrowed
+        if borrowed.parked:
             self._unpark()
-        lease, lender = self._lease, self._lender
+        lease, lender = borrowed.lease, borrowed.lender
         if lease is None or lender is None:
             return
-        if self.open_cursors or self._lost_cursors or self._transaction_open:
+        if self.open_cursors or borrowed.lost_cursors or self._transaction_open:
             self._end_what_is_open()
         connection = self._connection
-        broken = self._broken or self._is_gone()
-        dirty = bool(self._pinned) or self._has_held or (not broken and self._left_dirty())
-        self._lease = self._connection = connection.borrower = None
-        self._transaction_open = self._broken = self.errors_occurred = False
-        self._no_pin()
+        broken = borrowed.broken or self._is_gone()
+        dirty = bool(borrowed.pinned) or borrowed.has_held or (not broken and self._left_dirty())
+        borrowed.lease = self._connection = connection.borrower = None
+        self._transaction_open = borrowed.broken = self.errors_occurred = False
+        borrowed.unpin()
         self._begin_due = not self.autocommit
         lender.checkin(lease, dirty=dirty, broken=broken)
 
@@ -226,27 +225,29 @@ class Pooled(Pinning, Backend):
         """Close the cursors that this thread left open, and roll back its transaction."""
         with self._internally():
             self._close_cursors()
-            if self._transaction_open and not self._broken:
+            if self._transaction_open and not self._borrowed.broken:
                 try:
                     self._connection.rollback()
                     self._after_transaction()
                 except Exception:
-                    self._broken = True
+                    self._borrowed.broken = True
 
     def _close_cursors(self) -> None:
+        borrowed = self._borrowed
         left = [cursor for reference in self.open_cursors.values() if (cursor := reference()) is not None]
-        for cursor in {id(cursor): cursor for cursor in [*left, *self._lost_cursors]}.values():
+        for cursor in {id(cursor): cursor for cursor in [*left, *borrowed.lost_cursors]}.values():
             with suppress(Exception):
                 cursor.close()
         self.open_cursors.clear()
-        self._lost_cursors.clear()
+        borrowed.lost_cursors.clear()
 
     def _return_if_done(self) -> None:
+        borrowed = self._borrowed
         if not self._returns_early or self.open_cursors or self.in_atomic_block:
             return
         if self._transaction_open or self.internal:
             return
-        if not ((self._pinned or self._has_held) and self._keep_if_pinned()):
+        if not ((borrowed.pinned or borrowed.has_held) and self._keep_if_pinned()):
             self._give_back()
 
     def close(self) -> None:
@@ -258,15 +259,16 @@ class Pooled(Pinning, Backend):
             self.closed_in_transaction = self.needs_rollback = True
 
     def _close(self) -> None:
+        borrowed = self._borrowed
         if self.is_unpooled:
             with self._internally():
                 self._close_cursors()
                 super()._close()
         elif self.in_atomic_block:
             # Django keeps the closed connection in `self.connection` until the block ends: nobody else may have it.
-            self._broken = True
-            connection, lease, lender = self._connection, self._lease, self._lender
-            self._lease = None
+            borrowed.broken = True
+            connection, lease, lender = self._connection, borrowed.lease, borrowed.lender
+            borrowed.lease = None
             with suppress(Exception):
                 connection.close()
             self.open_cursors.clear()
@@ -277,10 +279,11 @@ class Pooled(Pinning, Backend):
 
     def close_if_unusable_or_obsolete(self) -> None:
         """Called by Django at the start and the end of each request: the end of the lease, except in session mode."""
-        if self._parked:
+        borrowed = self._borrowed
+        if borrowed.parked:
             self._unpark()
         if self._connection is None and self._is_fresh():
-            self._has_been_connected = self._taken = False
+            self._has_been_connected = borrowed.taken = False
             return
         if self.pool_settings.mode != "session" or not self._may_keep_lease():
             self.close()
@@ -292,9 +295,10 @@ class Pooled(Pinning, Backend):
         return bool(self.autocommit == self.settings_dict["AUTOCOMMIT"])
 
     def _may_keep_lease(self) -> bool:
-        if self.in_atomic_block or self._broken or self.autocommit != self.settings_dict["AUTOCOMMIT"]:
+        borrowed = self._borrowed
+        if self.in_atomic_block or borrowed.broken or self.autocommit != self.settings_dict["AUTOCOMMIT"]:
             return False
-        return self._lease is None or self._lender is None or not self._lender.has_expired(self._lease)
+        return borrowed.lease is None or borrowed.lender is None or not borrowed.lender.has_expired(borrowed.lease)
 
     def close_if_health_check_failed(self) -> None:
         """The pool has looked after the connection that it lends."""
@@ -319,7 +323,7 @@ class Pooled(Pinning, Backend):
     # -- Cursors and statements, see `contracts.Borrower` ------------------------------------------------------------
 
     def _cursor(self, name: str | None = None) -> Any:
-        if self._connection is None or self._parked:
+        if self._connection is None or self._borrowed.parked:
             self.ensure_connection()
         self.internal += 1  # the collector may close a forgotten cursor now, which must not return the lease
         try:
@@ -346,7 +350,7 @@ class Pooled(Pinning, Backend):
         self._return_if_done()
 
     def cursor_lost(self, cursor: Any) -> None:
-        self._lost_cursors.append(cursor)
+        self._borrowed.lost_cursors.append(cursor)
 
     def statement_ended(self) -> None:
         """One that was cancelled raises what the server did not: MySQL's `SELECT SLEEP(9)` just returns early."""

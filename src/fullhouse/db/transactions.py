@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from django.db.backends.utils import debug_transaction
 
 from fullhouse.db import running
+from fullhouse.db.borrowed import Borrowed
 from fullhouse.db.errors import RequestCancelled
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class LazyTransactions(_Wrapper):
         self._begin_due = not self.autocommit
         self._savepoints_due: list[str] = []
         self._transaction_open = False
-        self._broken = False
+        self._borrowed.broken = False
         self._changing_autocommit = False
 
     # -- What a backend fills in ---------------------------------------------------------------------------------
@@ -73,6 +74,7 @@ class LazyTransactions(_Wrapper):
 
     internal: int
     is_unpooled: bool
+    _borrowed: Borrowed
     _connection: Any
     _thread_ident: int
 
@@ -93,7 +95,7 @@ class LazyTransactions(_Wrapper):
     def statement_failed(self, error: BaseException) -> None:
         """Note a connection that is gone, or that an interrupt has left in the middle of an answer."""
         if not isinstance(error, Exception) or self._is_disconnect(error.__cause__ or error):
-            self._broken = True
+            self._borrowed.broken = True
 
     @contextmanager
     def _noting_failure(self) -> Iterator[None]:
@@ -126,7 +128,7 @@ class LazyTransactions(_Wrapper):
             self._refuse_if_cancelled()
         self._begin_due = False
         self._savepoints_due.clear()
-        if self._transaction_open and not self._broken:
+        if self._transaction_open and not self._borrowed.broken:
             with self._internally(), self._noting_failure(), self.wrap_database_errors:
                 self._end_by_autocommit()
         self._transaction_open = False

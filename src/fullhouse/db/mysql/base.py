@@ -52,7 +52,7 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
         return params
 
     def _begin(self) -> None:
-        if self._pinned:  # as Django's own engine does: START TRANSACTION would end LOCK TABLES
+        if self._borrowed.pinned:  # as Django's own engine does: START TRANSACTION would end LOCK TABLES
             self._connection.autocommit(False)
         else:
             self._connection.query("START TRANSACTION")
@@ -62,11 +62,16 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
         # A deadlock, say, has ended the transaction. What follows in the block belongs to a new one, as with Django's
         # own engine; if the old one is still open, this changes nothing.
         failed_on_server = isinstance(error.__cause__ or error, Database.Error)
-        if failed_on_server and self._transaction_open and not self._broken and self._connection.get_autocommit():
+        if (
+            failed_on_server
+            and self._transaction_open
+            and not self._borrowed.broken
+            and self._connection.get_autocommit()
+        ):
             try:
                 self._connection.autocommit(False)
             except Database.Error:
-                self._broken = True
+                self._borrowed.broken = True
 
     def statement_begins(self, sql: Any) -> None:
         super().statement_begins(sql)

@@ -97,10 +97,10 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
         return True
 
     def holds_something(self) -> bool:
-        if self._has_held:  # a statement may take any number of locks, or none
+        if self._borrowed.has_held:  # a statement may take any number of locks, or none
             with self._internally(), suppress(psycopg.Error):
-                self._held = self._connection.execute(HOLDS).rowcount
-                self._has_held = self._held > 0
+                self._borrowed.held = self._connection.execute(HOLDS).rowcount
+                self._borrowed.has_held = self._borrowed.held > 0
         return super().holds_something()
 
     def reset_session(self) -> bool:
