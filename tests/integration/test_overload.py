@@ -94,7 +94,7 @@ def test_stuck_queries_are_cancelled_on_the_server_and_no_worker_dies(site: Site
         with ThreadPoolExecutor(threads) as more:
             assert [text for _, text, _ in more.map(lambda _: ask(running, "/"), range(20))] == ["version 1"] * 20
         assert running.workers() == before
-        assert running.output.count("A request is over its time: GET /query") == threads
+        assert running.output.count("A request exceeded its time limit: GET /query") == threads
         assert running.output.count(f"running SQL: {SLEEP[server.vendor]}") == threads
         assert "in query" in running.output  # the stack
         assert "cannot be cancelled" not in running.output
@@ -167,4 +167,4 @@ def test_a_worker_that_has_grown_too_large_is_replaced(site: Site) -> None:
         assert ask(running, "/grow")[1] == "grown"
         wait_until(lambda: large not in running.workers(), "the large worker was gone")
         running.wait_whole(workers=1)
-        assert "it is replaced" in running.output
+        assert "will be replaced" in running.output

@@ -174,10 +174,10 @@ def test_requests_longer_than_timeout_are_finished_although_no_thread_is_free(tm
         for client in long:
             assert b"200 OK" in read_response(client)[0]
             client.close()
-        server.wait_logged("all 2 run requests. Others wait.")
+        server.wait_logged("all 2 are running requests, others wait.")
         server.wait_logged("The oldest: GET /sleep, running for")
     assert "WORKER TIMEOUT" not in server.logged()
-    assert server.logged().count("has become free") == 1
+    assert server.logged().count("has been free") == 1
 
 
 def test_workers_end_with_their_master(tmp_path):
