@@ -46,21 +46,26 @@ class RunningRequest:
         self.began_s = time.monotonic()
 
 
+cancelled: set[int] = set()
+"""Threads whose request was cancelled: they may neither run a statement nor commit until their next request."""
+_requests: dict[int, RunningRequest] = {}
+_own = threading.local()
+
+
 class _OwnThread:
     """Goes with its thread, and with it what is known of it: the system gives the identifier to another thread."""
+
+    # Bound here, since the names of the module may be gone when the main thread ends.
+    _forget_request, _forget_cancelling = _requests.pop, cancelled.discard
 
     def __init__(self) -> None:
         self.ident = threading.get_ident()
 
     def __del__(self) -> None:
-        _requests.pop(self.ident, None)
-        cancelled.discard(self.ident)
+        self._forget_request(self.ident, None)
+        self._forget_cancelling(self.ident)
 
 
-cancelled: set[int] = set()
-"""Threads whose request was cancelled: they may neither run a statement nor commit until their next request."""
-_own = threading.local()
-_requests: dict[int, RunningRequest] = {}
 _running: dict[int, Statement] = {}
 _cancelling = threading.Lock()
 
