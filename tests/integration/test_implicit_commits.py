@@ -8,7 +8,7 @@ import pymysql
 import pytest
 
 from dbsupport import Observer
-from fullhouse.pool.hygiene import may_commit
+from fullhouse.db.mysql.statements import may_commit
 from private_servers import PrivateServer, mysql_family
 
 # By the server's names of its commands (SHOW STATUS LIKE 'Com\_%'). Most fail, after they have committed or not.

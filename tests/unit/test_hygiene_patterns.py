@@ -4,10 +4,13 @@ import math
 
 import pytest
 
-from fullhouse.pool.hygiene import NOTHING, Effect, effect_on_session, may_commit
+from fullhouse.db.mysql import statements as mysql
+from fullhouse.db.mysql.statements import may_commit
+from fullhouse.db.postgresql import statements as postgresql
+from fullhouse.db.statements import NOTHING, Effect
 from hygiene_tables import CHANGES, LEAVES_NOTHING, LEAVES_TRACE, ONLY
 
-VENDORS = ("mysql", "postgresql")
+VENDORS = {"mysql": mysql.STATEMENTS, "postgresql": postgresql.STATEMENTS}
 
 
 @pytest.mark.parametrize(
@@ -18,14 +21,14 @@ VENDORS = ("mysql", "postgresql")
     ],
 )
 def test_pins(vendor: str, sql: str) -> None:
-    assert effect_on_session(sql, vendor) != NOTHING
-    assert effect_on_session(sql.swapcase(), vendor) != NOTHING
-    assert effect_on_session(f" \t\n/* {'long ' * 1000} */ {sql}", vendor) != NOTHING
+    assert VENDORS[vendor].effect(sql) != NOTHING
+    assert VENDORS[vendor].effect(sql.swapcase()) != NOTHING
+    assert VENDORS[vendor].effect(f" \t\n/* {'long ' * 1000} */ {sql}") != NOTHING
 
 
 @pytest.mark.parametrize(("vendor", "sql"), [(vendor, sql) for vendor in VENDORS for sql in LEAVES_NOTHING[vendor]])
 def test_does_not_pin(vendor: str, sql: str) -> None:
-    assert effect_on_session(sql, vendor) is NOTHING
+    assert VENDORS[vendor].effect(sql) is NOTHING
 
 
 @pytest.mark.parametrize(
@@ -42,7 +45,7 @@ def test_does_not_pin(vendor: str, sql: str) -> None:
     ],
 )
 def test_counts_what_is_taken_and_released(vendor: str, sql: str, effect: Effect) -> None:
-    assert effect_on_session(sql, vendor) == effect
+    assert VENDORS[vendor].effect(sql) == effect
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from fullhouse.db.pool_settings import PoolSettings
+from fullhouse.db.statements import Statements
 
 
 class Backend:
@@ -18,6 +19,7 @@ class Backend:
     settings_dict: dict[str, Any]
     connection: Any
     pool_settings: PoolSettings
+    statements: Statements
 
     if TYPE_CHECKING:  # Django's, which nothing here may stand before
 

@@ -16,8 +16,8 @@ from django.conf import settings
 from fullhouse.db import running
 from fullhouse.db.borrowed import Pinned
 from fullhouse.db.errors import PinnedConnectionTaken
+from fullhouse.db.statements import NOTHING, Statements
 from fullhouse.db.transactions import LazyTransactions
-from fullhouse.pool.hygiene import NOTHING, asks_about_session, effect_on_session
 
 logger = logging.getLogger("fullhouse.db")
 
@@ -28,6 +28,7 @@ _warned_of: set[str] = set()
 class Pinning(LazyTransactions):
     """Mix in before a backend's DatabaseWrapper. A subclass says how a connection is borrowed and given back."""
 
+    statements: Statements
     open_cursors: dict[int, Any]
     _returns_early: bool
 
@@ -53,7 +54,7 @@ class Pinning(LazyTransactions):
         text = sql if isinstance(sql, str) else self._as_text(sql)
         if text is None:
             borrowed.pinned = Pinned.BY_CALLER
-        elif (effect := effect_on_session(text, self.vendor)) is not NOTHING:
+        elif (effect := self.statements.effect(text)) is not NOTHING:
             if effect.changes:
                 borrowed.pinned = max(borrowed.pinned, Pinned.BY_STATEMENT)
             if effect.takes or effect.releases:
@@ -67,7 +68,7 @@ class Pinning(LazyTransactions):
     def _warn_if_session_varies(self, text: str) -> None:
         """For the developer: in autocommit, the next statement may run in another session than this one."""
         stays = self.in_atomic_block or self._borrowed.pinned or len(self.open_cursors) > 1 or not self._returns_early
-        if stays or text in _warned_of or not asks_about_session(text, self.vendor):
+        if stays or text in _warned_of or not self.statements.asks_about_session(text):
             return
         _warned_of.add(text)
         logger.warning(

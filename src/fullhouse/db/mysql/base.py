@@ -7,9 +7,9 @@ from django.db.backends.mysql import base
 from django.utils.functional import cached_property
 
 from fullhouse.db.mysql import guarded
+from fullhouse.db.mysql.statements import STATEMENTS, may_commit
 from fullhouse.db.pooled import Pooled
 from fullhouse.plan.limits import server_address
-from fullhouse.pool.hygiene import may_commit
 
 # Too many sessions: on the server, of the account at once (two ways to count), or of the account in an hour.
 SERVER_FULL = {1040, 1203, 1226}
@@ -103,6 +103,7 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
 
     # -- What the pool's driver asks -----------------------------------------------------------------------------
 
+    statements = STATEMENTS
     guard = staticmethod(guarded.guard)
     client_state = staticmethod(guarded.client_state)
 

@@ -10,6 +10,7 @@ from django.db.backends.signals import connection_created
 
 from fullhouse.db.guard import guard_cursor
 from fullhouse.db.pooled import Pooled
+from fullhouse.db.postgresql.statements import STATEMENTS
 
 if not is_psycopg3:
     raise ImproperlyConfigured(
@@ -41,6 +42,7 @@ HOLDS = """
 class DatabaseWrapper(Pooled, base.DatabaseWrapper):
     """PostgreSQL. A pinned connection is reset by DISCARD ALL, and set up again as Django does."""
 
+    statements = STATEMENTS
     guard = staticmethod(guarded.guard)
     client_state = staticmethod(guarded.client_state)
 
