@@ -1,6 +1,6 @@
 """Where the slot files of a user live, and who may touch them.
 
-Whoever can open a slot file can hold back every slot, so the folder and the file must be ours alone.
+A process that can open a slot file can hold back every slot, so the folder and the file must be ours alone.
 """
 
 import fcntl
@@ -75,7 +75,7 @@ def open_private_folder(folder: Path) -> int:
     except ConfigurationError:
         os.close(descriptor)
         raise
-    with suppress(BlockingIOError):  # somebody is cleaning up at this moment
+    with suppress(BlockingIOError):  # a cleaner is at work at this moment
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     return descriptor
 

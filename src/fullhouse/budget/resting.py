@@ -8,7 +8,7 @@ each slot, in a file beside the slot file, says the rest of it:
     infinity    a session stands on it, or did when its holder died
     t           it is usable from t on, in seconds of the host's monotonic clock
 
-Only who has the lock of a slot touches its record.
+Only the process with the lock of a slot touches its record.
 """
 
 import math
@@ -43,7 +43,7 @@ class Resting:
         return bool(usable_at <= now)
 
     def begin(self, slot: int) -> None:
-        """The slot comes free, and nobody has seen its session end."""
+        """The slot comes free, and no process has seen its session end."""
         self._write(slot, _RECORD.pack(self.clock() + REST_S))
 
     def hold(self, slot: int) -> None:

@@ -1,6 +1,6 @@
 """Slots: the budget of a host for one database user, kept as record locks on one file.
 
-The file is as long as the budget, one byte for each slot; whoever has the lock on byte *k* owns slot *k*.
+The file is as long as the budget, one byte for each slot; the process with the lock on byte *k* owns slot *k*.
 No process has to be running for it, nothing has to be cleaned up, and a killed process gives its slots back;
 they rest before they are used again (`resting`). A file without a length has no budget yet: it has one slot, enough
 to open the session that asks the server for its limit.
@@ -12,8 +12,8 @@ to open the session that asks the server for its limit.
 **Fairness.** A pool may take any free slot. A pool that waits with less than its share makes that known; from
 then on the pools at or above theirs take nothing, and those above give back what is not in use until a slot
 is free. So every pool gets its share in the end, at the pace at which borrowed connections come back. Three
-rules keep slots from going to and fro: nobody is asked to go below the share, waiting with the share or more
-asks nobody for anything, and as long as one slot is free nobody gives back another.
+rules keep slots from going to and fro: no pool is asked to go below its share, waiting with the share or more
+asks for nothing, and as long as one slot is free no pool gives back another.
 
 **More claims than budget.** During a reload two generations claim, and commands do besides. Shares are then
 scaled down in proportion, so that their sum never exceeds the budget: a full file and somebody below the
@@ -52,7 +52,7 @@ CLAIMS_END = CLAIMS + 2**22 * CLAIM_SPAN  # Linux gives no process id above 2**2
 
 
 UNPLANNED = 1
-"""Slots of a file whose budget nobody has set yet."""
+"""Slots of a file whose budget is not set yet."""
 
 _SLUG_LENGTH = 60
 
@@ -114,7 +114,7 @@ class SlotFile:
 
     @property
     def budget(self) -> int | None:
-        """The number of slots that all processes share; None if nobody has set it yet."""
+        """The number of slots that all processes share; None if it is not set yet."""
         return self.length() or None
 
     def is_used_by_others(self) -> bool:
@@ -300,7 +300,7 @@ class Share:
         it or passing it on to a request that waits here.
 
         True if this pool is above its share while another waits with less than its own and no slot is free.
-        Costs one system call as long as nobody waits.
+        Costs one system call while no pool waits.
         """
         with self._file.mutex:
             if not self.slots or not self._file.other_waits_locked(self):

@@ -45,7 +45,7 @@ def deployment(planned: Planned, options: Sequence[str]) -> Deployment:
 
 
 def _user() -> str:
-    """Who is to run the site: whoever called sudo, not root."""
+    """The user to run the site as: the one that called sudo, not root."""
     if os.geteuid() == 0 and (caller := os.environ.get("SUDO_USER")):
         return caller
     try:
@@ -72,7 +72,7 @@ def deploy(kind: str, planned: Planned, options: Sequence[str], folder: str | No
 def _write_into(folder: Path, files: Mapping[str, str]) -> str:
     for name, text in files.items():
         try:
-            # Their environment may hold secrets: nobody else may read them.
+            # Their environment may hold secrets: no other user may read them.
             with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(text)
         except OSError as error:

@@ -170,7 +170,7 @@ def main(words: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"fullhouse: {error}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:  # whoever read our output has ended, as in `fullhouse plan | head`
+    except BrokenPipeError:  # the reader of our output has ended, as in `fullhouse plan | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:

@@ -81,7 +81,7 @@ def _launch(
             process.terminate()
             process.wait()
             raise
-        process.returncode = 0  # it is nobody's child from now on
+        process.returncode = 0  # it is not our child from now on
         return f"{project} is running in the background (pid {process.pid})."
 
 

@@ -26,14 +26,14 @@ class Pinned(IntEnum):
 
     NO = 0
     BY_STATEMENT = 1
-    BY_CALLER = 2  # who asked for it, or used the driver: nobody else knows what would be lost
+    BY_CALLER = 2  # by pin(), or by using the driver: only the caller knows what would be lost
 
 
 class Borrowed:
     """lender: the pool of the lease. held: locks and channels of the session, counted by the statements that took and
     released them. has_held: there was one, so the session may have more.
 
-    open_cursors: the driver's, by identity. They are not kept alive, so that one that nobody has any more is closed.
+    open_cursors: the driver's, by identity. They are not kept alive, so that one without references is closed.
     lost_cursors: those that were dropped in another thread, until their own thread closes them.
     """
 

@@ -1,7 +1,7 @@
 """What the parts of an engine ask of each other.
 
 `Backend`: what the pool's driver and the canceller see of Django's wrapper, and what each vendor fills in.
-`Borrower`: what a guarded connection and its cursors report to whoever uses them.
+`Borrower`: what a guarded connection and its cursors report to their user.
 """
 
 from collections.abc import Mapping
@@ -87,7 +87,7 @@ class Backend:
 
 
 class Borrower(Protocol):
-    """What a guarded connection asks of whoever uses it.
+    """What a guarded connection asks of its user.
 
     internal: how many steps of Django or the pool are at work on the connection: while there are any, nothing is asked.
     thread_ident: the thread that may use the connection. open_cursors: the connection's, by identity.
@@ -111,7 +111,7 @@ class Borrower(Protocol):
         """The driver has returned."""
 
     def used_directly(self) -> None:
-        """Somebody uses the driver's connection itself, and may change anything about it."""
+        """The driver's connection is used directly, which may change anything about it."""
 
     def cursor_opened(self, cursor: Any) -> None:
         """One of the connection's cursors is open from now on."""

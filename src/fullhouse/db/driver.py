@@ -126,7 +126,7 @@ class DjangoDriver:
 
     def reset(self, connection: Any) -> bool:
         if connection.was_used_directly:
-            return False  # it may be another in ways that nobody knows
+            return False  # it may have changed in unknown ways
         with self._unpooled() as wrapper:
             wrapper.connection, connection.borrower = connection, wrapper
             if not wrapper.reset_session():

@@ -5,8 +5,8 @@ the rules stand in the driver's classes: each connection of a pool, and each cur
 the driver's own, which asks the connection's borrower before a statement.
 
 A connection has at most one borrower at a time: the wrapper that has it on lease, or the one that opens or resets it.
-Without one it is the pool's, and nobody may use it. Only the borrower's thread comes here, so nothing needs a lock; a
-cursor alone may be dropped in another thread, by the garbage collector.
+Without one it is the pool's, and no thread may use it. Only the borrower's thread comes here, so nothing needs a lock;
+but the garbage collector may drop a cursor in another thread.
 """
 
 import threading
@@ -37,7 +37,7 @@ class Upkeep:
         self.thread_ident = threading.get_ident()
 
     def cursor_opened(self, cursor: Any) -> None:
-        """Nobody counts them."""
+        """They are not counted."""
 
 
 def guard_cursor(cursor: Any, borrower: Any) -> Any:
@@ -133,7 +133,7 @@ def _dropping(method: Callable[..., Any] | None) -> Callable[..., Any]:
             if not _is_for_this_thread(borrower):
                 borrower.cursor_lost(self)
                 return
-            with suppress(Exception):  # a destructor has nobody to report to
+            with suppress(Exception):  # a destructor cannot report it
                 self.close()
         if method is not None:
             method(self)
@@ -197,7 +197,7 @@ def _making_cursors(method: Callable[..., Any]) -> Callable[..., Any]:
         made = method(self, *args, **kwargs)
         try:
             return guard_cursor(made, self.borrower)
-        except TypeError:  # a class of another layout that somebody has set: its statements are seen by nobody
+        except TypeError:  # a class of another layout that the site has set: its statements are not seen
             self.was_used_directly = True
             self.borrower.used_directly()
             return made
@@ -212,7 +212,7 @@ def guarded_connection_class(
     """The driver's class of connections under the rules; itself where it is that already.
 
     methods: through which something other than a cursor of Django's uses the connection, where the driver has them.
-    talks: those through which every cursor of the driver talks to the server, whoever has made it.
+    talks: those through which every cursor of the driver talks to the server, however it was made.
     gone_error: what is raised for a connection that was given back.
 
     Of its objects, `borrower` is a Borrower or None; `was_used_directly` says that one of the methods was called since
@@ -234,7 +234,7 @@ def guarded_connection_class(
 
 @contextmanager
 def borrowed(connection: Any, borrower: Any) -> Iterator[None]:
-    """Have somebody else use the connection for as long as the block takes."""
+    """Have another borrower for as long as the block takes."""
     before, connection.borrower = connection.borrower, borrower
     try:
         yield

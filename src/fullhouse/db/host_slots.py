@@ -58,7 +58,7 @@ def path_of(vendor: str, database: Mapping[str, Any]) -> Path:
 
 @contextmanager
 def slot_held(vendor: str, database: Mapping[str, Any]) -> Iterator[None]:
-    """Stand a session that belongs to no pool on a slot. Where nobody has made a plan, there is nothing to hold.
+    """Stand a session that belongs to no pool on a slot. Without a plan, there is nothing to hold.
 
     Raises DatabaseError: the others did not give one back in time.
     """
@@ -71,7 +71,7 @@ def slot_held(vendor: str, database: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        share.release(slot, gone=False)  # closed here by Django, and nobody waited for the server
+        share.release(slot, gone=False)  # closed here by Django, without waiting for the server
         share.leave()
 
 
@@ -133,7 +133,7 @@ class HostSlots:
 
     @property
     def unplanned(self) -> bool:
-        """Whether nobody has made a plan for this host yet."""
+        """Whether this host has no plan yet."""
         return self._file.budget is None
 
     def _warn_of_old_plan(self) -> None:

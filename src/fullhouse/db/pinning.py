@@ -4,7 +4,7 @@ What a statement changes in its session stays until a reset, so the connection s
 of the session and PostgreSQL's channels keep it until the last one is released.
 
 A thread that serves no request, such as one of an executor, may never come to an end of that kind. It **parks** a
-connection that it does nothing with, and the pool may take it for somebody who waits; the next statement of the thread
+connection that it does nothing with, and the pool may take it for a waiting thread; the next statement of the thread
 says so. What holds a lock or a channel is never parked.
 """
 

@@ -74,7 +74,7 @@ class Pooled(Pinning, Backend):
         self._start_afresh()
 
     def _start_afresh(self) -> None:
-        """The logical state of a connection that nobody has used yet."""
+        """The logical state of an unused connection."""
         self._no_transaction()
         self.needs_rollback = False
         self.closed_in_transaction = False
@@ -91,7 +91,7 @@ class Pooled(Pinning, Backend):
 
     @property
     def connection(self) -> Any:
-        """The driver's connection, or None. Where Django's own engine would have one, there is one for whoever asks:
+        """The driver's connection, or None. Where Django's own engine would have one, there is one here:
         in an atomic block, and between the first statement and `close`.
         """
         if self._borrowed.parked:
@@ -265,7 +265,7 @@ class Pooled(Pinning, Backend):
                 self._close_cursors()
                 super()._close()
         elif self.in_atomic_block:
-            # Django keeps the closed connection in `self.connection` until the block ends: nobody else may have it.
+            # Django keeps the closed connection in `self.connection` until the block ends: no other thread may have it.
             borrowed.broken = True
             connection, lease, lender = self._connection, borrowed.lease, borrowed.lender
             borrowed.lease = None
@@ -313,7 +313,7 @@ class Pooled(Pinning, Backend):
             yield cursor
 
     def _nodb_cursor(self) -> AbstractContextManager[Any]:
-        """For making and dropping test databases: on a connection of its own, which nobody uses again.
+        """For making and dropping test databases: on a connection of its own, which is not used again.
 
         Sessions on a database keep it from being dropped or copied, and those on one that was made anew are in none.
         """

@@ -58,7 +58,7 @@ def statistics() -> list[PoolStatistics]:
     return [pool.statistics() for pool, *_ in list(_pools.values())]
 
 
-def anybody_waits() -> bool:
+def has_waiting() -> bool:
     """Whether requests of this process wait for a connection."""
     return any(pool.waiting for pool, *_ in list(_pools.values()))
 

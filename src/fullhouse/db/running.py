@@ -1,6 +1,6 @@
 """Which request and statement each thread runs, and how to cancel them.
 
-A thread writes its own entries only; others read. Whoever cancels marks the entry first, and the thread does not leave
+A thread writes its own entries only; others read. The canceller marks the entry first, and the thread does not leave
 its statement before the cancelling is over: so it can never hit the statement after it. A request that was cancelled
 runs no further statement and commits nothing, because its client has received a 503.
 """

@@ -42,7 +42,7 @@ class LazyTransactions(_Wrapper):
     """Mix in before a backend's DatabaseWrapper. A subclass says how a connection is borrowed and given back."""
 
     def _no_transaction(self) -> None:
-        """The logical state of a connection that nobody has used yet."""
+        """The logical state of an unused connection."""
         self.autocommit = self.settings_dict["AUTOCOMMIT"]
         self._begin_due = not self.autocommit
         self._savepoints_due: list[str] = []

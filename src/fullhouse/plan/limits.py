@@ -28,7 +28,7 @@ class Limit:
         limit: sessions granted in all: the least of `parts`.
         parts: what bounds it: (name, sessions), each as the server said it. The first is shared with everybody; caps
             of the account or the database follow.
-        others: sessions that other users hold now. None where nobody was asked.
+        others: sessions that other users hold now. None where they were not asked for.
         ours: sessions that this user holds now, without the one that asked.
         wait_timeout_s: after so many idle seconds the server closes a session; None: never.
         pooled: those of `aliases` whose ENGINE is ours: they hold slots, however many threads there are.

@@ -13,7 +13,7 @@ No driver is called under the lock; of `Slots` only what returns at once. Lock o
 slots.
 
 A dirty connection is reset in the background too: the returning request goes on at once, a server that hangs
-holds it up no more than its queries did, and who waits gets the connection as soon as it is clean.
+holds it up no more than its queries did, and a waiting thread gets the connection as soon as it is clean.
 """
 
 import logging
@@ -42,7 +42,7 @@ SYSTEM_RANDOM = SystemRandom().random
 
 
 class Pool(Generic[C]):
-    """Lends connections. Opens none before somebody waits for one.
+    """Lends connections. Opens none before a thread waits for one.
 
     `name` stands in errors, logs and thread names. `clock` and `background` are replaced in tests only.
     """
@@ -87,7 +87,7 @@ class Pool(Generic[C]):
         """Return a connection. Does not wait for the server.
 
         `dirty`: its session state was changed, it is reset before anyone else gets it. `broken`: it does not
-        work any more; it is closed, and so are all idle ones, which nobody has heard of since. A lease that
+        work any more; it is closed, and so are all idle ones, which have not been used since. A lease that
         has ended is ignored: checked in before, reclaimed from a thread that ended, or left behind by a fork.
         """
         now = self._clock()
@@ -97,7 +97,7 @@ class Pool(Generic[C]):
             self._run(actions)
 
     def park(self, lease: Lease[C]) -> bool:
-        """Let the pool take the connection for somebody who waits, until `unpark`. False: the lease has ended."""
+        """Let the pool take the connection for a waiting thread, until `unpark`. False: the lease has ended."""
         now = self._clock()
         with self._lock:
             return self._state.park(lease, now)
@@ -119,7 +119,7 @@ class Pool(Generic[C]):
     def close(self) -> None:
         """Lend no more, send waiters away with PoolClosed, and close: what is lent at its check-in.
 
-        From now on whoever parts with a connection closes it himself, as the process may end any moment.
+        From now on a thread that returns a connection closes it itself, as the process may end any moment.
         """
         with self._lock:
             actions = self._state.shut_down()

@@ -42,7 +42,7 @@ class Waiter(Generic[C]):
 
     The handshake: `serve` and `dismiss` happen under the pool's lock, to a waiter that stands in the line.
     One whose time is up takes the same lock to leave the line, and finds there whether it was served
-    meanwhile. So a connection is never handed to somebody who has gone.
+    meanwhile. So a connection is never handed to a thread that has gone.
     """
 
     __slots__ = ("_wake", "borrower", "lease")

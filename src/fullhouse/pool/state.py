@@ -7,9 +7,9 @@ A session is in exactly one of four places: `idle`, under one of `leases`, in `v
 reset) or in `closing`. It stands on its slot from before it is opened until after it is closed. What is
 promised:
 
-- Nobody jumps the line: while somebody waits, whatever comes free goes to the one who has waited longest.
+- No thread jumps the line: what comes free goes to the thread that has waited longest.
 - Idle connections are lent newest first, so that the surplus ages out.
-- sessions + attempts to open one never exceed `max_size`; an attempt that nobody needs any more is not made.
+- sessions + attempts to open one never exceed `max_size`; an attempt that is no longer needed is not made.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ pool does not empty all others."""
 TICK_S = 0.25
 """Time between two looks at what aged."""
 HANGS_AFTER_S = 1.0
-"""A connect, check or reset that takes longer is not counted on; something else is tried for who waits."""
+"""A connect, check or reset that takes longer is not counted on; something else is tried for the waiting threads."""
 PARKED_FOR_S = 2.0
 """A parked connection is taken no earlier: less than `checkout_timeout_s`, more than a thread takes between two
 statements of one piece of work."""
@@ -79,7 +79,7 @@ class PoolState(Generic[C]):
         self.vetting: dict[Session[C], float] = {}  # session: since when
         self.closing: set[Session[C]] = set()
         self.attempts: dict[Attempt, float] = {}  # attempt: since when
-        self.line: deque[Waiter[C]] = deque()  # who has waited longest on the left
+        self.line: deque[Waiter[C]] = deque()  # the longest waiting on the left
         self.shut = False
         self.counters = Counters()
 
@@ -98,7 +98,7 @@ class PoolState(Generic[C]):
     # -- What borrowers do ----------------------------------------------------------------------------------
 
     def lend_nowait(self, borrower: threading.Thread, now: float) -> Lease[C] | None:
-        """The newest idle connection, unless somebody waits or it has to be checked first."""
+        """The newest idle connection, unless a thread waits or it has to be checked first."""
         if self.line or not self.idle or now >= self.idle[-1].fresh_until:
             return None
         return self._lend(self.idle.pop(), borrower, now)
@@ -134,7 +134,7 @@ class PoolState(Generic[C]):
         return actions + self._serve_line(now)
 
     def park(self, lease: Lease[C], now: float) -> bool:
-        """The borrower does nothing with the connection for now; somebody who waits may have it."""
+        """The borrower does nothing with the connection for now; a waiting thread may have it."""
         if not lease.ended:
             self.parked[lease] = now
         return not lease.ended
@@ -157,7 +157,7 @@ class PoolState(Generic[C]):
         return lease.session
 
     def _offer(self, session: Session[C], now: float) -> None:
-        """A session in order came free: to who has waited longest, or to the idle ones."""
+        """A session in order came free: give it to the longest waiting thread, or keep it idle."""
         session.last_used_at = now
         session.fresh_until = min(now + self._check_after_idle_s, session.expires_at)
         if self.line:
@@ -377,7 +377,7 @@ class PoolState(Generic[C]):
         return Close(session)
 
     def _discard_older_idle(self, before: float) -> list[Action[C]]:
-        """A session was found dead: so may be all that nobody has heard of since."""
+        """A session was found dead: so may be all that have not been used since."""
         actions: list[Action[C]] = []
         while self.idle and self.idle[0].last_used_at <= before:
             actions.append(self._discard(self.idle.popleft()))

@@ -63,7 +63,7 @@ NO_PAIRS: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Settings:
-    """The options in force. Frozen: whoever wants another value makes a new one with `layered`."""
+    """The options in force. Frozen: for another value, make a new one with `layered`."""
 
     sizing: str = _option(
         one_of("fit", "recipe"),

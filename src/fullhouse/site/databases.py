@@ -175,7 +175,7 @@ class DatabaseHooks:
     """What a worker gets to know of the databases: see `supervisor.gunicorn_settings.DatabaseHooks`."""
 
     around: Callable[[Any], Any] = AnsweringExhausted
-    is_held_up: Callable[[], bool] = pools.anybody_waits
+    is_held_up: Callable[[], bool] = pools.has_waiting
     queries: Any = running
     thread_ends: Callable[[], object] = connections.close_all  # of this thread: those of others are theirs
     show_errors: Callable[[Any], None] = show_unseen_errors

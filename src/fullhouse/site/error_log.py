@@ -1,4 +1,4 @@
-"""Django's errors where nobody would see them: with DEBUG off, its default logging mails them and writes nothing."""
+"""Django's errors that would not be seen: with DEBUG off, its default logging mails them and writes nothing."""
 
 import logging
 from typing import Any

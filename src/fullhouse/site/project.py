@@ -1,4 +1,4 @@
-"""The Django project that is served: found, its settings read, its databases asked. The commands' door to Django."""
+"""The Django project that is served: found, its settings read, its databases asked. The commands' way to Django."""
 
 import importlib.util
 import os

@@ -24,7 +24,7 @@ CLIENTS = 16
 
 
 class Client:
-    """Somebody who has connected; `answer` may come at any later time."""
+    """A connected client; `answer` may come at any later time."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection

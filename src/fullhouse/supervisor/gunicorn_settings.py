@@ -40,11 +40,11 @@ OF_OUR_WORKER = (
 
 
 class DatabaseHooks(Protocol):
-    """What the database rooms give a worker.
+    """What the database side gives a worker.
 
     around: wraps the application. is_held_up: whether requests wait for connections. queries: those that run.
     thread_ends: closes the connections of the thread that calls it. show_errors: has the site's errors written into a
-    log, where nobody else shows them.
+    log, if nothing else shows them.
     """
 
     @property

@@ -1,6 +1,6 @@
 """How a generation's processes learn that those above them are gone: the kernel's signal first, a death pipe second.
 
-A death pipe is one that nobody writes to: its reader sees the end once the last holder of the write end has died.
+A death pipe is one that no process writes to: its reader sees the end once the last holder of the write end has died.
 The supervisor holds one for all its generations, and each master one for its workers.
 """
 
@@ -42,5 +42,5 @@ class Lifeline:
             poll.register(self.supervisor, select.POLLIN)
             poll.register(self.master_read, select.POLLIN)
             poll.poll()
-        finally:  # a worker that nobody can end any more must not stay either
+        finally:  # a worker that can no longer be ended must not stay either
             os._exit(1)

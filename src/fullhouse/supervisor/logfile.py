@@ -38,7 +38,7 @@ class LogFile:
             os.write(self._descriptor, data)
 
     def reopen(self) -> None:
-        """Go on in a new file, where somebody has moved ours away."""
+        """Continue in a new file, if ours was moved away."""
         with suppress(OSError):
             old, self._descriptor = self._descriptor, self._open()
             os.close(old)

@@ -28,7 +28,7 @@ STOPPING = "The server is stopping."
 
 
 class Caller(Protocol):
-    """Somebody who asked for a reload and waits to hear how it went."""
+    """A client that asked for a reload and waits for the result."""
 
     def answer(self, reply: Mapping[str, Any]) -> None: ...
 
@@ -125,7 +125,7 @@ class Policy:
         self._numbers = 0
         self._generations: dict[int, Generation] = {}
         self._waiting: list[Caller] = []  # who asked for a reload that has to wait
-        self._wanted = False  # whether anybody did
+        self._wanted = False  # whether any client did
         self._spawn_at = inf  # when a crashed generation is to be replaced
         self._opened_once = False
         self._stopping = False

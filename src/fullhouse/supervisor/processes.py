@@ -1,4 +1,6 @@
-"""Processes as the kernel sees them: who dies with whom, who adopts orphans, who is left. The door to prctl.
+"""Processes as the kernel sees them: which ends with which, which adopts orphans, which are left.
+
+The only module that uses prctl.
 
 On macOS there is neither PDEATHSIG nor a subreaper: the death pipes of `lifeline.py` do their work there.
 """

@@ -22,7 +22,7 @@ def activated_sockets(environ: Mapping[str, str]) -> list[socket.socket]:
 
 
 class Notifier:
-    """Tells systemd, or whoever speaks its protocol, how the service is. Does nothing where nobody asked."""
+    """Notifies systemd, or a program that speaks its protocol, of the service's state, if one asked for it."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._address = environ.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)

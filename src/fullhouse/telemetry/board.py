@@ -1,4 +1,4 @@
-"""The stats board: one file, mapped by all; one row for each worker, written by it alone, read by anybody.
+"""The stats board: one file, mapped by all; one row for each worker, written by it alone, read by any process.
 
 A row opens with a sequence number: odd while it is being written. A reader takes a row whose number was even and the
 same before and after; it never makes the writer wait. A writer that died while writing leaves an odd number: its row

@@ -27,7 +27,7 @@ class Acceptor:
         self._log = log
         self._siblings = siblings
         self._watching = False
-        self.resumed = False  # in this round: what the poller reports at once, nobody else wanted
+        self.resumed = False  # in this round: what the poller reports at once, no other worker wanted
         self.resume_at = 0.0  # when it listens again, on the monotonic clock; 0 while it does
 
     def watch(self, now: float, *, has_room: bool) -> None:
@@ -75,7 +75,7 @@ class Acceptor:
         """New connections of a listener that is ready: each with the client's address and our own.
 
         now: when the poller reported it. connections: there are so many. Alone, it takes all that wait, so that none is
-        left in the kernel, where nobody sees how long it waits; else a part of what it has, so that those who begin
+        left in the kernel, where its waiting is not seen; else a part of what it has, so that those who begin
         together remain equal.
         """
         if self._siblings is not None and not self.resumed and self._siblings.is_lighter_elsewhere(now):

@@ -63,9 +63,9 @@ class Channel:
         self.options = options
         self.busy = False
         self.request: Request | None = None  # that is run, or waits for it
-        self.gone = False  # the client has closed its end: nobody waits for an answer
+        self.gone = False  # the client has closed its end and waits for no answer
         self.given_up = False  # the loop has answered its request, whose thread has not come back yet
-        self._turn: list[bool] = []  # one item as long as nobody answers its request
+        self._turn: list[bool] = []  # one item until its request is answered
         # The pace of the response that a thread writes: its clock stands while the application has nothing to send.
         self._write_pace: Pace | None = None
         self._write_waited_s = 0.0

@@ -1,4 +1,4 @@
-"""The loop: it waits for what happens next, and sees to it that somebody deals with it. It never waits for one client.
+"""The loop: it waits for events and passes each to the part that handles it. It never waits for one client.
 
 It accepts, has the channels read and written, hands complete requests to the queue, and looks at the timeouts. One
 thread at a time runs it, mostly the main thread (`turns` says when another does).

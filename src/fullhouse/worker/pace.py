@@ -5,7 +5,7 @@ class Pace:
     """The deadline of a transfer that must keep a minimum rate, and may pause for a grace.
 
     In every `grace_s` seconds at least `grace_s * minimum_rate_bytes_s` bytes must move. A burst buys no more
-    time than its own window, so whoever stops is cut after the grace, however fast he was before.
+    time than its own window, so a client that stops is cut after the grace, however fast it was before.
     """
 
     __slots__ = ("_counted", "_grace_s", "_needed", "deadline")

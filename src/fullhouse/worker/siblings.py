@@ -1,7 +1,7 @@
 """What the workers of a master publish to each other, in shared memory.
 
-Each writes its own row, without a lock: a number is written at once, and nobody relies on two of them being of the same
-moment.
+Each writes its own row, without a lock: a number is written at once, and no reader relies on two of them being of the
+same moment.
 """
 
 import struct

@@ -30,7 +30,7 @@ class Queries(Protocol):
 
 
 class NoQueries:
-    """Where nobody knows of any."""
+    """Where none are known."""
 
     def statement_of(self, thread: int) -> str | None:
         return None

@@ -28,12 +28,12 @@ from fullhouse.worker.turns import BRIEFLY_S
 Job = tuple[Channel, Request]
 Handler = Callable[[Channel, Request], None]
 _LONGEST_BATCH_S = 0.001  # how long a response may wait for those that are made after it
-_LONGEST_SLEEP_S = 30.0  # of a thread that nobody needs
+_LONGEST_SLEEP_S = 30.0  # of a thread that is not needed
 _PROBE_EVERY_S = 0.001
 _PROBE_BUSY_EVERY_S = 0.005
 _PROBE_S = 0.0001  # the loop gives up the interpreter so long ...
 _BUSY_S = 0.0006  # ... and gets it back later than this only where another thread computes
-# Nobody waits for a request that has run for so long, and for so many times the mean.
+# No other request waits for one that has run for so long, and for so many times the mean.
 _LONG_S = 0.5
 _LONG_MEANS = 10
 
@@ -171,7 +171,7 @@ class Threads:
             self._surplus = max(0, len(self.states) - self._sleeping - 1)
 
     def _running_locked(self, now: float) -> int:
-        """Threads that run requests, without those whose request takes much longer than others: nobody waits for it."""
+        """Threads that run requests, without those whose request takes much longer than others."""
         long_s = max(_LONG_S, _LONG_MEANS * self.admission.service_s)
         long = sum(state.request is not None and now - state.began_s > long_s for state in self.states)
         return max(0, len(self.states) - self._sleeping - long)
@@ -285,7 +285,7 @@ class Threads:
                 return self._wakes.get(timeout=_LONGEST_SLEEP_S)
             except Empty:
                 with self._lock:
-                    if self._wakes.empty():  # nobody counts on this thread
+                    if self._wakes.empty():  # no request counts on this thread
                         self._sleeping -= 1
                         self._remove_locked(state)
                         return False

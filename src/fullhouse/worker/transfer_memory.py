@@ -6,11 +6,11 @@ from fullhouse.worker.channel import Channel
 class TransferMemory:
     """Counts what each channel keeps in memory, against a budget. For the thread that runs the loop.
 
-    One half of the budget is for whoever comes first. Beyond it, bodies and responses go to temporary files; and heads,
-    which cannot, have equal shares of the other half. So all together never keep more than the budget, but for the
-    bytes that were received last.
+    One half of the budget is first come, first served. Beyond it, bodies and responses go to temporary files. Heads
+    cannot, and have equal shares of the other half. So all together never exceed the budget, except by the bytes that
+    were received last.
 
-    budget_bytes: of the worker. connections: at the most.
+    budget_bytes: of the worker. connections: their maximum number.
     """
 
     def __init__(self, budget_bytes: int, connections: int) -> None:

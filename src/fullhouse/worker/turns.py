@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
-# How often the main thread looks; a request that takes longer than one to two of these holds nobody else up.
+# How often the main thread looks; a longer request than one to two of these holds no other up.
 LOOK_EVERY_S = 0.003
 # Longer requests are worth a thread of their own ...
 QUICK_S = 0.003

@@ -9,7 +9,7 @@ from fullhouse.worker.http.body import temporary_file
 
 _MORE = getattr(socket, "MSG_MORE", 0)  # keeps Linux from sending the head as a packet of its own
 _FILE_PIECE_BYTES = 256 * 1024
-_ROUND_BYTES = 4 * 1024 * 1024  # of a file at once: whoever reads as fast as it is sent would keep the loop
+_ROUND_BYTES = 4 * 1024 * 1024  # of a file at once: a client that reads as fast as it is sent would keep the loop
 
 
 class Sender(Protocol):

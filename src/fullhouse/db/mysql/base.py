@@ -108,7 +108,7 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
     client_state = staticmethod(guarded.client_state)
 
     def opened(self) -> None:
-        self.mysql_server_data  # noqa: B018  asked now, while it costs nobody a wait
+        self.mysql_server_data  # noqa: B018  asked now, while no request waits
 
     @staticmethod
     def autocommit_on(connection: Any) -> None:

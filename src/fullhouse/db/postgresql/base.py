@@ -107,7 +107,7 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
 
     def reset_session(self) -> bool:
         if _makes_sessions_of_its_own(type(self)):
-            return False  # what it has set in a new session, nobody could set again
+            return False  # what it has set in a new session could not be set again
         connection = self._connection
         try:
             with self._internally():
@@ -130,6 +130,6 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
 
 
 def _makes_sessions_of_its_own(wrapper_class: type) -> bool:
-    """Whether somebody other than Django has overridden how a session is opened."""
+    """Whether code other than Django's overrides how a session is opened."""
     makers = [each for each in wrapper_class.__mro__ if "get_new_connection" in vars(each)]
     return any(each.__module__.partition(".")[0] not in ("django", "fullhouse") for each in makers)

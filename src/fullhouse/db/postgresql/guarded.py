@@ -17,7 +17,7 @@ _DIRECT = (
 
 
 class _GuardedAdapters(AdaptersMap):
-    """A connection's own: who registers a type here does so for all who borrow the connection."""
+    """A connection's own: a type that is registered here is registered for all its borrowers."""
 
     guarded: "weakref.ref[Any]"
 

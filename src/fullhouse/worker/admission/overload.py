@@ -3,7 +3,7 @@
 **Overloaded** means two things at once. The queue stands, by CoDel's rule (Nichols and Jacobson, "Controlling Queue
 Delay", 2012; for servers: folly's Codel): for a whole interval the oldest request has always waited longer than the
 target. And more requests come than are served, by more than chance: a crowd that has come once, or clients that each
-wait for their answer before they ask again, make a long queue too, but shedding would not shorten anybody's wait.
+wait for their answer before they ask again, make a long queue too, but shedding would shorten no wait.
 
 Whether more come can only be seen while nothing is shed: a client that was refused and asks again at once is no new
 demand. So an overload begins with a **trial**, in which all may wait, and has one now and then. If the queue does not
@@ -27,7 +27,7 @@ _TURNS_IN_TRIAL = 4
 _LONGEST_TRIAL_INTERVALS = 2
 # Between the beginnings of later trials, on a clock that all workers share: one that sheds takes the growth from one
 # that does not. In a trial it takes longer until a client hears that it is refused; others notice nothing.
-# At first, and where a crowd was found that may grow, more often: it is served soonest if nobody is refused.
+# At first, and where a crowd was found that may grow, more often: it is served soonest if none is refused.
 _TRIAL_EVERY_S = 20.0
 _FIRST_TRIAL_EVERY_S = 5.0
 

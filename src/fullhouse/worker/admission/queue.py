@@ -49,7 +49,7 @@ class AdmissionRules:
 
 @dataclass(slots=True)
 class Waiting(Generic[J]):
-    """A request in the queue. deadline: when nobody waits for its answer any more."""
+    """A request in the queue. deadline: when its client no longer waits for the answer."""
 
     job: J
     since: float
