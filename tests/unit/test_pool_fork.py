@@ -16,9 +16,9 @@ from pool_fakes import (
     every_thread_ends,  # noqa: F401 (a fixture)
 )
 
-from fullhouse.pool import guard
+from fullhouse.pool import forks
 from fullhouse.pool.core import Pool
-from fullhouse.pool.errors import PoolClosed
+from fullhouse.pool.exceptions import PoolClosed
 from fullhouse.pool.options import PoolOptions
 from fullhouse.pool.sessions import Lease
 
@@ -135,7 +135,7 @@ def test_an_adapter_that_cannot_abandon_does_not_stop_the_other_pools(
 
 def test_a_process_that_must_not_open_connections_is_told_so_and_its_children_may() -> None:
     pool, driver = make_pool()
-    guard.forbid_opening("it loads the application for its workers")
+    forks.forbid_opening("it loads the application for its workers")
     try:
         with pytest.raises(PoolClosed) as caught:
             pool.checkout()
@@ -147,7 +147,7 @@ def test_a_process_that_must_not_open_connections_is_told_so_and_its_children_ma
         assert driver.connects_tried == 0
         assert in_child(lambda: pool.checkout().connection.number) == 1
     finally:
-        guard._forbidden = None
+        forks._forbidden = None
     pool.checkin(pool.checkout())
     pool.close()
 

@@ -6,7 +6,7 @@ import pytest
 from pool_fakes import FakeSlots, HandTurnedPool, ServerFullError
 
 from fullhouse.errors import DatabaseError
-from fullhouse.pool.errors import CheckoutRefused, PoolClosed
+from fullhouse.pool.exceptions import CheckoutRefused, PoolClosed
 from fullhouse.pool.sessions import Lease, Waiter
 
 

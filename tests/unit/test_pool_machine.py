@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from pool_fakes import FakeConnection, FakeSlots, HandTurnedPool, ServerFullError
 
-from fullhouse.pool.errors import CheckoutRefused
+from fullhouse.pool.exceptions import CheckoutRefused
 from fullhouse.pool.sessions import Lease, Waiter
 
 

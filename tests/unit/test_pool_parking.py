@@ -3,7 +3,7 @@
 import pytest
 from pool_fakes import HandTurnedPool
 
-from fullhouse.pool.errors import CheckoutRefused
+from fullhouse.pool.exceptions import CheckoutRefused
 from fullhouse.pool.sessions import Waiter
 from fullhouse.pool.state import PARKED_FOR_S
 

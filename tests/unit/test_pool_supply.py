@@ -6,7 +6,7 @@ import pytest
 from pool_fakes import FakeSlots, HandTurnedPool, ServerFullError
 
 from fullhouse.pool.backoff import Backoff
-from fullhouse.pool.errors import CheckoutRefused
+from fullhouse.pool.exceptions import CheckoutRefused
 from fullhouse.pool.state import CONNECT_REST_S, GIVE_BACK_EVERY_S
 
 

@@ -19,7 +19,7 @@ from pool_fakes import (
 
 from fullhouse.pool.background import Alarm, Lane
 from fullhouse.pool.core import Pool
-from fullhouse.pool.errors import CheckoutRefused, PoolClosed
+from fullhouse.pool.exceptions import CheckoutRefused, PoolClosed
 from fullhouse.pool.options import PoolOptions
 from fullhouse.pool.sessions import Lease, Waiter
 

@@ -32,7 +32,7 @@ from fullhouse.db.pinning import Pinning
 from fullhouse.db.pool_settings import PoolSettings, is_unpooled, pool_settings, unpooled_settings
 from fullhouse.errors import ConfigurationError
 from fullhouse.pool.core import Pool
-from fullhouse.pool.errors import CheckoutRefused, PoolError
+from fullhouse.pool.exceptions import CheckoutRefused, PoolError
 
 # The settings of an alias that a connection is made from: where one differs, so does the pool.
 _made_from = itemgetter("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS", "TIME_ZONE")

@@ -26,7 +26,7 @@ from functools import partial
 from random import SystemRandom
 from typing import Generic
 
-from fullhouse.pool import errors, guard
+from fullhouse.pool import exceptions, forks
 from fullhouse.pool.actions import Action, Attempt, Check, Close, Open, Reset, WakeAt
 from fullhouse.pool.background import BackgroundThreads
 from fullhouse.pool.options import PoolOptions
@@ -67,7 +67,7 @@ class Pool(Generic[C]):
         self._background = background or BackgroundThreads(name, clock)
         self._lock = threading.Lock()
         self._state: PoolState[C] = PoolState(options, slots, random)
-        guard.watch_forks(self)
+        forks.watch_forks(self)
 
     def checkout(self, timeout_s: float | None = None) -> Lease[C]:
         """Borrow a connection until it is checked in; waits up to `timeout_s` (None: the option
@@ -151,7 +151,7 @@ class Pool(Generic[C]):
         return self._stop_waiting(waiter, timeout_s)
 
     def _join_line(self) -> tuple[Waiter[C], list[Action[C]]]:
-        guard.refuse_where_forbidden(self.name)
+        forks.refuse_where_forbidden(self.name)
         waiter: Waiter[C] = Waiter()
         with self._lock:
             if self._state.shut:
@@ -170,14 +170,14 @@ class Pool(Generic[C]):
             self._state.leave_line(waiter)
             raise refusal
 
-    def _refusal_locked(self, reason: str) -> errors.CheckoutRefused:
+    def _refusal_locked(self, reason: str) -> exceptions.CheckoutRefused:
         now = self._clock()
         self._state.counters.checkouts_refused += 1
-        refuse = errors.database_down if self._state.is_down(now) else errors.exhausted
+        refuse = exceptions.database_down if self._state.is_down(now) else exceptions.exhausted
         return refuse(self._statistics_locked(now), reason)
 
-    def _closed(self) -> errors.PoolClosed:
-        return errors.PoolClosed(f"Pool {self.name!r} is closed because the process is ending.")
+    def _closed(self) -> exceptions.PoolClosed:
+        return exceptions.PoolClosed(f"Pool {self.name!r} is closed because the process is ending.")
 
     def _statistics_locked(self, now: float) -> PoolStatistics:
         state = self._state

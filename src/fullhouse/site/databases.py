@@ -24,7 +24,7 @@ from fullhouse.errors import ConfigurationError, DatabaseError, described
 from fullhouse.plan import limits
 from fullhouse.plan.limits import Limit
 from fullhouse.plan.planner import Plan
-from fullhouse.pool import guard
+from fullhouse.pool import forks
 from fullhouse.settings.table import Settings
 from fullhouse.site.error_log import show_unseen_errors
 
@@ -160,7 +160,7 @@ def allot(planned: Plan, settings: Settings) -> dict[Path, int]:
 
     From then on the master itself opens no pooled connection, even if it preloads the application.
     """
-    guard.forbid_opening("it forks the workers, and each of them opens its own")
+    forks.forbid_opening("it forks the workers, and each of them opens its own")
     slots.plan_later_with(settings)
     budgets: dict[Path, int] = {}
     for server in planned.servers:

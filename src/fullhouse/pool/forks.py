@@ -1,4 +1,4 @@
-"""Pools and fork: who may open connections, and what a child does with what it inherited.
+"""Pools and fork: which process may open connections, and what a child does with what it inherited.
 
 A module of its own because it is about all pools of the process. Around a fork every pool's lock is held, so
 that the child sees a whole state; there each pool gets new locks and abandons the parent's connections. A
@@ -12,7 +12,7 @@ import threading
 import weakref
 from typing import Protocol
 
-from fullhouse.pool.errors import PoolClosed
+from fullhouse.pool.exceptions import PoolClosed
 
 logger = logging.getLogger("fullhouse.pool")
 
