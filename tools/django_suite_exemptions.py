@@ -8,15 +8,18 @@ LENT = "Looks at `connection.connection` between two statements, when the connec
 # Those that pass where the test before them has left no idle connection in the pool.
 SOMETIMES = frozenset({"backends.tests.ConnectionCreatedSignalTest.test_signal"})
 
+KEPT = "Expects the thread to keep its connection after the request, as CONN_MAX_AGE has it; the pool takes it back."
+
 POOLED = {
+    "backends.base.test_base.ConnectionHealthChecksTests.test_health_checks_disabled": KEPT,
+    "backends.base.test_base.ConnectionHealthChecksTests.test_health_checks_enabled_errors_occurred": KEPT,
     "backends.base.test_base.ConnectionHealthChecksTests.test_health_checks_enabled": LENT,
     "backends.base.test_base.ConnectionHealthChecksTests.test_set_autocommit_health_checks_enabled": LENT,
+    "test_utils.tests.AssertNumQueriesUponConnectionTests.test_ignores_connection_configuration_queries": (
+        "Counts a query that it runs each time that a thread gets a connection; here that is for each statement."
+    ),
     "backends.tests.ConnectionCreatedSignalTest.test_signal": (
         "Expects `connection_created` each time that a thread gets a connection; it is sent when the pool opens one."
-    ),
-    "backends.tests.ThreadTests.test_default_connection_thread_local": LENT,
-    "test_utils.tests.AssertNumQueriesUponConnectionTests.test_ignores_connection_configuration_queries": (
-        "Replaces `ensure_connection` of Django's class by a mock that calls ours, which calls Django's: for ever."
     ),
 }
 

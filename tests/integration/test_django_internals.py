@@ -14,6 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.mysql import base as mysql
 from django.db.backends.postgresql import base as postgresql
 from django.db.backends.utils import CursorWrapper
+from django.test.testcases import DatabaseOperationForbidden
 
 from dbsupport import STOCK_ENGINES, Database
 
@@ -81,3 +82,19 @@ def test_steps_that_django_calls() -> None:
         f"{caller.__qualname__}: {call}" for caller, call in calls.items() if call not in inspect.getsource(caller)
     ]
     assert missing == []
+
+
+def test_what_replaces_djangos_ensure_connection_is_asked(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SimpleTestCase forbids connections, in threads too; and a mock may call ours in its turn."""
+    ours = database.connection.ensure_connection
+
+    def refuse(_: BaseDatabaseWrapper) -> None:
+        raise DatabaseOperationForbidden("not in this test")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BaseDatabaseWrapper, "ensure_connection", refuse)
+        with pytest.raises(DatabaseOperationForbidden):
+            database.value("SELECT 1")
+        patched.setattr(BaseDatabaseWrapper, "ensure_connection", lambda _: ours())
+        assert database.value("SELECT 1") == 1
+    assert database.value("SELECT 1") == 1

@@ -59,7 +59,7 @@ class Pooled(Pinning, Backend):
         self._connection: Any = None
         self._borrowed = Borrowed()
         self.open_cursors = self._borrowed.open_cursors
-        self._has_been_connected = False
+        self._has_been_connected = self._connecting = False
         self.closed_in_transaction = self.in_atomic_block = False
         super().__init__(settings_dict, *args, **kwargs)
         self.is_unpooled = is_unpooled(settings_dict)
@@ -97,7 +97,11 @@ class Pooled(Pinning, Backend):
         if self._borrowed.parked:
             self._unpark()
         is_due = self.in_atomic_block or self._has_been_connected
-        if self._connection is None and is_due and not (self.internal or self.closed_in_transaction):
+        if (
+            self._connection is None
+            and is_due
+            and not (self.internal or self.closed_in_transaction or self._connecting)
+        ):
             self.ensure_connection()
         return self._connection
 
@@ -186,11 +190,16 @@ class Pooled(Pinning, Backend):
             if not borrowed.lease.ended:
                 return
             self._lose_lease()
-        if self._connection is None and not (self.in_atomic_block and self.closed_in_transaction):
-            with self.wrap_database_errors:
-                self.connect()
-        else:
+        if self._connecting:  # Django's own was replaced by something that calls this one, as a test's mock
+            if self._connection is None:
+                with self.wrap_database_errors:
+                    self.connect()
+            return
+        self._connecting = True
+        try:
             super().ensure_connection()
+        finally:
+            self._connecting = False
 
     def _lose_lease(self) -> None:
         """After a fork the connection is the parent's, and so is its transaction: this process has none."""
