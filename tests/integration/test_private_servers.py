@@ -119,10 +119,12 @@ def test_a_path_too_long_for_a_socket_is_refused(make: Make, open_folder: Path) 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_server_and_folder_go_when_the_caller_dies(make: Make, end: signal.Signals) -> None:
     script = (
-        "import private_servers, sys\n"
+        "import private_servers, select, sys\n"
         f"with private_servers.{make.__name__}() as server:\n"
         "    print(server.pid, server._guard.pid, server.folder, flush=True)\n"
-        "    sys.stdin.read()\n"  # ends with this process, whatever ends it
+        # Until this process ends. Not one long read: a signal just before it would be handled after it.
+        "    while not select.select([sys.stdin], [], [], 0.1)[0]:\n"
+        "        pass\n"
     )
     with called(script) as (caller, line):
         server, guard, folder = line.split()
