@@ -38,14 +38,16 @@ def test_a_thread_that_ends_closes_its_connections(
     pool = worker_threads.Threads(
         threads=BURST,
         admission=Admission(AdmissionRules()),
-        handle=handle,
-        shed=lambda *_: None,
-        wake_loop=list,
-        turn_loop=lambda _: False,
-        ran_alone=lambda *_: None,
-        is_held_up=bool,
+        owner=SimpleNamespace(  # type: ignore[arg-type]
+            run_request=handle,
+            shed=lambda *_: None,
+            wake_loop=list,
+            turn_loop=lambda _: False,
+            ran_alone=lambda *_: None,
+            is_held_up=bool,
+            thread_ends=databases.DatabaseHooks().thread_ends,
+        ),
         log=None,
-        thread_ends=databases.DatabaseHooks().thread_ends,
     )
     channel = SimpleNamespace(gone=False)
     pool.put([Waiting((channel, number), time.monotonic()) for number in range(BURST)])  # type: ignore[arg-type]

@@ -131,12 +131,15 @@ def threads_for(count: int, handle, shed=None, wake_loop=list, turn_loop=lambda 
     return Threads(
         threads=count,
         admission=admission,
-        handle=handle,
-        shed=shed or never,
-        wake_loop=wake_loop,
-        turn_loop=turn_loop,
-        ran_alone=ran_alone,
-        is_held_up=bool,
+        owner=SimpleNamespace(
+            run_request=handle,
+            shed=shed or never,
+            wake_loop=wake_loop,
+            turn_loop=turn_loop,
+            ran_alone=ran_alone,
+            is_held_up=bool,
+            thread_ends=bool,
+        ),
         log=log,
     )
 

@@ -10,7 +10,6 @@ system call, and each change costs more than a small request.
 import os
 import socket
 import time
-from collections.abc import Callable
 from math import inf
 from typing import Any, Protocol
 
@@ -25,21 +24,25 @@ _WAITING_POLL_S = 0.001  # how soon to look again whether the threads that run g
 _SWEEP_INTERVAL_S = 0.5  # how exact timeouts are, and how often the heartbeat is given
 
 
-class RequestSink(Protocol):
-    """Where complete requests go: the queue in front of the threads."""
+class Owner(Protocol):
+    """What the loop asks of the worker."""
 
     @property
     def waiting(self) -> int: ...
     def put(self, batch: list[Waiting[Job]]) -> None: ...
     def wake_for_waiting(self) -> None: ...
     def in_flight(self) -> int: ...
+    def tick(self) -> None:
+        """Called now and then."""
+
+    def end_round(self) -> None:
+        """Called at the end of each round."""
 
 
 class Loop:
     """Serves `listeners` until `stop` was called and every client is finished with.
 
-    wake_fd: becomes readable when a thread has made a response. tick: is called now and then. max_connections: clients
-    at once.
+    wake_fd: becomes readable when a thread has made a response. max_connections: clients at once.
     """
 
     def __init__(
@@ -50,10 +53,8 @@ class Loop:
         wake_fd: int,
         channels: Channels,
         max_connections: int,
-        sink: RequestSink,
+        owner: Owner,
         log: Any,
-        end_round: Callable[[], None],
-        tick: Callable[[], None],
         siblings: Siblings | None,
     ) -> None:
         self._poller = poller
@@ -61,9 +62,7 @@ class Loop:
         self._wake_fd = wake_fd
         self._channels = channels
         self._max_connections = max_connections
-        self._sink = sink
-        self._end_round = end_round
-        self._tick = tick
+        self._owner = owner
         self._next_sweep = 0.0
         poller.register(wake_fd, READ)
 
@@ -90,25 +89,25 @@ class Loop:
             elif fd == self._wake_fd:
                 os.read(fd, 4096)
         if dedicated:
-            self._sink.wake_for_waiting()
+            self._owner.wake_for_waiting()
         channels.end_returned()
         if channels.now >= self._next_sweep:
             self._next_sweep = channels.now + _SWEEP_INTERVAL_S
             channels.sweep()
-            self._tick()
+            self._owner.tick()
         handed_over = bool(channels.batch)
         if handed_over:
-            self._sink.put(channels.batch)
+            self._owner.put(channels.batch)
             channels.batch.clear()
         self._acceptor.publish(self._load, channels.now)
-        self._end_round()
+        self._owner.end_round()
         return handed_over
 
     def _poll_timeout_s(self) -> float:
         now, wake_at = self._channels.now, self._next_sweep
         if now < self._acceptor.resume_at < wake_at:
             wake_at = self._acceptor.resume_at
-        if self._sink.waiting:
+        if self._owner.waiting:
             wake_at = min(wake_at, now + _WAITING_POLL_S)
         # Looked at last: a thread gives a channel back before it takes the next request.
         if self._channels.batch or self._channels.has_returned or self._acceptor.resumed:
@@ -127,7 +126,7 @@ class Loop:
         return 0 if self._channels.stopping else self._max_connections - len(self._channels)
 
     def _load(self) -> float:
-        return len(self._channels) + self._sink.in_flight() if self._room > 0 else inf
+        return len(self._channels) + self._owner.in_flight() if self._room > 0 else inf
 
     def _watch_listeners(self, now: float) -> None:
         self._acceptor.watch(now, has_room=self._room > 0)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 from fullhouse.worker.admission.concurrency import Concurrency
 from fullhouse.worker.admission.queue import Admission, Waiting
@@ -67,38 +67,45 @@ class WorkMeter:
         return state.finished - self._finished, now - self._began_s, time.thread_time() - self._cpu_s, now
 
 
-class Threads:
-    """At most `threads` threads that call `handle` with every request that `admission` lets through.
+class Owner(Protocol):
+    """What the threads ask of the worker, from any of them.
 
-    handle: must not raise; a thread in which it does is replaced. shed: is given a channel whose request will not run,
-    from any thread. wake_loop: is called before a thread goes to sleep, since the loop has to send what it has made.
-    is_held_up: whether requests that run wait for database connections, so that more of them would only wait, too.
-    thread_ends: is called by each thread that ends, to close what was opened in it.
+    run_request: must not raise; a thread in which it does is replaced. is_held_up: whether requests that run wait for
+    database connections, so that more of them would only wait, too. thread_ends: is called by each thread that ends, to
+    close what was opened in it.
     """
+
+    run_request: Handler
+    is_held_up: Callable[[], bool]
+    thread_ends: Callable[[], object]
+
+    def shed(self, channel: Channel, request: Request) -> None:
+        """Answer a request that will not run."""
+
+    def wake_loop(self) -> None:
+        """Called before a thread sleeps, since the loop has to send what it has made."""
+
+    def turn_loop(self, wait: bool) -> bool:
+        """Run the loop once, and wait in it for what happens next if there is nothing; False: another thread has it."""
+
+    def ran_alone(self, count: int, wall_s: float, cpu_s: float, now: float) -> None:
+        """So many requests ran while no other thread did (`turns.Quickness.ran`)."""
+
+
+class Threads:
+    """At most `threads` threads that run every request that `admission` lets through."""
 
     def __init__(
         self,
         *,
         threads: int,
         admission: Admission[Job],
-        handle: Handler,
-        shed: Callable[[Channel, Request], None],
-        wake_loop: Callable[[], None],
-        turn_loop: Callable[[bool], bool],
-        ran_alone: Callable[[int, float, float, float], None],
-        is_held_up: Callable[[], bool],
+        owner: Owner,
         log: Any,
-        thread_ends: Callable[[], object] = bool,
     ) -> None:
-        self._thread_ends = thread_ends
         self.threads = threads
         self.admission = admission
-        self._handle = handle
-        self._shed = shed
-        self._wake_loop = wake_loop
-        self._turn_loop = turn_loop
-        self._ran_alone = ran_alone
-        self._is_held_up = is_held_up
+        self._owner = owner
         self._log = log
         self._concurrency = Concurrency(threads)
         self._lock = threading.Lock()
@@ -124,9 +131,9 @@ class Threads:
             if idle and self._wakes.empty():
                 self._wake_locked(1)
         for job in shed:
-            self._shed(*job)
+            self._owner.shed(*job)
         if shed:
-            self._wake_loop()
+            self._owner.wake_loop()
         if not idle and self._looker is None:
             self.wake_for_waiting()
 
@@ -147,7 +154,7 @@ class Threads:
             return
         busy = self._interpreter_is_busy()
         self._probe_at = now + (_PROBE_BUSY_EVERY_S if busy else _PROBE_EVERY_S)
-        held_up = self._is_held_up()
+        held_up = self._owner.is_held_up()
         with self._lock:
             shed = self.admission.expire(now)
             running = self._running_locked(now)
@@ -157,7 +164,7 @@ class Threads:
             if self._wakes.empty():  # else some were woken, and have not had their turn yet
                 self._wake_locked(max(change, 1 if not running else 0))
         for job in shed:
-            self._shed(*job)
+            self._owner.shed(*job)
 
     @property
     def alone_s(self) -> float:
@@ -245,7 +252,7 @@ class Threads:
             self._replace(state)
         finally:
             try:
-                self._thread_ends()
+                self._owner.thread_ends()
             except Exception:
                 self._log.exception("Cannot close the connections of a thread that ends")
 
@@ -266,9 +273,9 @@ class Threads:
             surplus = False
             while self._is_needed(surplus=surplus):
                 surplus = self._run_jobs(state, alone=False)
-                while not surplus and self._turn_loop(True):
+                while not surplus and self._owner.turn_loop(True):
                     surplus = self._run_jobs(state, alone=True)
-                self._wake_loop()  # which may put more meanwhile, and relies on this thread to look again
+                self._owner.wake_loop()  # which may put more meanwhile, and relies on this thread to look again
                 self._looker = None
 
     def _is_needed(self, *, surplus: bool) -> bool:
@@ -302,21 +309,21 @@ class Threads:
             with self._lock:
                 job, shed = self.admission.take(now)
             for dropped in shed:
-                self._shed(*dropped)
+                self._owner.shed(*dropped)
             if job is None:
                 if alone and meter is not None:
-                    self._ran_alone(*meter.work(state, now))
+                    self._owner.ran_alone(*meter.work(state, now))
                 return False
             if job[0].gone:
                 with self._lock:
                     self.admission.gone()
-                self._shed(*job)
+                self._owner.shed(*job)
                 continue
             state.channel, state.request = job
             state.began_s, state.reported = now, False
             self._looker = None
             try:
-                self._handle(*job)
+                self._owner.run_request(*job)
             finally:
                 self._looker = state
                 state.request = state.channel = None
@@ -336,10 +343,10 @@ class Threads:
 
     def _end_batch(self, work: Work | None) -> None:
         """Have responses sent before more requests are run: by this thread, if it is the one that runs the loop."""
-        if not self._turn_loop(False):
-            self._wake_loop()
+        if not self._owner.turn_loop(False):
+            self._owner.wake_loop()
         elif work is not None:
-            self._ran_alone(*work)
+            self._owner.ran_alone(*work)
 
     def _end_job(self, service_s: float) -> bool:
         """Count a request that was served; whether its thread is one too many."""

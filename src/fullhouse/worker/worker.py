@@ -88,17 +88,12 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         access_log = self._access_log = AccessLog(self.log, self.cfg.access_log_format, environs)
         self._options = options
         siblings = Siblings(self._shared, self.age) if options.siblings else None
+        self.run_request = self._gateway(options, environs).handle
         self._threads = Threads(
             threads=self.cfg.threads,
             admission=Admission(options.admission, siblings.publish_flow if siblings else None),
-            handle=self._gateway(options, environs).handle,
-            shed=self._shed,
-            wake_loop=self._wake_loop,
-            turn_loop=self._turn_loop,
-            ran_alone=self._ran_alone,
-            is_held_up=self.is_held_up,
+            owner=self,
             log=self.log,
-            thread_ends=self.thread_ends,
         )
         self._stuck = StuckRequests(
             options.time_limits,
@@ -128,10 +123,8 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             wake_fd=self.PIPE[0],
             channels=self._channels,
             max_connections=options.worker_connections,
-            sink=self,
+            owner=self,
             log=self.log,
-            end_round=access_log.flush,
-            tick=self._tick,
             siblings=siblings,
         )
         self.notify()
@@ -159,7 +152,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         self._alive = alive
         if not alive:
             self._turns.recall()
-            self._wake_loop()
+            self.wake_loop()
 
     def _is_ready(self) -> bool:
         return self.alive and not self.site_is_stopping()
@@ -174,15 +167,15 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             log=self.log,
         )
 
-    def _wake_loop(self) -> None:
+    def wake_loop(self) -> None:
         if self.PIPE:
             with suppress(BlockingIOError):  # it is full: the loop will wake all the same
                 os.write(self.PIPE[1], b"c")
 
-    def _turn_loop(self, wait: bool) -> bool:
+    def turn_loop(self, wait: bool) -> bool:
         return self._turns.turn(self._wait_in_loop if wait else self._look_in_loop)
 
-    def _ran_alone(self, count: int, wall_s: float, cpu_s: float, now: float) -> None:
+    def ran_alone(self, count: int, wall_s: float, cpu_s: float, now: float) -> None:
         if not self._quickness.ran(count, wall_s, cpu_s, now):
             self._turns.give_back()
 
@@ -195,7 +188,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
     def _overloaded(self, request: Request) -> bytes:
         return self._options.overload_answer.bytes_for(request, self._threads.admission.retry_after_s())
 
-    def _shed(self, channel: Channel, request: Request) -> None:
+    def shed(self, channel: Channel, request: Request) -> None:
         """Answer a request that will not run: the loop sends it."""
         if not self.alive:
             request.force_close()
@@ -236,7 +229,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
     def _give_back_at_once(self, channel: Channel) -> None:
         """Its response does not wait for what its thread has yet to do."""
         self._channels.take_back(channel)
-        self._wake_loop()
+        self.wake_loop()
 
     def _call_pre_request(self, request: Request) -> None:
         self.cfg.pre_request(self, request)
@@ -254,11 +247,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
 
         return wrap
 
-    # what the loop needs of the threads
-
-    @property
-    def threads(self) -> int:
-        return self._threads.threads
+    # what the loop asks for
 
     def in_flight(self) -> int:
         return self._threads.in_flight()
@@ -278,7 +267,10 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             self.alive = False
         self._threads.put(batch)
 
-    def _tick(self) -> None:
+    def end_round(self) -> None:
+        self._access_log.flush()
+
+    def tick(self) -> None:
         """Now and then: give the heartbeat, look after requests and memory, and end if the master has gone."""
         self.notify()
         now = time.monotonic()
@@ -303,11 +295,11 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         deadline = time.monotonic() + max(0.0, self.cfg.graceful_timeout - _LAST_WORD_S)
         while self._loop.connections and time.monotonic() < deadline:
             self._loop.run_once()
-        self._tell_cut()
+        self._log_cut()
         self._channels.close()
         self._threads.stop(max(0.0, min(1.0, deadline - time.monotonic())))
 
-    def _tell_cut(self) -> None:
+    def _log_cut(self) -> None:
         """A line for each request that has not ended in time, and what it is at."""
         now = time.monotonic()
         for state in self._threads.states:
