@@ -206,25 +206,25 @@ class Supervised:
     def port(self) -> int:
         """As the banner tells it."""
 
-        def told() -> str:
+        def shown() -> str:
             lines = self.output.splitlines()
             assert self.process.poll() is None or lines, "ended without a word"
             return next((line for line in lines if line.split()[:1] == ["address"]), "")
 
         if not self._port:
-            self._port = int(wait_until(told, "the banner told the address").rstrip("/").rpartition(":")[2])
+            self._port = int(wait_until(shown, "the banner shows the address").rstrip("/").rpartition(":")[2])
         return self._port
 
     def wait_ready(self) -> None:
         """Wait until it tells, as to systemd, that all workers of a generation are ready."""
 
-        def told() -> bool:
+        def shown() -> bool:
             assert self.process.poll() is None, self.output
             with suppress(BlockingIOError):
                 return b"READY=1" in self.notified.recv(4096)
             return False
 
-        wait_until(told, "it was ready")
+        wait_until(shown, "it was ready")
 
     def wait_serving(self) -> None:
         def serves() -> bool:

@@ -177,9 +177,9 @@ def test_two_hundred_buyers_for_a_hundred_seats(site: Site) -> None:
         attempts = [pool.submit(program if n < SEATS else person, n) for n in range(BUYERS)]
         statuses = [attempt.result() for attempt in attempts]
 
-    told = Counter(statuses)
-    assert told[201] + told[302] == SEATS, told
-    assert told[409] == BUYERS - SEATS, told
+    counted = Counter(statuses)
+    assert counted[201] + counted[302] == SEATS, counted
+    assert counted[409] == BUYERS - SEATS, counted
     orders = run_django(
         site.environment, "", f"list(Order.objects.filter(seat__event={event}).values_list('seat', 'buyer'))"
     )

@@ -58,14 +58,14 @@ def sessions(server: PrivateServer, count: int, user: str) -> Iterator[None]:
 def test_mysql_tells_its_limit_and_who_holds_sessions(site: Site, mysql_server: PrivateServer) -> None:
     server = mysql_server
     with sessions(server, 3, server.admin_user), sessions(server, 2, server.user):
-        told = planned(site, default=database(server))
-    assert told["limit"] == int(ask(server, "SELECT @@max_connections"))
-    assert parts(told) == {"max_connections": told["limit"]}
-    assert (told["held_by_others"], told["held_by_us"]) == (3, 2)
-    assert told["wait_timeout_s"] == int(ask(server, "SELECT @@global.wait_timeout"))
+        found = planned(site, default=database(server))
+    assert found["limit"] == int(ask(server, "SELECT @@max_connections"))
+    assert parts(found) == {"max_connections": found["limit"]}
+    assert (found["held_by_others"], found["held_by_us"]) == (3, 2)
+    assert found["wait_timeout_s"] == int(ask(server, "SELECT @@global.wait_timeout"))
     version = ask(server, "SELECT VERSION()").split("-")[0]
     product = {"mariadb": "MariaDB", "mysql": "MySQL"}[server.engine]
-    assert told["server"] == f"{product} {version} at localhost:{server.port}"
+    assert found["server"] == f"{product} {version} at localhost:{server.port}"
 
 
 def test_mysql_cap_of_the_account(site: Site, mysql_server: PrivateServer) -> None:
@@ -78,24 +78,24 @@ def test_mysql_cap_of_the_account(site: Site, mysql_server: PrivateServer) -> No
         user=server.admin_user,
     )
     with sessions(server, 3, server.admin_user):
-        told = planned(site, default=database(server, "capped"))
-    assert told["limit"] == 7
-    assert parts(told)["MAX_USER_CONNECTIONS of the account"] == 7
-    assert (told["held_by_others"], told["reserve"]) == (3, 1)  # there is room for them beyond the account's cap
+        found = planned(site, default=database(server, "capped"))
+    assert found["limit"] == 7
+    assert parts(found)["MAX_USER_CONNECTIONS of the account"] == 7
+    assert (found["held_by_others"], found["reserve"]) == (3, 1)  # there is room for them beyond the account's cap
 
 
 def test_mysql_cap_of_every_account(site: Site) -> None:
     with mysql_family(max_connections=23, max_user_connections=11, wait_timeout=77) as server:
-        told = planned(site, default=database(server))
-    assert parts(told) == {"max_connections": 23, "max_user_connections": 11}
-    assert (told["limit"], told["wait_timeout_s"]) == (11, 77)
+        found = planned(site, default=database(server))
+    assert parts(found) == {"max_connections": 23, "max_user_connections": 11}
+    assert (found["limit"], found["wait_timeout_s"]) == (11, 77)
 
 
 def test_an_administrator_of_mysql_still_gets_a_plan_from_a_full_server(site: Site) -> None:
     """CONNECTION_ADMIN has one session beyond max_connections, which no plan may count on."""
     with mysql_family(max_connections=20) as server, sessions(server, 20, server.admin_user):
-        told = planned(site, default=database(server, server.admin_user))
-        assert (told["limit"], told["held_by_others"], told["held_by_us"]) == (20, 0, 20)
+        found = planned(site, default=database(server, server.admin_user))
+        assert (found["limit"], found["held_by_others"], found["held_by_us"]) == (20, 0, 20)
         full = site.command("plan", "mysite", DATABASES=json.dumps({"default": database(server)}))
     assert full.returncode == 3
     assert "Too many connections" in full.stderr
@@ -121,22 +121,22 @@ def test_mysql_through_pymysql_and_a_socket(mysql_server: PrivateServer, tmp_pat
     site = Site.make(tmp_path / "site")
     entry = database(mysql_server, HOST=str(mysql_server.socket), PORT="")
     site.append("settings", f"import pymysql\npymysql.install_as_MySQLdb()\nDATABASES = {{'default': {entry!r}}}\n")
-    (told,) = plan_of(site.command("plan", "mysite", "--format", "json"))["servers"]
-    assert told["limit"] == int(ask(mysql_server, "SELECT @@max_connections"))
-    assert told["server"].endswith(f" at {mysql_server.socket}")
+    (found,) = plan_of(site.command("plan", "mysite", "--format", "json"))["servers"]
+    assert found["limit"] == int(ask(mysql_server, "SELECT @@max_connections"))
+    assert found["server"].endswith(f" at {mysql_server.socket}")
 
 
 def test_postgresql_tells_its_limit_and_who_holds_sessions(site: Site, postgresql_server: PrivateServer) -> None:
     server = postgresql_server
     with sessions(server, 3, server.admin_user), sessions(server, 2, server.user):
-        told = planned(site, default=database(server))
+        found = planned(site, default=database(server))
     granted = int(ask(server, "SHOW max_connections")) - int(ask(server, "SHOW superuser_reserved_connections"))
-    assert told["limit"] == granted
-    assert parts(told) == {"max_connections less reserved slots": granted}
-    assert (told["held_by_others"], told["held_by_us"]) == (3, 2)
-    assert told["wait_timeout_s"] is None
+    assert found["limit"] == granted
+    assert parts(found) == {"max_connections less reserved slots": granted}
+    assert (found["held_by_others"], found["held_by_us"]) == (3, 2)
+    assert found["wait_timeout_s"] is None
     version = ask(server, "SHOW server_version").split()[0]
-    assert told["server"] == f"PostgreSQL {version} at localhost:{server.port}"
+    assert found["server"] == f"PostgreSQL {version} at localhost:{server.port}"
 
 
 def test_postgresql_caps_of_the_role_and_the_database(site: Site, postgresql_server: PrivateServer) -> None:
@@ -178,9 +178,9 @@ def test_aliases_of_one_server_share_its_sessions(site: Site, server: PrivateSer
 
 def test_a_given_limit_is_not_asked_for(site: Site, server: PrivateServer) -> None:
     nowhere = database(server, PORT="1")
-    told = planned(site, "--max-connections", "1000", "--reserve", "40", default=nowhere)
-    assert (told["limit"], told["reserve"], told["budget"]) == (1000, 40, 960)
-    assert (told["held_by_others"], told["held_by_us"]) == (None, None)
+    found = planned(site, "--max-connections", "1000", "--reserve", "40", default=nowhere)
+    assert (found["limit"], found["reserve"], found["budget"]) == (1000, 40, 960)
+    assert (found["held_by_others"], found["held_by_us"]) == (None, None)
 
 
 def test_a_database_that_is_away_when_the_limit_is_given_is_no_traceback(tmp_path: Path, server: PrivateServer) -> None:

@@ -42,7 +42,7 @@ def site(server: PrivateServer) -> Iterator[Database]:
 
 
 class Load:
-    """Threads that write pairs of tokens in transactions, and keep the state of what they were told."""
+    """Threads that write pairs of tokens in transactions, and note the outcome of each."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -87,18 +87,18 @@ class Load:
             self.longest_s = max(self.longest_s, time.monotonic() - began)
 
     def _visit(self, token: str) -> None:
-        told = self.refused
+        outcome = self.refused
         try:
             with request(), transaction.atomic(using=self._database.alias):
                 self._database.write(token)
                 self._database.write(f"{token} again")
-                told = self.unknown
-            told = self.committed
+                outcome = self.unknown
+            outcome = self.committed
         finally:
-            told.add(token)
+            outcome.add(token)
 
     def check_books(self) -> None:
-        """Compare what the clients were told with what is there."""
+        """Compare what the clients know with what is there."""
         there = set(self._database.tokens.values_list("value", flat=True))
         written = {value for value in there if not value.endswith(" again")}
         assert self.strange == []

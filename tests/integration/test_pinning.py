@@ -24,7 +24,7 @@ def in_use(database: Database) -> int:
 
 
 @pytest.fixture
-def requests_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def requests_are_announced(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a worker, where some thread serves requests: this one does not."""
     monkeypatch.setattr(running, "_requests", {0: running.RunningRequest()})
 
@@ -110,7 +110,7 @@ def test_the_error_names_the_thread_that_keeps_a_lock(database: Database, thread
         assert other.value("SELECT 1") == 1
 
 
-@pytest.mark.usefixtures("requests_are_told")
+@pytest.mark.usefixtures("requests_are_announced")
 def test_an_idle_changed_session_outside_of_requests_goes_to_who_waits(
     database: Database, thread: Callable[..., "Future[Any]"]
 ) -> None:
@@ -123,7 +123,7 @@ def test_an_idle_changed_session_outside_of_requests_goes_to_who_waits(
         assert not thread(other.value, CHANGED[other.vendor]).result(PATIENCE_S)
 
 
-@pytest.mark.usefixtures("requests_are_told")
+@pytest.mark.usefixtures("requests_are_announced")
 @pytest.mark.parametrize("held", ["a lock", "pin()", "the driver's connection"])
 def test_what_only_its_thread_can_judge_is_not_taken(
     database: Database, thread: Callable[..., "Future[Any]"], held: str
@@ -144,7 +144,7 @@ def test_what_only_its_thread_can_judge_is_not_taken(
         assert not other.pool._state.parked
 
 
-@pytest.mark.usefixtures("requests_are_told")
+@pytest.mark.usefixtures("requests_are_announced")
 def test_a_thread_that_closes_what_was_taken_is_told_nothing(
     database: Database, thread: Callable[..., "Future[Any]"]
 ) -> None:

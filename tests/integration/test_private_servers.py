@@ -183,8 +183,8 @@ ASK = "import signal; print(sorted(int(s) for s in signal.valid_signals() if sig
 def test_signals():
     ask = [sys.executable, "-c", ASK]
     plain = {signal.SIGPIPE, getattr(signal, "SIGXFSZ", None)}  # Python's own, not inherited
-    told = subprocess.run(ask, capture_output=True, text=True, timeout=60, check=True).stdout
-    assert told == f"{sorted(map(int, plain))} set()\\n"
+    output = subprocess.run(ask, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert output == f"{sorted(map(int, plain))} set()\\n"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 """
 KILLED = """

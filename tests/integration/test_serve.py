@@ -70,11 +70,11 @@ from pathlib import Path
 start = threading.Thread.start
 def start_until_a_signal_comes(thread):
     start(thread)
-    told, tell = os.pipe()
-    os.set_blocking(tell, False)
-    signal.set_wakeup_fd(tell)
+    ready, notify = os.pipe()
+    os.set_blocking(notify, False)
+    signal.set_wakeup_fd(notify)
     Path("starting").touch()
-    select.select([told], [], [])
+    select.select([ready], [], [])
 threading.Thread.start = start_until_a_signal_comes
 """
 

@@ -134,22 +134,22 @@ def test_workers_that_crash_again_and_again_are_told(site: Site) -> None:
                 running.get("/crash", timeout=5)
             return "this is a crash loop: 3 workers in a row" in running.output
 
-        wait_until(crash_again, "the crash loop was told")
+        wait_until(crash_again, "the crash loop was reported")
         running.wait_whole(workers=1)
 
 
 @pytest.mark.parametrize(
-    ("module", "text", "told"),
+    ("module", "text", "expected"),
     [
         ("wsgi", "import nothing_of_that_name", "No module named 'nothing_of_that_name'"),
         ("wsgi", "import os; os.abort()", "before all were ready"),
     ],
 )
-def test_a_first_start_that_fails_tells_why(site: Site, module: str, text: str, told: str) -> None:
+def test_a_first_start_that_fails_tells_why(site: Site, module: str, text: str, expected: str) -> None:
     site.write(module, text)
     answer = site.command("serve", "mysite", "--bind", "127.0.0.1:0")
     assert answer.returncode == 5
-    assert told in answer.stderr
+    assert expected in answer.stderr
 
 
 def test_a_first_start_that_hangs_ends_at_the_boot_timeout(site: Site) -> None:
@@ -173,7 +173,7 @@ def test_a_stop_is_seen_by_the_ready_probe_before_requests_are_refused(site: Sit
     with site.served("--stop-delay", "600") as running:
         assert (running.status("/-/live"), running.status("/-/ready")) == (200, 200)
         running.signal(signal.SIGTERM)
-        wait_until(lambda: running.status("/-/ready") == 503, "the probe told that the site stops")
+        wait_until(lambda: running.status("/-/ready") == 503, "the probe says that the site stops")
         assert running.status("/-/live") == 200
         assert running.get() == "version 1"
         running.signal(signal.SIGTERM)  # again: at once
@@ -215,7 +215,7 @@ def test_a_reload_that_the_system_refuses_harms_nobody(site: Site) -> None:
         limits = resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
         running.signal(signal.SIGHUP)
-        wait_until(lambda: "Too many open files" in running.output, "the refusal was told")
+        wait_until(lambda: "Too many open files" in running.output, "the refusal was logged")
         assert running.get() == "version 1"
         resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, limits)
         site.deploy(2)

@@ -40,7 +40,7 @@ def test_twenty_reloads_under_load_fail_no_request(site: Site, worker: str, keep
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_deploy_harms_nobody(site: Site, kind: str) -> None:
-    module, text, told = BROKEN[kind]
+    module, text, expected = BROKEN[kind]
     with site.served("--boot-timeout", "20", "--warm-up", "/") as running:
         before = running.tree()
         with Load(running.port, keep_alive=False) as load:
@@ -51,7 +51,7 @@ def test_a_broken_deploy_harms_nobody(site: Site, kind: str) -> None:
             load.wait_more()
         assert load.failures == []
         assert set(load.answers) == {"version 1"}
-        assert told in running.output
+        assert expected in running.output
         wait_until(lambda: running.tree() == before, "nothing of the broken generation was left")
         assert alive(before) == list(before)
 

@@ -51,10 +51,10 @@ def test_a_full_disk_under_its_own_output_does_not_end_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "told"), [(3 << 8, "exit code 3"), (9, "killed by SIGKILL"), (40, "killed by signal 40")]
+    ("status", "expected"), [(3 << 8, "exit code 3"), (9, "killed by SIGKILL"), (40, "killed by signal 40")]
 )
-def test_every_ending_has_words(status: int, told: str) -> None:
-    assert ending(status) == told
+def test_every_ending_has_words(status: int, expected: str) -> None:
+    assert ending(status) == expected
 
 
 def test_a_request_that_is_nested_too_deep_is_refused(tmp_path: Path) -> None:

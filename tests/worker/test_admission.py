@@ -407,12 +407,12 @@ def test_paths_and_then_a_callable_say_how_much_a_request_matters():
 
 
 def test_a_priority_that_cannot_be_told_is_normal():
-    told = []
-    log = SimpleNamespace(exception=lambda text, *values: told.append(text % values))
+    logged = []
+    log = SimpleNamespace(exception=lambda text, *values: logged.append(text % values))
     for fails in (lambda request: request.missing, lambda _request: "urgent"):
         triage = Triage(priority_of=fails, log=log)
         assert triage.entry(client(), request("/a"), 0.0).priority == Priority.NORMAL
-    assert told == ["Cannot determine the priority of /a; using normal"] * 2
+    assert logged == ["Cannot determine the priority of /a; using normal"] * 2
 
 
 @pytest.mark.parametrize(("trusted", "counted"), [(True, "198.51.100.7"), (False, "192.0.2.9")])

@@ -1,6 +1,6 @@
 """The same requests to gunicorn's gthread and to ours: the same environ, the same bytes back.
 
-The differences that are meant, and told in docs/concepts/worker.md, are named here and nowhere else.
+The differences that are meant, and described in docs/concepts/worker.md, are named here and nowhere else.
 """
 
 import json
@@ -34,7 +34,7 @@ RESPONSES |= {
 }
 
 # name: what ours sends instead
-ADDS_LENGTH = ("list", "empty", "hop", "whole", "file-chunked")  # a known length is told: no chunks
+ADDS_LENGTH = ("list", "empty", "hop", "whole", "file-chunked")  # a known length is sent: no chunks
 ENVIRONS = {
     "get": request(b"GET /a%20b/%C3%A9?c=%20d HTTP/1.1", b"X-A: 1\r\nX-B: 2\r\nx-a: 3\r\nCookie: a=b\r\n"),
     "post": request(b"POST / HTTP/1.1", b"Content-Type: text/x\r\nContent-Length: 3\r\n", b"abc"),
@@ -124,7 +124,7 @@ def test_a_failing_application_is_answered_500(servers, name):
 
 
 HOSTS = [name for name in REFUSED if "host" in name and name not in ("two hosts", "host in the trailers")]
-# Names of samples that gthread serves, or answers otherwise, and that ours refuses as told in docs/concepts/worker.md.
+# Samples that gthread serves, or answers otherwise, and that ours refuses as docs/concepts/worker.md says.
 STRICTER = ("HTTP/1.2", "unknown method", "unknown coding", "TLS on a plain port", "endless length", *HOSTS)
 
 

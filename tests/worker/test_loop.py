@@ -86,11 +86,11 @@ class Site:
         self._listener.setblocking(False)
         self.options = replace(Options(body_memory_bytes=100, keepalive_s=30.0, stop_linger_s=2.0), **options)
         self.sink = Sink()
-        self.told: list[str] = []
+        self.messages: list[str] = []
         wakes = os.pipe()
         for fd in wakes:
             opened.callback(os.close, fd)
-        tell = lambda text, *values: self.told.append(text % values)  # noqa: E731
+        note = lambda text, *values: self.messages.append(text % values)  # noqa: E731
         self.logged: list[tuple[str | None, int]] = []
         access_log = SimpleNamespace(
             flush=lambda: None,
@@ -98,7 +98,7 @@ class Site:
                 (request and request.path, int(status))
             ),
         )
-        log = SimpleNamespace(debug=tell, warning=tell, error=tell, exception=tell)
+        log = SimpleNamespace(debug=note, warning=note, error=note, exception=note)
         poller = new_poller()
         self.channels = Channels(
             poller=poller,
@@ -189,12 +189,12 @@ def test_what_goes_wrong_with_one_client_costs_only_its_connection(site, monkeyp
     monkeypatch.setattr(Channels, "_read", fail)
     client = site.connect(get("/1"))
     site.connect(get("/2"))
-    while not site.told:
+    while not site.messages:
         site.loop.run_once()
     with suppress(ConnectionResetError):
         assert client.recv(100) == b""
     assert site.take()[1].path == "/2"
-    assert site.told == ["Closing the connection of ip=127.0.0.1"]
+    assert site.messages == ["Closing the connection of ip=127.0.0.1"]
 
 
 @pytest.mark.parametrize(
@@ -209,10 +209,10 @@ def test_a_body_that_there_is_no_room_for_is_refused(site, monkeypatch, rest):
     client = site.connect(b"POST / HTTP/1.1\r\nHost: a\r\n" + rest + 1000 * b"x")
     bystander.sendall(get("/"))
     site.take()
-    while not site.told:
+    while not site.messages:
         site.loop.run_once()
     assert client.recv(1000).startswith(b"HTTP/1.1 507 ")
-    assert site.told == ["Cannot keep the body of a request: [Errno 28] No space left on device"]
+    assert site.messages == ["Cannot keep the body of a request: [Errno 28] No space left on device"]
 
 
 def test_an_application_that_closes_its_socket_harms_no_other_client(site):
@@ -256,13 +256,13 @@ def test_a_poller_that_is_full_costs_connections_and_not_the_worker(site):
     poller = site.loop._poller = FullPoller(site.loop._poller)
     site.loop._acceptor._poller = site.channels._poller = poller
     client = site.connect(get("/1"))
-    while not site.told:  # it cannot watch the listener
+    while not site.messages:  # it cannot watch the listener
         site.loop.run_once()
-    assert "Cannot accept a connection" in site.told.pop()
+    assert "Cannot accept a connection" in site.messages.pop()
     poller.room = 1
-    while not site.told:  # it cannot watch the client
+    while not site.messages:  # it cannot watch the client
         site.loop.run_once()
-    assert "No space left on device" in site.told.pop()
+    assert "No space left on device" in site.messages.pop()
     with suppress(ConnectionResetError):
         assert client.recv(100) == b""
     poller.room = 2

@@ -126,7 +126,7 @@ def test_a_file_that_is_never_sent_is_closed(status):
 
 
 def threads_for(count: int, handle, shed=None, wake_loop=list, turn_loop=lambda wait: False, ran_alone=pytest.fail):
-    """Threads whose loop is never lent, unless told otherwise."""
+    """Threads whose loop is never lent, unless the test says otherwise."""
     admission = Admission(AdmissionRules())
     return Threads(
         threads=count,
@@ -146,10 +146,10 @@ def threads_for(count: int, handle, shed=None, wake_loop=list, turn_loop=lambda 
 
 class Log:
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.messages: list[str] = []
 
     def error(self, text: str, *values) -> None:
-        self.told.append(text % values)
+        self.messages.append(text % values)
 
     exception = error
 
@@ -196,11 +196,11 @@ def test_as_many_threads_run_as_the_system_allows(monkeypatch):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    log.told.clear()
+    log.messages.clear()
     threads.put([Waiting((channel, 2), now), Waiting((channel, 3), now)])
-    while not log.told:
+    while not log.messages:
         threads.wake_for_waiting()
-    assert log.told[0] == "can't start new thread: 1 run, of the 2 there may be"
+    assert log.messages[0] == "can't start new thread: 1 run, of the 2 there may be"
     gate.set()
     wait_until(lambda: len(ran) == 3, "the one thread runs all")
     threads.stop(20)
@@ -239,7 +239,7 @@ def test_a_thread_that_fails_is_replaced_and_loses_no_other_request():
         if number in (1, 3):
             raise SystemExit("a defect")
 
-    log.told.clear()
+    log.messages.clear()
     threads = threads_for(1, handle)
     channel, now = SimpleNamespace(gone=False), time.monotonic()
     threads.put([Waiting((channel, number), now) for number in (1, 2)])
@@ -248,7 +248,7 @@ def test_a_thread_that_fails_is_replaced_and_loses_no_other_request():
     wait_until(lambda: not threads.states, "its thread has ended")
     threads.put([Waiting((channel, 4), now)])
     wait_until(lambda: ran == [1, 2, 3, 4] and threads.in_flight() == 0, "a new thread runs the next one")
-    assert log.told == 2 * ["A request thread failed; another takes its place"]
+    assert log.messages == 2 * ["A request thread failed; another takes its place"]
     threads.stop(20)
 
 
@@ -276,22 +276,25 @@ def test_threads_are_woken_for_what_waits_and_go_to_sleep_after_it():
 
 def test_a_thread_that_runs_the_loop_is_measured_although_there_is_always_more_to_run():
     """Else it would run alone, for ever, what waits for a database."""
-    channel, told, full = SimpleNamespace(gone=False), [], 1000
+    channel, measured, full = SimpleNamespace(gone=False), [], 1000
 
     def turn_loop(wait: bool) -> bool:
-        if not told and not wait:
+        if not measured and not wait:
             assert len(ran) < full, "it was never measured"
             threads.put([Waiting((channel, 1), time.monotonic())])
         return not wait
 
     ran: list[int] = []
     threads = threads_for(
-        1, lambda *_: (time.sleep(0.002), ran.append(1)), turn_loop=turn_loop, ran_alone=lambda *work: told.append(work)
+        1,
+        lambda *_: (time.sleep(0.002), ran.append(1)),
+        turn_loop=turn_loop,
+        ran_alone=lambda *work: measured.append(work),
     )
     threads.put([Waiting((channel, 1), time.monotonic())])
-    wait_until(lambda: told, "its work is told")
+    wait_until(lambda: measured, "its work is measured")
     threads.stop(20)
-    count, wall_s, cpu_s, _ = told[0]
+    count, wall_s, cpu_s, _ = measured[0]
     assert count > 0
     assert wall_s > cpu_s
 
