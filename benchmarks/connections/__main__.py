@@ -52,7 +52,7 @@ FEW = 16  # threads of each of two workers, for the small query
 
 @dataclass(frozen=True)
 class Comparison:
-    """One row of the issue's table: a path, and who serves it. The first contender is ours."""
+    """One table of the output: a path, and who serves it. The first contender is ours."""
 
     title: str
     path: str
