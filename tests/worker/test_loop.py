@@ -93,7 +93,6 @@ class Site:
         note = lambda text, *values: self.messages.append(text % values)  # noqa: E731
         self.logged: list[tuple[str | None, int]] = []
         access_log = SimpleNamespace(
-            flush=lambda: None,
             write_answer=lambda channel, request, status, size: self.logged.append(
                 (request and request.path, int(status))
             ),

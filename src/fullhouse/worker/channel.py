@@ -91,7 +91,11 @@ class Channel:
     @property
     def kept_bytes(self) -> int:
         """How much of its requests and of its response is in memory. For the loop."""
-        return self.http.kept_bytes + (0 if self.unsent is None else self.unsent.kept_bytes)
+        return (
+            self.http.kept_bytes
+            + (0 if self.request is None else self.request.kept_bytes)
+            + (0 if self.unsent is None else self.unsent.kept_bytes)
+        )
 
     def spool(self) -> None:
         """Move to files what can be. For the loop. Raises OSError."""

@@ -37,7 +37,6 @@ class AnswerLog(Protocol):
     """Where the answers that the application has not made are logged."""
 
     def write_answer(self, channel: Channel, request: Request | None, status: HTTPStatus, body_bytes: int) -> None: ...
-    def flush(self) -> None: ...
 
 
 class Channels:
@@ -211,7 +210,6 @@ class Channels:
         if channel.began_s:
             self._tally.count(self.now - channel.began_s, failed=channel.failed)
             channel.began_s = 0.0
-        channel.http.answered()
         if channel.must_close:
             channel.lingering = True
             channel.http.discard()
@@ -291,15 +289,15 @@ class Channels:
         http = channel.http
         if self.stopping or not self._options.keepalive_s or len(self._open) > self._max_kept:
             request.force_close()
+        request.received_s = self.now
+        channel.head_begun = False
+        channel.pace = None
+        channel.begin_request(request)
         if request.content_length or http.has_unparsed:
             self._memory.count(channel)
             if self._memory.is_short_for(channel):
                 request.force_close()
                 http.drop_unparsed()
-        request.received_s = self.now
-        channel.head_begun = False
-        channel.pace = None
-        channel.begin_request(request)
         probed = self._probes.answer(request)
         if probed is None:
             channel.began_s = self.now

@@ -40,11 +40,14 @@ class BodyStore:
     def write(self, piece: Data) -> None:
         self.size += len(piece)
         if self._in_memory and self.size > self._memory_bytes:
-            memory, self._kept = self._kept, temporary_file()
-            memory.seek(0)
-            shutil.copyfileobj(memory, self._kept)
-            self._in_memory = False
+            self._move_to_file()
         self._kept.write(piece)
+
+    def _move_to_file(self) -> None:
+        memory, self._kept = self._kept, temporary_file()
+        memory.seek(0)
+        shutil.copyfileobj(memory, self._kept)
+        self._in_memory = False
 
     @property
     def kept_bytes(self) -> int:
@@ -54,8 +57,7 @@ class BodyStore:
     def spooled(self) -> "BodyStore":
         """The store to go on with, which keeps the body in a file."""
         if self._in_memory:
-            self._memory_bytes = -1
-            self.write(b"")
+            self._move_to_file()
         return self
 
     def finish(self) -> BinaryIO:
@@ -119,7 +121,7 @@ class BufferStore:
 
     def spooled(self) -> BodyStore:
         """The store to go on with, which keeps the body in a file."""
-        store = BodyStore(memory_bytes=-1)
+        store = BodyStore(memory_bytes=0).spooled()
         store.write(self._buffer[: self.size])
         self.discard()
         return store

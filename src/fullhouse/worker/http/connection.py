@@ -7,7 +7,7 @@ the next one, so nothing is ever read ahead of a response that may end the conne
 from http import HTTPStatus
 from typing import Any
 
-from fullhouse.worker.http.body import HEAD_END, BodyStore, BufferStore, ChunkedFraming, Data, Framing, LengthFraming
+from fullhouse.worker.http.body import HEAD_END, ChunkedFraming, Data, Framing, LengthFraming
 from fullhouse.worker.http.head import HeadParser, head_too_long, line_too_long, parse_head, parse_trailers
 from fullhouse.worker.http.proxy_protocol import parse_proxy_header
 from fullhouse.worker.http.refusal import RefusedError, bad_request
@@ -29,7 +29,6 @@ class HttpConnection:
         "_request",
         "_rules",
         "_searched",
-        "_store",
         "closing",
         "peer",
         "requests",
@@ -47,7 +46,6 @@ class HttpConnection:
         self._searched = 0  # how much of them holds no empty line
         self._request: Request | None = None  # the one whose body is on its way ...
         self._framing: Framing | None = None  # ... and how far it has come
-        self._store: BodyStore | BufferStore | None = None  # of the request that is complete and not answered
         self._proxy_mode = rules.proxy_protocol
         self._proxy_info: dict[str, Any] | None = None
 
@@ -82,22 +80,14 @@ class HttpConnection:
 
     @property
     def kept_bytes(self) -> int:
-        """How much of requests is in memory."""
-        kept = len(self._pending)
-        if self._framing is not None:
-            kept += self._framing.store.kept_bytes + self._framing.line_bytes
-        elif self._store is not None:
-            kept += self._store.kept_bytes
-        return kept
+        """How much of requests that are not complete is in memory."""
+        framing = self._framing
+        return len(self._pending) + (0 if framing is None else framing.store.kept_bytes + framing.line_bytes)
 
     def spool(self) -> None:
         """Keep the body that is on its way in a temporary file. Raises OSError."""
         if self._framing is not None:
             self._framing.store = self._framing.store.spooled()
-
-    def answered(self) -> None:
-        """The last request is answered, and its body closed."""
-        self._store = None
 
     @property
     def missing_bytes(self) -> int:
@@ -127,7 +117,6 @@ class HttpConnection:
         """Forget everything: no more requests are taken from this connection."""
         self.closing = True
         self._pending.clear()
-        self._store = None
         if self._framing is not None:
             self._framing.store.discard()
             self._framing = self._request = None
@@ -217,7 +206,7 @@ class HttpConnection:
             request.trailers = parse_trailers(framing.trailers, self._rules)
         request.body = framing.store.finish()
         request.content_length = framing.store.size
-        self._store = framing.store
+        request.kept_bytes = framing.store.kept_bytes
         self._framing = self._request = None
         self.closing = request.must_close
         return request

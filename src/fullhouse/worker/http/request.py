@@ -18,6 +18,7 @@ class Request:
     chunked = False
     expects_continue = False
     must_close = False
+    kept_bytes = 0  # of its body, in memory
     req_number = 1
     received_s = 0.0
     authority: str | None = None  # of a target in absolute form, which takes the place of the Host
