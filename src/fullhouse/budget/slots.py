@@ -22,8 +22,8 @@ without a word, and shares are whole again. With more pools than slots some shar
 wait for its first slot, and gives it back on demand when idle: the slots are passed round.
 
 **Who owns what.** One `SlotFile` for each file and process, with one descriptor that is never closed, since
-closing it would drop the locks. A `Share` for each pool. The kernel does not distinguish the threads of a process
-apart, so each `Share` records what it owns. `SlotFile.mutex` guards all of that, the shares' fields included;
+closing it would drop the locks. A `Share` for each pool. The kernel does not distinguish the threads of a process,
+so each `Share` records what it owns. `SlotFile.mutex` guards all of that, the shares' fields included;
 no call waits while holding it. Not to be called from signal handlers or finalisers.
 A forked child starts with empty shares and its own locks on the inherited descriptor; its parent keeps
 its own. A share claims from its first `acquire_nowait`, so a child without a pool in use claims nothing.

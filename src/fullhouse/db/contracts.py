@@ -107,8 +107,8 @@ class Borrower(Protocol):
     def statement_failed(self, error: BaseException) -> None:
         """The driver has raised `error`."""
 
-    def statement_ended(self) -> None:
-        """The driver has returned."""
+    def refuse_if_cancelled(self) -> None:
+        """Raise for a request that was cancelled what the server may not have: MySQL's SLEEP just returns early."""
 
     def used_directly(self) -> None:
         """The driver's connection is used directly, which may change anything about it."""

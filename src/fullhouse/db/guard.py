@@ -90,7 +90,7 @@ def _running_guarded(method: Callable[..., Any], *, has_text: bool) -> Callable[
             finally:
                 running.ends()
             if borrower.thread_ident in running.cancelled:
-                borrower.statement_ended()
+                borrower.refuse_if_cancelled()
             return result
         finally:
             borrower.internal -= 1

@@ -50,7 +50,7 @@ class Pinning(LazyTransactions):
         """Send the BEGIN that is due, and pin the connection if the statement leaves something in the session."""
         borrowed = self._borrowed
         if self._thread_ident in running.cancelled:
-            self._refuse_if_cancelled()
+            self.refuse_if_cancelled()
         text = sql if isinstance(sql, str) else self._as_text(sql)
         if text is None:
             borrowed.pinned = Pinned.BY_CALLER
@@ -86,7 +86,7 @@ class Pinning(LazyTransactions):
 
     def used_directly(self) -> None:
         """Pin the connection, whose next use may be anything, and have it in the transaction that it should be in."""
-        self._refuse_if_cancelled()
+        self.refuse_if_cancelled()
         if self._borrowed.parked:
             self._unpark()
         self._refuse_if_taken()

@@ -361,10 +361,6 @@ class Pooled(Pinning, Backend):
     def cursor_lost(self, cursor: Any) -> None:
         self._borrowed.lost_cursors.append(cursor)
 
-    def statement_ended(self) -> None:
-        """One that was cancelled raises what the server did not: MySQL's `SELECT SLEEP(9)` just returns early."""
-        self._refuse_if_cancelled()
-
     def _left_dirty(self) -> bool:
         """Whether the driver knows of something unfinished or changed on the connection; costs no round trip."""
         return bool(self.client_state(self._connection) != self._connection.state_when_opened)

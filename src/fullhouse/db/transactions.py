@@ -125,7 +125,7 @@ class LazyTransactions(_Wrapper):
             self._begin_due = not self._transaction_open
             return
         if self._transaction_open:
-            self._refuse_if_cancelled()
+            self.refuse_if_cancelled()
         self._begin_due = False
         self._savepoints_due.clear()
         if self._transaction_open and not self._borrowed.broken:
@@ -176,12 +176,13 @@ class LazyTransactions(_Wrapper):
             with debug_transaction(self, sql):
                 pass
 
-    def _refuse_if_cancelled(self) -> None:
+    def refuse_if_cancelled(self) -> None:
+        """Raise RequestCancelled where this thread's request was cancelled."""
         if self._thread_ident in running.cancelled and not self.is_unpooled:
             raise RequestCancelled
 
     def _commit(self) -> None:
-        self._refuse_if_cancelled()
+        self.refuse_if_cancelled()
         self._log_unsent("COMMIT")
         if self._transaction_open:
             with self._internally(), self._noting_failure():

@@ -252,12 +252,12 @@ def _machine_threads(machine: Machine, workers: int) -> Figure:
 
 def _transfer_memory(settings: Settings, machine: Machine, workers: int, steps: list[Step]) -> int:
     """Bytes of each worker for requests and responses on their way. Raises PlanError for more than stays free."""
-    free = int(machine.memory * (1 - MEMORY_SHARE))
     if settings.transfer_memory is None:
         size = min(TRANSFER_MEMORY, machine.memory // TRANSFER_SHARE // workers)
         why = f"per worker: memory / {TRANSFER_SHARE} / workers, at most {_mib(TRANSFER_MEMORY)}"
     else:
         size, why = settings.transfer_memory, f"per worker: {settings.sources['transfer_memory']}"
+        free = int(machine.memory * (1 - MEMORY_SHARE))
         if size * workers > free:
             raise PlanError(
                 f"{workers} worker(s) need {_mib(size * workers)} of transfer memory, {_mib(size)} each, "

@@ -15,8 +15,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from fullhouse.budget.slots import SlotFile
-from fullhouse.db import host_slots as slots
-from fullhouse.db import pools, running
+from fullhouse.db import host_slots, pools, running
 from fullhouse.db.driver import CONNECT_TIMEOUT_S
 from fullhouse.db.exhausted import AnsweringExhausted
 from fullhouse.db.pooled import Pooled
@@ -141,7 +140,7 @@ def _size_of_own_pool(connection: "BaseDatabaseWrapper") -> int | None:
 
 def _slot_path(alias: str) -> Path:
     connection = connections[alias]
-    return slots.path_of(connection.vendor, connection.settings_dict)
+    return host_slots.path_of(connection.vendor, connection.settings_dict)
 
 
 def publish(planned: Plan, settings: Settings) -> None:
@@ -161,11 +160,11 @@ def allot(planned: Plan, settings: Settings) -> dict[Path, int]:
     From then on the master itself opens no pooled connection, even if it preloads the application.
     """
     forks.forbid_opening("it forks the workers, and each of them opens its own")
-    slots.plan_later_with(settings)
+    host_slots.plan_later_with(settings)
     budgets: dict[Path, int] = {}
     for server in planned.servers:
         for alias in server.limit.pooled:
-            slots.allot(alias, server.fair_share)
+            host_slots.allot(alias, server.fair_share)
             budgets[_slot_path(alias)] = server.slots
     return budgets
 
@@ -207,7 +206,7 @@ def _ask(connection: "BaseDatabaseWrapper", address: str) -> Limit:
         options = {name: value for name, value in connection.settings_dict["OPTIONS"].items() if name != "pool"}
         unpooled = type(connection)({**connection.settings_dict, "OPTIONS": options}, connection.alias)
         return _ask_over(unpooled, address)
-    with slots.slot_held(connection.vendor, connection.settings_dict):
+    with host_slots.slot_held(connection.vendor, connection.settings_dict):
         return _ask_over(connection.unpooled(), address)
 
 

@@ -11,7 +11,7 @@ from tempfile import gettempdir
 
 from fullhouse.plan import machine, planner
 from fullhouse.plan.planner import Plan
-from fullhouse.settings import arguments as options
+from fullhouse.settings.arguments import from_arguments
 from fullhouse.settings.layers import from_environment, layered
 from fullhouse.settings.table import Settings
 from fullhouse.site import project
@@ -35,14 +35,14 @@ def plan_for(name: str | None, arguments: Namespace) -> Planned:
     Raises ConfigurationError, DatabaseError, PlanError.
     """
     # Folders and variables are needed to import the settings, which may name further ones for the workers.
-    early = options.from_arguments(from_environment(Settings(), os.environ), arguments)
+    early = from_arguments(from_environment(Settings(), os.environ), arguments)
     before = _threads_and_sockets()
     found = project.find(name, early.python_path, early.env)
     left = _threads_and_sockets() - before
     settings = from_gunicorn_file(Settings(), Path.cwd())
     settings = layered(settings, found.options, f"FULLHOUSE in {found.settings_module}")
     settings = from_gunicorn_cmd_args(settings, os.environ)
-    settings = options.from_arguments(from_environment(settings, os.environ), arguments)
+    settings = from_arguments(from_environment(settings, os.environ), arguments)
     asked = ask_limits(settings)
     plan = planner.make_plan(settings, machine.look(), asked.limits)
     notes = [f"{error} It is not required, so the site starts without it." for error in asked.unknown.values()]

@@ -304,7 +304,7 @@ class Threads:
         """
         self._looker = state
         told_loop = now = time.monotonic()
-        meter = self._begin_stint(state, now)
+        meter = self._new_meter(state, now)
         while True:
             with self._lock:
                 job, shed = self.admission.take(now)
@@ -335,9 +335,9 @@ class Threads:
             if now - told_loop > _LONGEST_BATCH_S:
                 self._end_batch(meter.work(state, now) if meter is not None else None)
                 told_loop = now = time.monotonic()
-                meter = self._begin_stint(state, now)
+                meter = self._new_meter(state, now)
 
-    def _begin_stint(self, state: ThreadState, now: float) -> WorkMeter | None:
+    def _new_meter(self, state: ThreadState, now: float) -> WorkMeter | None:
         """None where requests are so quick that they cannot have waited for long."""
         return WorkMeter(state, now) if self.admission.service_s >= BRIEFLY_S else None
 
