@@ -41,9 +41,10 @@ def test_a_thread_that_ends_closes_its_connections(
         owner=SimpleNamespace(  # type: ignore[arg-type]
             run_request=handle,
             shed=lambda *_: None,
-            wake_loop=list,
+            send_made=list,
             turn_loop=lambda _: False,
-            ran_alone=lambda *_: None,
+            is_loop_lent=bool,
+            is_loop_running=bool,
             is_held_up=bool,
             thread_ends=databases.DatabaseHooks().thread_ends,
         ),

@@ -135,7 +135,7 @@ class Site:
 
     def answer(self, channel) -> None:
         channel.small_response = ANSWER
-        self.channels.take_back(channel)
+        self.channels.take_back(channel, answered=True)
         self.loop.run_once()
 
 
@@ -159,6 +159,93 @@ def test_a_round_that_has_requests_to_hand_over_waits_for_nothing(site):
     assert poller.timeouts[-1] == 0
     assert [request.path for _, request in site.sink.taken] == ["/2"]
     assert client.recv(1000) == ANSWER
+
+
+def test_a_thread_sends_what_it_has_made_and_the_loop_is_only_owed_what_it_alone_can_do(site):
+    client = site.connect(get("/1"))
+    channel, _ = site.take()
+    channel.small_response = ANSWER
+    site.channels.take_back(channel, answered=True)
+    site.channels.send_made()
+    assert client.recv(1000) == ANSWER
+    assert not site.channels.is_owed, "its next request will be seen"
+    client.sendall(get("/2") + get("/3"))
+    channel, second = site.take()
+    assert second.path == "/2"
+    channel.small_response = ANSWER
+    site.channels.take_back(channel, answered=True)
+    site.channels.send_made()
+    assert site.channels.is_owed, "the third one is there already"
+    assert site.take()[1].path == "/3"
+
+
+def test_a_request_that_comes_before_its_channel_is_returned_is_not_lost(site):
+    """The loop stops watching a client that sends while its request runs: whoever returns it wakes the loop."""
+    client = site.connect(get("/1"))
+    channel, _ = site.take()
+    client.sendall(get("/2"))
+    while channel.watched:
+        site.loop.run_once()
+    channel.small_response = ANSWER
+    site.channels.take_back(channel, answered=True)
+    site.channels.send_made()
+    assert site.channels.is_owed
+    assert site.take()[1].path == "/2"
+
+
+def test_a_request_that_comes_while_the_response_before_it_is_sent_is_read_when_the_channel_is_back(site):
+    client = site.connect(get("/1"))
+    channel, _ = site.take()
+    channel.small_response = ANSWER
+    channel.send_small()
+    client.sendall(get("/2"))
+    site.loop.run_once()
+    assert channel.watched, "it comes back next, and costs no two system calls"
+    site.channels.take_back(channel, answered=True)
+    site.channels.send_made()
+    assert site.take()[1].path == "/2"
+
+
+def test_the_rest_of_a_response_and_an_error_are_left_to_the_loop(site):
+    client = site.connect(get("/1"))
+    channel, _ = site.take()
+    channel.small_response = 20_000_000 * b"x"
+    site.channels.take_back(channel, answered=True)
+    site.channels.send_made()
+    assert site.channels.is_owed
+    received = 0
+    while received < 20_000_000:
+        site.loop.run_once(wait=False)
+        received += len(client.recv(1 << 20))
+    client.sendall(get("/2"))
+    channel, _ = site.take()
+    channel.sock.close()
+    channel.small_response = ANSWER
+    site.channels.take_back(channel, answered=True)
+    site.channels.send_made()
+    assert site.channels.is_owed
+    site.loop.run_once(wait=False)
+    assert site.loop.connections == 0
+
+
+def test_the_kernel_tells_when_a_request_came_whose_connection_waited_to_be_accepted(site):
+    site.connect(get("/1"))
+    time.sleep(0.1)
+    waited_from_s = time.monotonic()
+    _, request = site.take()
+    assert request.received_s < waited_from_s - 0.05
+
+
+def test_what_was_in_the_kernel_before_the_loop_looked_came_about_half_way_since_its_last_look(site):
+    site.loop.run_once(wait=False)
+    site.connect(get("/1"))
+    site.loop._polled_at = time.monotonic() - 10
+    began_s = time.monotonic()
+    site.loop.run_once(wait=False)  # accepts
+    site.loop._polled_at = time.monotonic() - 10
+    site.loop.run_once(wait=False)
+    ((_, request),) = site.sink.taken
+    assert began_s - 6 < request.received_s < began_s - 4
 
 
 def test_a_round_that_listens_again_waits_for_nothing(site):
@@ -368,7 +455,7 @@ def test_responses_beyond_the_memory_for_them_go_to_files(tight):
     for _ in clients:
         channel, _ = tight.take()
         channel.unsent = Unsent([whole])
-        tight.channels.take_back(channel)
+        tight.channels.take_back(channel, answered=True)
     rounds(tight, lambda: all(channel.unsent.sent for channel in tight.channels._open.values() if channel.unsent))
     assert tight.channels._memory.used_bytes <= BUDGET
     received = bytearray()

@@ -14,7 +14,7 @@ from fullhouse.worker.admission.queue import Admission, AdmissionRules, Waiting
 from fullhouse.worker.channel import ClientGoneError
 from fullhouse.worker.http.request import Request
 from fullhouse.worker.pace import Pace
-from fullhouse.worker.threads import Threads
+from fullhouse.worker.threads import Threads, ThreadState
 from fullhouse.worker.unsent import FileRange, Unsent
 from fullhouse.worker.wsgi.response import Response
 
@@ -125,7 +125,7 @@ def test_a_file_that_is_never_sent_is_closed(status):
         os.fstat(part.fd)
 
 
-def threads_for(count: int, handle, shed=None, wake_loop=list, turn_loop=lambda wait: False, ran_alone=pytest.fail):
+def threads_for(count: int, handle, shed=None, send_made=list, **owner):
     """Threads whose loop is never lent, unless the test says otherwise."""
     admission = Admission(AdmissionRules())
     return Threads(
@@ -134,11 +134,15 @@ def threads_for(count: int, handle, shed=None, wake_loop=list, turn_loop=lambda 
         owner=SimpleNamespace(
             run_request=handle,
             shed=shed or never,
-            wake_loop=wake_loop,
-            turn_loop=turn_loop,
-            ran_alone=ran_alone,
-            is_held_up=bool,
-            thread_ends=bool,
+            send_made=send_made,
+            **{
+                "turn_loop": lambda wait: False,
+                "is_loop_lent": bool,
+                "is_loop_running": bool,
+                "is_held_up": bool,
+                "thread_ends": bool,
+                **owner,
+            },
         ),
         log=log,
     )
@@ -206,31 +210,6 @@ def test_as_many_threads_run_as_the_system_allows(monkeypatch):
     threads.stop(20)
 
 
-def test_short_requests_that_crowd_each_other_are_known_to_be_short():
-    """Many threads that compute share the interpreter: each request takes as many times longer."""
-    channel, over = SimpleNamespace(gone=False), threading.Event()
-
-    def handle(_channel, _request) -> None:
-        end = time.thread_time() + 0.001
-        while time.thread_time() < end:
-            pass
-
-    threads = threads_for(8, handle, ran_alone=lambda *_: None)
-    feeder_ends = time.monotonic() + 20
-    while not over.is_set() and time.monotonic() < feeder_ends:  # as the loop does, with a crowd of eager clients
-        now = time.monotonic()
-        threads.put([Waiting((channel, 1), now) for _ in range(40 - threads.waiting)])
-        with threads._lock:
-            threads._wake_locked(8)
-        threads.wake_for_waiting()
-        if threads.admission.service_s > 2 * threads.alone_s:
-            over.set()
-    assert over.is_set()
-    threads.leave_one()
-    wait_until(lambda: threads._sleeping >= len(threads.states) - 1, "all but one sleep")
-    threads.stop(20)
-
-
 def test_a_thread_that_fails_is_replaced_and_loses_no_other_request():
     ran: list[int] = []
 
@@ -254,13 +233,13 @@ def test_a_thread_that_fails_is_replaced_and_loses_no_other_request():
 
 def test_threads_are_woken_for_what_waits_and_go_to_sleep_after_it():
     arrived, gate = threading.Semaphore(0), threading.Event()
-    woken = []
+    sent = []
 
     def handle(channel, request) -> None:
         arrived.release()
         gate.wait(20)
 
-    threads = threads_for(3, handle, wake_loop=lambda: woken.append(1))
+    threads = threads_for(3, handle, send_made=lambda: sent.append(1))
     channel, now = SimpleNamespace(gone=False), time.monotonic()
     threads.put([Waiting((channel, number), now) for number in range(5)])
     assert arrived.acquire(timeout=20)
@@ -271,32 +250,49 @@ def test_threads_are_woken_for_what_waits_and_go_to_sleep_after_it():
     gate.set()
     threads.stop(20)
     assert threads.in_flight() == 0
-    assert len(woken) >= 3
+    assert len(sent) >= 3
 
 
-def test_a_thread_that_runs_the_loop_is_measured_although_there_is_always_more_to_run():
-    """Else it would run alone, for ever, what waits for a database."""
-    channel, measured, full = SimpleNamespace(gone=False), [], 1000
+@pytest.mark.parametrize("loop_runs", [False, True])
+def test_a_request_that_waits_lets_another_thread_run_what_else_there_is(loop_runs):
+    """The other requests, and the loop, where nobody is in it."""
+    gate, ran, turned = threading.Event(), [], []
+    channel, now = SimpleNamespace(gone=False), time.monotonic()
+
+    def handle(_channel, number: int) -> None:
+        ran.append(number)
+        if number == 1:
+            threads.pass_on()
+            gate.wait(20)
 
     def turn_loop(wait: bool) -> bool:
-        if not measured and not wait:
-            assert len(ran) < full, "it was never measured"
-            threads.put([Waiting((channel, 1), time.monotonic())])
-        return not wait
+        turned.append(wait)
+        return False
 
-    ran: list[int] = []
-    threads = threads_for(
-        1,
-        lambda *_: (time.sleep(0.002), ran.append(1)),
-        turn_loop=turn_loop,
-        ran_alone=lambda *work: measured.append(work),
-    )
-    threads.put([Waiting((channel, 1), time.monotonic())])
-    wait_until(lambda: measured, "its work is measured")
+    threads = threads_for(2, handle, turn_loop=turn_loop, is_loop_running=lambda: loop_runs, is_loop_lent=lambda: True)
+    threads.put([Waiting((channel, number), now) for number in (1, 2)])
+    wait_until(lambda: ran == [1, 2], "the second request runs while the first one waits")
+    gate.set()
+    wait_until(lambda: not threads.is_awake, "both threads sleep")
+    gate.clear()
+    before = len(turned)
+    threads.put([Waiting((channel, 1), now)])
+    if not loop_runs:
+        wait_until(lambda: len(turned) > before, "another thread is asked to run the loop")
+    else:
+        wait_until(lambda: ran == [1, 2, 1], "it runs")
+        assert threads._sleeping == 1
+        assert len(turned) == before
+    gate.set()
     threads.stop(20)
-    count, wall_s, cpu_s, _ = measured[0]
-    assert count > 0
-    assert wall_s > cpu_s
+
+
+def test_nothing_is_passed_on_by_a_thread_of_another_or_where_connections_are_short():
+    threads = threads_for(2, never, is_held_up=lambda: True)
+    threads.pass_on()
+    threads._own.state = ThreadState()
+    threads.pass_on()
+    assert not threads.states
 
 
 def test_a_request_that_computes_for_long_holds_no_other_up():

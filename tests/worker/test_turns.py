@@ -2,45 +2,113 @@
 
 import threading
 from contextlib import contextmanager
+from math import inf
 
 import pytest
 from serving import PATIENCE_S, gunicorn, read_response, wait_until
 
 from fullhouse.worker import turns as module
-from fullhouse.worker.turns import QUICK_S, LoopTurns, Quickness
+from fullhouse.worker.processors import idle_s
+from fullhouse.worker.turns import Figures, LoopChoice, LoopTurns, Way
 
 
 def get(target: str) -> bytes:
     return f"GET {target} HTTP/1.1\r\nHost: example\r\n\r\n".encode()
 
 
-def test_the_loop_is_lent_while_requests_are_short():
-    quickness = Quickness()
-    assert quickness.is_worth_lending(QUICK_S / 2, 0.0)
-    assert not quickness.is_worth_lending(QUICK_S, 0.0)
+class Site:
+    """A worker that is asked for more than it can do, or for `rate` a second: how each way serves it.
+
+    cpu_s: what one request computes, in each way. idle: which part of a processor stands idle meanwhile.
+    """
+
+    def __init__(self, cpu_s: dict[Way, float], idle: dict[Way, float], rate: float = inf) -> None:
+        self._cpu_s, self._idle, self._rate = cpu_s, idle, rate
+        self.choice = LoopChoice()
+        self.now = 1000.0
+        self.figures = Figures(0.0, 0.0, 0.0, 0.0, 0.0)
+        self.seconds = dict.fromkeys(Way, 0.0)
+
+    def run(self, seconds: float) -> Way:
+        """Serve for so long; the way at the end."""
+        end = self.now + seconds
+        while self.now < end:
+            self._serve(0.001)
+            if self.now >= self.choice.look_at:
+                self.choice.look(self.now, self.figures)
+        return self.choice.way
+
+    def _serve(self, seconds: float) -> None:
+        way, figures = self.choice.way, self.figures
+        self.now += seconds
+        self.seconds[way] += seconds
+        most = (1 - self._idle[way]) / self._cpu_s[way]
+        answered = min(most, self._rate) * seconds
+        self.figures = Figures(
+            figures.answered + answered,
+            figures.answer_s + answered * self._cpu_s[way] * (2 if self._rate > most else 1),
+            figures.waited_s + seconds * (1 - min(1.0, self._rate / most)),
+            figures.cpu_s + answered * self._cpu_s[way],
+            figures.idle_s + seconds * self._idle[way],
+        )
 
 
-def test_the_loop_is_lent_again_a_while_after_requests_waited_for_others():
-    quickness = Quickness()
-    assert quickness.ran(50, 0.05, 0.05, now=1.0), "the processor was busy all the time"
-    assert quickness.ran(2, 0.0015, 0.001, now=2.0), "they waited less than a change of threads costs"
-    assert not quickness.ran(1, 0.1, 0.001, now=3.0)
-    assert not quickness.is_worth_lending(0.001, 3.9)
-    assert quickness.is_worth_lending(0.001, 4.1)
-    assert quickness.ran(1, 0.001, 0.001, now=5.0), "what was before is forgotten"
+NEVER_IDLE = dict.fromkeys(Way, 0.0)
+CHEAP_KEPT = {Way.MAIN: 0.0007, Way.PASSED_ON: 0.0006, Way.KEPT: 0.0004}
 
 
-def test_the_loop_is_lent_more_and_more_seldom_while_requests_take_long_also_alone():
-    quickness = Quickness()
-    quickness.came_back(QUICK_S, now=1.0)
-    assert not quickness.is_worth_lending(QUICK_S / 2, 1.9)
-    assert quickness.is_worth_lending(QUICK_S / 2, 2.1)
-    quickness.came_back(QUICK_S, now=3.0)
-    assert not quickness.is_worth_lending(QUICK_S / 2, 4.9)
-    quickness.came_back(QUICK_S / 2, now=6.0)
-    assert quickness.is_worth_lending(QUICK_S / 2, 6.0), "alone they are quick"
-    quickness.came_back(QUICK_S, now=7.0)
-    assert quickness.is_worth_lending(QUICK_S / 2, 8.1)
+def test_the_loop_is_kept_where_the_processors_are_full():
+    assert Site(CHEAP_KEPT, NEVER_IDLE).run(12) is Way.KEPT
+
+
+def test_the_loop_is_passed_on_where_the_processor_would_stand_idle():
+    site = Site(CHEAP_KEPT, {Way.MAIN: 0.0, Way.PASSED_ON: 0.0, Way.KEPT: 0.6})
+    assert site.run(12) is Way.PASSED_ON
+    site.seconds = dict.fromkeys(Way, 0.0)
+    site.run(60)
+    assert site.seconds[Way.PASSED_ON] > 0.94 * sum(site.seconds.values()), "trials take little of its time"
+
+
+def test_another_way_is_chosen_once_another_is_better():
+    site = Site(CHEAP_KEPT, NEVER_IDLE)
+    site.run(30)
+    site._idle = {Way.MAIN: 0.0, Way.PASSED_ON: 0.0, Way.KEPT: 0.6}
+    assert site.run(12) is Way.PASSED_ON
+
+
+def test_where_all_that_come_are_served_the_way_that_answers_soonest_is_kept():
+    site = Site({Way.MAIN: 0.0003, Way.PASSED_ON: 0.0005, Way.KEPT: 0.0004}, NEVER_IDLE, rate=200)
+    assert site.run(12) is Way.MAIN
+
+
+def test_long_requests_get_their_threads_from_the_main_thread_at_once():
+    site = Site(dict.fromkeys(Way, 0.005), NEVER_IDLE)
+    site.run(0.3)
+    assert site.run(20) is Way.MAIN
+    assert site.seconds[Way.MAIN] > 19.5
+    site._cpu_s = CHEAP_KEPT
+    assert site.run(12) is Way.KEPT, "they have become short"
+
+
+def test_nothing_is_learnt_from_few_requests():
+    site = Site({Way.MAIN: 0.0003, Way.PASSED_ON: 0.0005, Way.KEPT: 0.0004}, NEVER_IDLE, rate=20)
+    assert site.run(19) is Way.KEPT
+
+
+def test_all_workers_try_at_the_same_moments():
+    sites = [Site(CHEAP_KEPT, NEVER_IDLE) for _ in range(2)]
+    sites[1].now += 1.7
+    sites[1].run(3.3)
+    sites[0].run(5)
+    for _ in range(100):
+        assert abs(sites[0].now - sites[1].now) < 0.01
+        assert sites[0].run(0.002) is sites[1].run(0.002)
+
+
+def test_the_idle_time_of_the_processors_is_told():
+    before = idle_s()
+    assert before > 0
+    wait_until(lambda: idle_s() > before, "a processor has stood idle")
 
 
 class Main(threading.Thread):

@@ -7,6 +7,7 @@ runs no further statement and commits nothing, because its client has received a
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from math import inf
 from typing import Any
@@ -67,6 +68,22 @@ class _OwnThread:
 
 
 _running: dict[int, Statement] = {}
+
+
+_before_wait: Callable[[], object] = bool
+
+
+def tell_waits(before_wait: Callable[[], object]) -> None:
+    """Have each thread call `before_wait` when it is about to wait for the answer of a database."""
+    global _before_wait
+    _before_wait = before_wait
+
+
+def waits() -> None:
+    """The calling thread is about to wait for a database."""
+    _before_wait()
+
+
 _cancelling = threading.Lock()
 
 
@@ -86,6 +103,7 @@ def serves_request(thread: int) -> bool:
 
 def begins(wrapper: Backend, sql: Any) -> None:
     """The calling thread runs a statement from now on. Without a connection there is nothing to cancel."""
+    _before_wait()
     if wrapper.connection is not None:
         _running[threading.get_ident()] = Statement(wrapper, sql)
 

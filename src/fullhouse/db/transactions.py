@@ -98,7 +98,8 @@ class LazyTransactions(_Wrapper):
             self._borrowed.broken = True
 
     @contextmanager
-    def _noting_failure(self) -> Iterator[None]:
+    def _waiting(self) -> Iterator[None]:
+        running.waits()
         try:
             yield
         except BaseException as error:
@@ -129,7 +130,7 @@ class LazyTransactions(_Wrapper):
         self._begin_due = False
         self._savepoints_due.clear()
         if self._transaction_open and not self._borrowed.broken:
-            with self._internally(), self._noting_failure(), self.wrap_database_errors:
+            with self._internally(), self._waiting(), self.wrap_database_errors:
                 self._end_by_autocommit()
         self._transaction_open = False
         self.autocommit = True
@@ -139,7 +140,7 @@ class LazyTransactions(_Wrapper):
         self._begin_due = False
         self._transaction_open = True
         savepoints, self._savepoints_due = self._savepoints_due, []
-        with self._noting_failure(), self.wrap_database_errors:
+        with self._waiting(), self.wrap_database_errors:
             self._begin()
         for sid in savepoints:
             self._send_savepoint(sid)
@@ -185,14 +186,14 @@ class LazyTransactions(_Wrapper):
         self.refuse_if_cancelled()
         self._log_unsent("COMMIT")
         if self._transaction_open:
-            with self._internally(), self._noting_failure():
+            with self._internally(), self._waiting():
                 super()._commit()
         self._transaction_ended()
 
     def _rollback(self) -> None:
         self._log_unsent("ROLLBACK")
         if self._transaction_open:
-            with self._internally(), self._noting_failure():
+            with self._internally(), self._waiting():
                 super()._rollback()
         self._transaction_ended()
 

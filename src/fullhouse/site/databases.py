@@ -176,6 +176,7 @@ class DatabaseHooks:
     around: Callable[[Any], Any] = AnsweringExhausted
     is_held_up: Callable[[], bool] = pools.has_waiting
     queries: Any = running
+    tell_waits: Callable[[Callable[[], object]], None] = running.tell_waits
     thread_ends: Callable[[], object] = connections.close_all  # of this thread: those of others are theirs
     show_errors: Callable[[Any], None] = show_unseen_errors
 

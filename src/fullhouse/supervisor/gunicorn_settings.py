@@ -43,8 +43,9 @@ class DatabaseHooks(Protocol):
     """What the database side gives a worker.
 
     around: wraps the application. is_held_up: whether requests wait for connections. queries: those that run.
-    thread_ends: closes the connections of the thread that calls it. show_errors: has the site's errors written into a
-    log, if nothing else shows them.
+    tell_waits: has a function called by each thread that is about to wait for a database. thread_ends: closes the
+    connections of the thread that calls it. show_errors: has the site's errors written into a log, if nothing else
+    shows them.
     """
 
     @property
@@ -53,6 +54,8 @@ class DatabaseHooks(Protocol):
     def is_held_up(self) -> Callable[[], bool]: ...
     @property
     def queries(self) -> Queries: ...
+    @property
+    def tell_waits(self) -> Callable[[Callable[[], object]], None]: ...
     @property
     def thread_ends(self) -> Callable[[], object]: ...
     @property
@@ -72,6 +75,7 @@ def gunicorn_settings(settings: Settings, plan: Plan, project: str, hooks: Datab
         if isinstance(worker, Worker):
             worker.is_held_up, worker.queries = hooks.is_held_up, hooks.queries
             worker.thread_ends = hooks.thread_ends
+            hooks.tell_waits(worker.about_to_wait)
 
     values: dict[str, Any] = {gunicorn: getattr(settings, ours) for gunicorn, ours in OURS.items()}
     values |= {

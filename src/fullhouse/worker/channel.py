@@ -35,6 +35,7 @@ class Channel:
         "busy",
         "counted_bytes",
         "deadline",
+        "ended_s",
         "failed",
         "fd",
         "given_up",
@@ -47,6 +48,8 @@ class Channel:
         "pace",
         "peer",
         "request",
+        "send_error",
+        "sending",
         "server",
         "small_response",
         "sock",
@@ -71,9 +74,12 @@ class Channel:
         self._write_waited_s = 0.0
         self._written = 0
         self.began_s = 0.0  # when its request was complete, as long as that is not counted
+        self.ended_s = 0.0  # when its response was made
         self.failed = False  # whether the last request was answered with a status of 500 or above
         self.head_begun = False  # some bytes of a request have come, not all of its headers
-        self.small_response = b""  # complete, for the loop to send
+        self.small_response = b""  # complete
+        self.sending = False  # a thread sends it, and returns the channel next
+        self.send_error: OSError | None = None
         self.unsent: Unsent | None = None  # what the socket did not take
         self.must_close = False  # after the response
         self.lingering = False  # closed by us; kept only until the client has read the end
@@ -115,8 +121,8 @@ class Channel:
     def send_whole(self, head: bytes, body: bytes, file: FileRange | None = None) -> None:
         """Send a response without waiting for the client, or leave it to the loop.
 
-        The loop sends what is in memory; this thread begins with what may have to be spooled to a file, which would
-        hold the loop up. Raises ClientGoneError.
+        What is small is sent in batches, when the request has ended. This thread begins with what may have to be
+        spooled to a file, which would hold the loop up; the loop sends the rest. Raises ClientGoneError.
         """
         if file is None and len(body) <= SMALL_BYTES:
             self.small_response = head + body
@@ -133,6 +139,31 @@ class Channel:
         if not finished:
             unsent.spool(self.options.unsent_memory_bytes, sendfile=self.options.sendfile)
             self.unsent = unsent
+
+    def send_small(self) -> None:
+        """Send what `small_response` holds, as far as the socket takes it; the loop looks after the rest."""
+        data, self.small_response = self.small_response, b""
+        self.sending = True
+        try:
+            sent = self.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.send_error = error
+            return
+        if sent < len(data):
+            self.unsent = Unsent([memoryview(data)[sent:]])
+
+    @property
+    def needs_loop(self) -> bool:
+        """Whether a channel that its thread returns is more than an idle one whose next event will be seen."""
+        return (
+            self.must_close
+            or self.unsent is not None
+            or self.send_error is not None
+            or not self.watched
+            or self.http.has_unparsed
+        )
 
     def write(self, data: bytes) -> None:
         """Send all of `data`, waiting for the client as long as it keeps the minimum rate over the whole response.

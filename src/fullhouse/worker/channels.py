@@ -1,7 +1,8 @@
 """All clients of a worker: what is read from them, handed over and sent to them, and how long that may take.
 
-The thread that runs the loop owns all of this; any thread may use `take_back`. While a thread runs the request of a
-channel, the channel is that thread's (`channel`).
+The thread that runs the loop owns all of this; any thread may use `take_back` and `send_made`. While a thread runs the
+request of a channel, the channel is that thread's (`channel`); then, who takes it from `_made` sends its response, and
+the loop goes on with it.
 """
 
 import socket
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 
 from fullhouse.telemetry.tally import Tally
 from fullhouse.worker.admission.queue import Waiting
+from fullhouse.worker.arrival import age_s
 from fullhouse.worker.channel import Channel
 from fullhouse.worker.http.body import Data
 from fullhouse.worker.http.connection import HttpConnection
@@ -30,6 +32,7 @@ from fullhouse.worker.unsent import Unsent
 
 _RECV_BYTES = 64 * 1024
 _RECV_BODY_BYTES = 256 * 1024
+_HELD_UP_S = 0.01  # the loop was, for twice as long
 _HALF_CLOSED_S = 0.5  # who closes its side sooner after its request only says that it sends no more
 
 
@@ -43,8 +46,8 @@ class Channels:
     """The clients that are connected.
 
     threads: that run requests. now: on the monotonic clock, set by the loop once per round, since most deadlines are
-    seconds away. batch: the requests that are complete and not in the queue yet. stopping: no connection is kept open
-    for long.
+    seconds away. arrived_s: when what is read now has come to the kernel, about. batch: the requests that are complete
+    and not in the queue yet. stopping: no connection is kept open for long.
     """
 
     def __init__(
@@ -75,16 +78,38 @@ class Channels:
         self._parser = HeadParser()
         self._body_buffer = memoryview(bytearray(_RECV_BODY_BYTES))  # used by one _read at a time
         self._open: dict[int, Channel] = {}
+        self._made: deque[Channel] = deque()  # with a response to send; who takes one of them sends it
         self._returned: deque[Channel] = deque()
+        self.is_owed = False  # a channel has come back for which the loop has to do something
         self.batch: list[Waiting[Job]] = []
-        self.now = time.monotonic()
+        self.now = self.arrived_s = time.monotonic()
         self.stopping = False
 
     # any thread
 
-    def take_back(self, channel: Channel) -> None:
-        """Return a channel whose request has been run. The thread writes to `wake_fd` before it sleeps."""
+    def take_back(self, channel: Channel, *, answered: bool) -> None:
+        """Return a channel whose request has been run. answered: by the caller, and not by the loop meanwhile.
+
+        Its response is sent by the loop, or by a thread that calls `send_made`.
+        """
+        channel.ended_s = time.monotonic()
+        if answered:
+            self._made.append(channel)
+        else:
+            self._return(channel)
+
+    def send_made(self) -> None:
+        """Send the responses that are there. Where the loop `is_owed` something then, the caller wakes it."""
+        with suppress(IndexError):
+            while True:
+                channel = self._made.popleft()
+                if channel.small_response:
+                    channel.send_small()
+                self._return(channel)
+
+    def _return(self, channel: Channel) -> None:
         self._returned.append(channel)
+        self.is_owed = self.is_owed or channel.needs_loop
 
     # the thread that runs the loop
 
@@ -101,8 +126,8 @@ class Channels:
 
     @property
     def has_returned(self) -> bool:
-        """Whether a thread has made a response that is not sent."""
-        return bool(self._returned)
+        """Whether there is a channel to go on with."""
+        return bool(self._made or self._returned)
 
     def connect(self, sock: socket.socket, peer: Any, server: Any) -> None:
         """A client was accepted. Raises OSError where it can't be watched; its socket is closed then."""
@@ -132,7 +157,11 @@ class Channels:
         return True
 
     def end_returned(self) -> None:
-        """Send what threads have made."""
+        """Send what threads have made, and go on with the channels that they have returned."""
+        self.is_owed = False
+        with suppress(IndexError):  # a thread may take them, too
+            while True:
+                self._attempt(self._end_request, self._made.popleft())
         while self._returned:
             self._attempt(self._end_request, self._returned.popleft())
 
@@ -195,20 +224,21 @@ class Channels:
 
     def _on_ready(self, channel: Channel) -> None:
         if channel.busy:
-            self._watch(channel, 0)  # what has come is read after the response
+            if not channel.sending:
+                self._watch(channel, 0)  # what has come is read after the response
         elif channel.unsent is not None:
             self._send_unsent(channel, channel.unsent)
         else:
             self._read(channel)
 
     def _end_request(self, channel: Channel) -> None:
-        """Take a channel back from its thread, send its response, and go on with its next request."""
+        """Take a channel back, send what is left of its response, and go on with its next request."""
         if channel.given_up:  # its client was answered while the thread was still at it
             channel.given_up = False
             return
         channel.busy, channel.request = False, None
         if channel.began_s:
-            self._tally.count(self.now - channel.began_s, failed=channel.failed)
+            self._tally.count(channel.ended_s - channel.began_s, failed=channel.failed)
             channel.began_s = 0.0
         if channel.must_close:
             channel.lingering = True
@@ -216,16 +246,11 @@ class Channels:
         if channel.counted_bytes:
             self._memory.forget(channel)
         if channel.small_response:
-            data, channel.small_response = channel.small_response, b""
-            try:
-                sent = channel.sock.send(data)
-            except BlockingIOError:
-                sent = 0
-            except OSError as error:
-                self._end(channel, error)
-                return
-            if sent < len(data):
-                channel.unsent = Unsent([memoryview(data)[sent:]])
+            channel.send_small()
+        channel.sending = False
+        if channel.send_error is not None:
+            self._end(channel, channel.send_error)
+            return
         if channel.unsent is None:
             self._on_sent(channel)
         else:
@@ -289,7 +314,7 @@ class Channels:
         http = channel.http
         if self.stopping or not self._options.keepalive_s or len(self._open) > self._max_kept:
             request.force_close()
-        request.received_s = self.now
+        request.received_s = arrived_s = self._arrival_s(channel)
         channel.head_begun = False
         channel.pace = None
         channel.begin_request(request)
@@ -300,11 +325,20 @@ class Channels:
                 http.drop_unparsed()
         probed = self._probes.answer(request)
         if probed is None:
-            channel.began_s = self.now
-            self.batch.append(self._triage.entry(channel, request, self.now))
+            channel.began_s = arrived_s
+            self.batch.append(self._triage.entry(channel, request, arrived_s))
         else:
             channel.must_close, channel.small_response = request.must_close, probed
-            self._returned.append(channel)  # not at once: a client may have sent many
+            self._made.append(channel)  # not at once: a client may have sent many
+
+    def _arrival_s(self, channel: Channel) -> float:
+        """When the kernel has received a request that is complete now.
+
+        Asked where that can be long ago: the connection had to wait until it was accepted, or the loop was held up.
+        """
+        if channel.http.requests > 1 and self.now - self.arrived_s < _HELD_UP_S:
+            return self.arrived_s
+        return min(self.arrived_s, self.now - age_s(channel.sock))
 
     def _await_rest(self, channel: Channel) -> None:
         """A request is not complete: until when it must be, or go on."""

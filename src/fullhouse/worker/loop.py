@@ -21,6 +21,7 @@ from fullhouse.worker.siblings import Siblings
 from fullhouse.worker.triage import Job
 
 _WAITING_POLL_S = 0.001  # how soon to look again whether the threads that run get to all requests
+_AT_ONCE_S = 0.0001  # the poller has not waited
 _SWEEP_INTERVAL_S = 0.5  # how exact timeouts are, and how often the heartbeat is given
 
 
@@ -64,6 +65,8 @@ class Loop:
         self._max_connections = max_connections
         self._owner = owner
         self._next_sweep = 0.0
+        self._polled_at = time.monotonic()
+        self.waited_s = 0.0  # it has waited for events
         poller.register(wake_fd, READ)
 
     @property
@@ -79,8 +82,8 @@ class Loop:
         channels.now = time.monotonic()
         channels.end_returned()
         self._watch_listeners(channels.now)
-        events = self._poller.poll(self._poll_timeout_s() if wait else 0)
-        channels.now = time.monotonic()
+        events = self._poll(wait=wait)
+        channels.end_returned()  # the next request of one of them may be among the events
         for fd, event in events:
             if channels.on_event(fd, event):
                 continue
@@ -102,6 +105,17 @@ class Loop:
         self._acceptor.publish(self._load, channels.now)
         self._owner.end_round()
         return handed_over
+
+    def _poll(self, *, wait: bool) -> list[tuple[int, int]]:
+        """What has happened. What was there already came, on average, in the middle of the time since the last look."""
+        channels, began_at = self._channels, self._channels.now
+        events = self._poller.poll(self._poll_timeout_s() if wait else 0)
+        channels.now = now = time.monotonic()
+        waited_s = now - began_at
+        self.waited_s += waited_s
+        channels.arrived_s = now if waited_s > _AT_ONCE_S else (self._polled_at + now) / 2
+        self._polled_at = now
+        return events
 
     def _poll_timeout_s(self) -> float:
         now, wake_at = self._channels.now, self._next_sweep

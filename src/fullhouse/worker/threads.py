@@ -23,7 +23,6 @@ from fullhouse.worker.admission.concurrency import Concurrency
 from fullhouse.worker.admission.queue import Admission, Waiting
 from fullhouse.worker.channel import Channel
 from fullhouse.worker.http.request import Request
-from fullhouse.worker.turns import BRIEFLY_S
 
 Job = tuple[Channel, Request]
 Handler = Callable[[Channel, Request], None]
@@ -52,21 +51,6 @@ class ThreadState:
         self.finished = 0
 
 
-Work = tuple[int, float, float, float]  # as `Quickness.ran` wants it
-
-
-class WorkMeter:
-    """What a thread runs at a stretch. Made, and asked, by that thread."""
-
-    __slots__ = ("_began_s", "_cpu_s", "_finished")
-
-    def __init__(self, state: ThreadState, now: float) -> None:
-        self._finished, self._began_s, self._cpu_s = state.finished, now, time.thread_time()
-
-    def work(self, state: ThreadState, now: float) -> Work:
-        return state.finished - self._finished, now - self._began_s, time.thread_time() - self._cpu_s, now
-
-
 class Owner(Protocol):
     """What the threads ask of the worker, from any of them.
 
@@ -82,14 +66,17 @@ class Owner(Protocol):
     def shed(self, channel: Channel, request: Request) -> None:
         """Answer a request that will not run."""
 
-    def wake_loop(self) -> None:
-        """Called before a thread sleeps, since the loop has to send what it has made."""
+    def send_made(self) -> None:
+        """Called before a thread sleeps: send the responses that are there, unless the loop is about to."""
+
+    def is_loop_lent(self) -> bool:
+        """Whether a thread that holds a response for long is found out, and the response sent."""
+
+    def is_loop_running(self) -> bool:
+        """Whether a thread is in the loop."""
 
     def turn_loop(self, wait: bool) -> bool:
         """Run the loop once, and wait in it for what happens next if there is nothing; False: another thread has it."""
-
-    def ran_alone(self, count: int, wall_s: float, cpu_s: float, now: float) -> None:
-        """So many requests ran while no other thread did (`turns.Quickness.ran`)."""
 
 
 class Threads:
@@ -112,6 +99,7 @@ class Threads:
         self._wakes: SimpleQueue[bool] = SimpleQueue()  # one thread goes on for each; False ends it
         self.states: list[ThreadState] = []
         self._started: list[threading.Thread] = []
+        self._own = threading.local()  # the state of a thread of ours
         self._sleeping = 0  # threads that no wake is on its way to
         self._surplus = 0  # threads that are to sleep after their request
         self._looker: ThreadState | None = None  # of a thread that will look for requests before it sleeps
@@ -132,8 +120,6 @@ class Threads:
                 self._wake_locked(1)
         for job in shed:
             self._owner.shed(*job)
-        if shed:
-            self._owner.wake_loop()
         if not idle and self._looker is None:
             self.wake_for_waiting()
 
@@ -165,12 +151,6 @@ class Threads:
                 self._wake_locked(max(change, 1 if not running else 0))
         for job in shed:
             self._owner.shed(*job)
-
-    @property
-    def alone_s(self) -> float:
-        """The mean time that a request takes, or would take if it did not share the interpreter with others."""
-        service_s, served_per_s = self.admission.service_s, self.admission.served_per_s
-        return min(service_s, 1 / served_per_s) if self._concurrency.is_rather_busy and served_per_s else service_s
 
     def leave_one(self) -> None:
         """Let all threads but one sleep after their requests."""
@@ -244,6 +224,7 @@ class Threads:
     def _run(self, state: ThreadState) -> None:
         """Run requests until this thread is not needed any more. One that fails makes room for another."""
         state.ident = threading.get_ident()
+        self._own.state = state
         try:
             self._serve(state)
         except BaseException:
@@ -255,6 +236,14 @@ class Threads:
                 self._owner.thread_ends()
             except Exception:
                 self._log.exception("Cannot close the connections of a thread that ends")
+
+    def pass_on(self) -> None:
+        """The request of the calling thread is about to wait: let another thread run others, or the loop."""
+        if getattr(self._own, "state", None) is None or self._looker is not None or not self._wakes.empty():
+            return
+        if (self.admission.waiting or not self._owner.is_loop_running()) and not self._owner.is_held_up():
+            with self._lock:
+                self._wake_locked(1)
 
     def _replace(self, state: ThreadState) -> None:
         with self._lock:
@@ -270,13 +259,14 @@ class Threads:
 
     def _serve(self, state: ThreadState) -> None:
         while self._is_woken(state):
-            surplus = False
-            while self._is_needed(surplus=surplus):
-                surplus = self._run_jobs(state, alone=False)
+            is_needed = True
+            while is_needed:
+                surplus = self._run_jobs(state)
                 while not surplus and self._owner.turn_loop(True):
-                    surplus = self._run_jobs(state, alone=True)
-                self._owner.wake_loop()  # which may put more meanwhile, and relies on this thread to look again
+                    surplus = self._run_jobs(state)
+                self._owner.send_made()  # which may put more meanwhile, and relies on this thread to look again
                 self._looker = None
+                is_needed = self._is_needed(surplus=surplus)
 
     def _is_needed(self, *, surplus: bool) -> bool:
         """Whether requests wait for this thread; if not, it is one of those that sleep."""
@@ -297,22 +287,16 @@ class Threads:
                         self._remove_locked(state)
                         return False
 
-    def _run_jobs(self, state: ThreadState, *, alone: bool) -> bool:
-        """Run requests until none waits, or until this thread is one too many: then True.
-
-        alone: this thread has read them itself.
-        """
+    def _run_jobs(self, state: ThreadState) -> bool:
+        """Run requests until none waits, or until this thread is one too many: then True."""
         self._looker = state
         told_loop = now = time.monotonic()
-        meter = self._new_meter(state, now)
         while True:
             with self._lock:
                 job, shed = self.admission.take(now)
             for dropped in shed:
                 self._owner.shed(*dropped)
             if job is None:
-                if alone and meter is not None:
-                    self._owner.ran_alone(*meter.work(state, now))
                 return False
             if job[0].gone:
                 with self._lock:
@@ -332,21 +316,14 @@ class Threads:
                 is_surplus = self._end_job(now - state.began_s)
             if is_surplus:
                 return True
-            if now - told_loop > _LONGEST_BATCH_S:
-                self._end_batch(meter.work(state, now) if meter is not None else None)
+            if now - told_loop > _LONGEST_BATCH_S or not self._owner.is_loop_lent():
+                self._send_made()
                 told_loop = now = time.monotonic()
-                meter = self._new_meter(state, now)
 
-    def _new_meter(self, state: ThreadState, now: float) -> WorkMeter | None:
-        """None where requests are so quick that they cannot have waited for long."""
-        return WorkMeter(state, now) if self.admission.service_s >= BRIEFLY_S else None
-
-    def _end_batch(self, work: Work | None) -> None:
+    def _send_made(self) -> None:
         """Have responses sent before more requests are run: by this thread, if it is the one that runs the loop."""
         if not self._owner.turn_loop(False):
-            self._owner.wake_loop()
-        elif work is not None:
-            self._owner.ran_alone(*work)
+            self._owner.send_made()
 
     def _end_job(self, service_s: float) -> bool:
         """Count a request that was served; whether its thread is one too many."""

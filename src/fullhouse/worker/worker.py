@@ -31,12 +31,13 @@ from fullhouse.worker.memory import resident_bytes
 from fullhouse.worker.options import Options, refuse_unsupported, with_gunicorn_settings
 from fullhouse.worker.poller import new_poller
 from fullhouse.worker.probes import Probes
+from fullhouse.worker.processors import idle_s
 from fullhouse.worker.siblings import Siblings
 from fullhouse.worker.stuck import DEFAULT_ALL_BUSY_S, NoQueries, Queries, StuckRequests, describe
 from fullhouse.worker.threads import Threads
 from fullhouse.worker.tls import TlsSocket, server_context
 from fullhouse.worker.triage import Job, Triage
-from fullhouse.worker.turns import LoopTurns, Quickness
+from fullhouse.worker.turns import Figures, LoopChoice, LoopTurns, Way
 from fullhouse.worker.wsgi.access_log import AccessLog
 from fullhouse.worker.wsgi.environ import Environ, EnvironFactory
 from fullhouse.worker.wsgi.gateway import Gateway
@@ -53,7 +54,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         self._turns = LoopTurns()
-        self._quickness = Quickness()
+        self._choice = LoopChoice()
         super().__init__(*arguments, **settings)
         self.tally = Tally()
         # What others know, and put in place before it runs.
@@ -137,10 +138,10 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
 
     def _run_loop(self) -> None:
         to_be_run = self._loop.run_once() and self._threads.is_awake
-        if to_be_run and self._quickness.is_worth_lending(self._threads.alone_s, time.monotonic()):
-            self._threads.leave_one()
+        if to_be_run and self._choice.way is not Way.MAIN:
+            if self._choice.way is Way.KEPT:
+                self._threads.leave_one()
             self._turns.lend()
-            self._quickness.came_back(self._threads.admission.service_s, time.monotonic())
 
     @property
     def alive(self) -> bool:
@@ -172,12 +173,25 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             with suppress(BlockingIOError):  # it is full: the loop will wake all the same
                 os.write(self.PIPE[1], b"c")
 
+    def send_made(self) -> None:
+        self._channels.send_made()
+        if self._channels.is_owed:
+            self.wake_loop()
+
+    def about_to_wait(self) -> None:
+        """The calling thread is about to wait for a database."""
+        if self._choice.way is Way.PASSED_ON:
+            self._channels.send_made()
+            self._threads.pass_on()
+
+    def is_loop_lent(self) -> bool:
+        return self._turns.is_lent
+
+    def is_loop_running(self) -> bool:
+        return self._turns.is_running
+
     def turn_loop(self, wait: bool) -> bool:
         return self._turns.turn(self._wait_in_loop if wait else self._look_in_loop)
-
-    def ran_alone(self, count: int, wall_s: float, cpu_s: float, now: float) -> None:
-        if not self._quickness.ran(count, wall_s, cpu_s, now):
-            self._turns.give_back()
 
     def _wait_in_loop(self) -> None:
         self._loop.run_once(dedicated=False)
@@ -198,7 +212,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             channel, request, HTTPStatus.SERVICE_UNAVAILABLE, body_bytes(channel.small_response)
         )
         request.body.close()
-        self._channels.take_back(channel)
+        self._channels.take_back(channel, answered=True)
 
     def _give_up(self, channel: Channel, request: Request) -> None:
         request.force_close()
@@ -223,13 +237,13 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             post_request=self._call_post_request if calls_post else None,
         )
 
-    def _give_back(self, channel: Channel) -> None:
-        self._channels.take_back(channel)
+    def _give_back(self, channel: Channel, *, answered: bool) -> None:
+        self._channels.take_back(channel, answered=answered)
 
-    def _give_back_at_once(self, channel: Channel) -> None:
+    def _give_back_at_once(self, channel: Channel, *, answered: bool) -> None:
         """Its response does not wait for what its thread has yet to do."""
-        self._channels.take_back(channel)
-        self.wake_loop()
+        self._channels.take_back(channel, answered=answered)
+        self.send_made()
 
     def _call_pre_request(self, request: Request) -> None:
         self.cfg.pre_request(self, request)
@@ -269,6 +283,14 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
 
     def end_round(self) -> None:
         self._access_log.flush()
+        choice, now = self._choice, self._channels.now
+        if now >= choice.look_at:
+            figures = (self.tally.requests, self.tally.seconds, self._loop.waited_s, time.process_time(), idle_s())
+            choice.look(now, Figures(*figures))
+            if choice.way is Way.MAIN:
+                self._turns.give_back()
+            elif choice.way is Way.KEPT:
+                self._threads.leave_one()
 
     def tick(self) -> None:
         """Now and then: give the heartbeat, look after requests and memory, and end if the master has gone."""

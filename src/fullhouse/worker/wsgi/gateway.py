@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http import HTTPStatus
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 from gunicorn.http.wsgi import FileWrapper
 
@@ -35,6 +35,10 @@ PreRequest = Callable[[Request], None]
 PostRequest = Callable[[Request, Environ, Response], None]
 
 
+class GiveBack(Protocol):
+    def __call__(self, channel: Channel, *, answered: bool) -> None: ...
+
+
 class Gateway:
     """The WSGI application, and what belongs around it. Shared by all threads; keeps nothing of a request."""
 
@@ -47,7 +51,7 @@ class Gateway:
         log: Any,
         *,
         is_stopping: Callable[[], bool],
-        give_back: Callable[[Channel], None],
+        give_back: GiveBack,
         pre_request: PreRequest | None = None,
         post_request: PostRequest | None = None,
     ) -> None:
@@ -83,7 +87,7 @@ class Gateway:
                 channel.sock.setblocking(False)
         channel.must_close = response.must_close
         channel.failed = response.status.startswith("5")
-        self._give_back(channel)
+        self._give_back(channel, answered=response.has_turn)
         self._finish(request, environ, response)
 
     def _run(self, environ: Environ, response: Response) -> None:
