@@ -4,6 +4,7 @@ import time
 
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.template import Context, Engine
 from django.urls import path
 
 application = get_wsgi_application()
@@ -14,6 +15,8 @@ from django.db import connection  # noqa: E402
 SLEEP, LONGER_SLEEP, ENDLESS_SLEEP = (
     f"SELECT {'SLEEP' if connection.vendor == 'mysql' else 'pg_sleep'}({seconds})" for seconds in (0.005, 0.05, 600)
 )
+TABLE = Engine().from_string("{% for row in rows %}<tr><td>{{ row }}</td><td>{{ row|add:1 }}</td></tr>{% endfor %}")
+TABLE_ROWS = 600
 
 
 def page(request: HttpRequest) -> HttpResponse:
@@ -28,6 +31,34 @@ def row(request: HttpRequest) -> HttpResponse:
     """One small ORM query."""
     found = ContentType.objects.get(pk=1)
     return JsonResponse({"id": found.pk, "model": found.model})
+
+
+def rows(request: HttpRequest) -> JsonResponse:
+    """Ten small ORM queries."""
+    return JsonResponse({"models": [ContentType.objects.get(pk=1).model for _ in range(10)]})
+
+
+def statement(request: HttpRequest) -> HttpResponse:
+    """One statement without the ORM."""
+    _query("SELECT 1")
+    return HttpResponse("statement")
+
+
+def hello(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("Hello, world!")
+
+
+def template(request: HttpRequest) -> HttpResponse:
+    """A table that takes Django's templates about 5 ms."""
+    return HttpResponse(TABLE.render(Context({"rows": range(TABLE_ROWS)})))
+
+
+def compute(request: HttpRequest) -> HttpResponse:
+    """50 ms of one core, whoever else computes."""
+    end = time.thread_time() + 0.05
+    while time.thread_time() < end:
+        sum(range(1000))
+    return HttpResponse("computed")
 
 
 def query(request: HttpRequest) -> HttpResponse:
@@ -48,4 +79,5 @@ def _query(sql: str = SLEEP) -> None:
         cursor.fetchall()
 
 
-urlpatterns = [path("page", page), path("row", row), path("query", query), path("stuck", stuck)]
+VIEWS = (page, row, rows, statement, hello, template, compute, query, stuck)
+urlpatterns = [path(view.__name__, view) for view in VIEWS]

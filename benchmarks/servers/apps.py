@@ -1,5 +1,6 @@
 """What the servers run: bare WSGI callables, and a Django project in one file."""
 
+import itertools
 import time
 
 MEGABYTE = b"x" * (1 << 20)
@@ -25,6 +26,21 @@ def compute(environ, start_response):
     while time.thread_time() < end:
         sum(range(1000))
     return _answer(start_response, b"computed")
+
+
+_COLD_S, _COLD_REQUESTS = 0.6, 4
+_begun = itertools.count()
+
+
+def page(environ, start_response):
+    """As many milliseconds of one core as its path says, but the first requests of a process take longer."""
+    seconds = int(environ["PATH_INFO"].lstrip("/") or 0) / 1000
+    if next(_begun) < _COLD_REQUESTS:
+        seconds = max(seconds, _COLD_S)
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        sum(range(1000))
+    return _answer(start_response, b"page")
 
 
 def upload(environ, start_response):

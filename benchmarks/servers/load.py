@@ -8,26 +8,42 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 import programs
 
 UPLOAD_SCRIPT = 'wrk.method = "POST"\nwrk.body = string.rep("x", 1048576)\n'
+_UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-def requests_per_second(port: int, seconds: int, clients: int, script: Path | None = None) -> float:
-    """What wrk reaches with `clients` connections. Answers other than 2xx count for nothing."""
-    command = [programs.path("wrk"), "-t1", f"-c{clients}", f"-d{seconds}", f"http://127.0.0.1:{port}/"]
-    if script:
-        command += ["-s", str(script)]
+@dataclass(frozen=True)
+class Closed:
+    """What wrk saw of clients that each ask again as soon as they are answered. rate: good answers a second."""
+
+    rate: float
+    p99_s: float
+
+
+def closed_loop(port: int, seconds: int, clients: int, *, path: str = "/", script: Path | None = None) -> Closed:
+    """Ask with `clients` connections. Answers other than 2xx count for nothing."""
+    command = [programs.path("wrk"), "-t1", f"-c{clients}", f"-d{seconds}", "--latency", "--timeout", "10"]
+    command += ["-s", str(script)] if script else []
+    command.append(f"http://127.0.0.1:{port}{path}")
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     output = finished.stdout
     if finished.returncode:  # as when a server accepts nobody any more
-        return 0.0
+        return Closed(0.0, inf)
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1])
     failed = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
-    return rate - (int(failed[1]) / seconds if failed else 0.0)
+    number, unit = re.search(r"99%\s+([\d.]+)(\w+)", output).groups()
+    return Closed(rate - (int(failed[1]) / seconds if failed else 0.0), float(number) * _UNITS_S[unit])
+
+
+def requests_per_second(port: int, seconds: int, clients: int, script: Path | None = None) -> float:
+    return closed_loop(port, seconds, clients, script=script).rate
 
 
 def latencies_s(port: int, rate: float, seconds: int, clients: int = 8) -> list[float]:

@@ -28,6 +28,9 @@ class Load:
     database: PrivateServer | None = None
     options: tuple[tuple[str, Any], ...] = ()  # of fullhouse alone, where it has a database
     before: Path | None = None
+    sites: int = 1  # of fullhouse, that run at once and share the budget of their account
+    core: int | None = None  # the only one that the server runs on
+    delay: Path | None = None  # the file that says how much later the database answers (`late_answers`)
 
 
 def _gunicorn(venv, port, app, load, *extra):
@@ -100,7 +103,11 @@ PEERS = {
     "granian": granian,
     "uwsgi": uwsgi,
     "waitress": waitress,
+    "main": fullhouse,
+    "passed on": fullhouse,
+    "kept": fullhouse,
 }
+WORKERS = {"main": "ways.Main", "passed on": "ways.PassedOn", "kept": "ways.Kept"}
 OTHERS = [name for name in PEERS if PEERS[name] is not fullhouse]
 
 
@@ -122,11 +129,13 @@ class Server:
 
 
 @contextmanager
-def running(name: str, venv: Path, app: str, load: Load):
-    """Start a peer, wait until it answers, and end it."""
+def running(name: str, venv: Path, app: str, load: Load, path: str = "/"):
+    """Start a peer, wait until it answers GET `path`, and end it."""
     port = free_port()
     command, environment = PEERS[name](venv, port, app, load), _environment(name, load)
-    with serving(name, command, port, "/", folder=HERE, environment=environment) as process:
+    if load.core is not None:
+        command = ["taskset", "--cpu-list", load.core, *command]
+    with serving(name, command, port, path, folder=HERE, environment=environment) as process:
         yield Server(name, port, process)
 
 
@@ -136,13 +145,20 @@ def _environment(name: str, load: Load) -> dict[str, str]:
     if not load.database:
         return os.environ | {"PYTHONPATH": f"{HERE}:{source}", "PYTHONDONTWRITEBYTECODE": "1"}
     if PEERS[name] is fullhouse:
-        budget = load.workers * load.threads
+        budget = load.sites * load.workers * load.threads
         options = dict(load.options)
         contender = Contender(
-            name, OURS, load.workers, load.threads, budget=budget, worker_class=OUR_WORKER, options=options
+            name,
+            OURS,
+            load.workers,
+            load.threads,
+            budget=budget,
+            worker_class=WORKERS.get(name, OUR_WORKER),
+            options=options,
         )
     else:
         contender = Contender(name, STOCK, load.workers, load.threads, PERSISTENT)
     environment = environment_of(contender, load.database)
     folders = environment["PYTHONPATH"].replace(str(SOURCE), str(source))
-    return environment | {"PYTHONPATH": f"{HERE}:{folders}"}
+    delay = {"BENCH_DELAY": str(load.delay)} if load.delay else {}
+    return environment | delay | {"PYTHONPATH": f"{HERE}:{folders}"}
