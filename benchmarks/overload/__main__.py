@@ -12,10 +12,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "tools"))
 
+from benchmarks.overload import generate
 from benchmarks.overload.generate import Answers, Stream, offer
 from benchmarks.servers import load as clients
 from benchmarks.servers.__main__ import prepare
@@ -27,6 +29,7 @@ GOOD_S = 1.0  # an answer later than this is of no use to anybody
 SETTLE_S = 2.0  # after the load has fallen
 PAGES = {"compute": "a page that computes for 50 ms", "query": "a page with one query of 50 ms"}
 FACTORS = (3, 10)
+CROWD_PEERS = ("fullhouse", "gthread")
 CROWD_THREADS = 4  # in each worker: one load generator can offer twelve times what they serve
 
 
@@ -136,9 +139,27 @@ def spike(arguments: argparse.Namespace) -> None:
         print(f"  sheddable: {100 * sheddable.share(503):.0f} % shed (asked at most {late_s:.3f} s late)", flush=True)
 
 
+def crowd(arguments: argparse.Namespace) -> None:
+    """Clients that come at once, to new workers and to such as have answered before."""
+    print("\nclients that come at once, each with 4 requests one after the other (1 where that takes a minute)")
+    print(f"  {'page':>6} {'clients':>8} {'workers':>8}   " + "".join(f"{name:>33}" for name in CROWD_PEERS))
+    load = Load(arguments.workers, arguments.threads)
+    for page_ms, count, cold in product((5, 80, 600), (60, 400), (True, False)):
+        requests = 1 if count * page_ms > 15_000 else 4
+        line = f"  {page_ms:3} ms {count:8} {'new' if cold else 'warm':>8}   "
+        for name in CROWD_PEERS:
+            with running(name, arguments.venv, "page", load) as server:
+                if not cold:
+                    offer(server.port, 3, Stream("/5", 20.0))
+                answers = generate.crowd(server.port, f"/{page_ms}", count, requests)
+            good, shed = (100 * answers.share(status) for status in (200, 503))
+            line += f"{good:6.1f} % 200 {shed:5.1f} % 503 {answers.seconds:6.1f} s"
+        print(line, flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
-    rows = {**dict.fromkeys(PAGES), "stuck": stuck, "flood": flood, "spike": spike}
+    rows = {**dict.fromkeys(PAGES), "stuck": stuck, "crowd": crowd, "flood": flood, "spike": spike}
     parser.add_argument("--venv", type=Path, required=True, help="where the peers are, or get, installed")
     parser.add_argument("--rows", default=",".join(rows), help="which rows, of " + ", ".join(rows))
     parser.add_argument("--peers", default=",".join(OTHERS), help="which servers; ours comes first")

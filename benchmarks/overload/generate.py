@@ -11,7 +11,8 @@ import random
 import time
 from dataclasses import dataclass, field
 
-PATIENCE_S = 10.0  # then a client has gone
+PATIENCE_S = 10.0  # then a client of an open loop has gone
+CROWD_PATIENCE_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,16 @@ class _Client(asyncio.Protocol):
 
 
 class _Generator:
-    def __init__(self, port: int, stream: Stream) -> None:
+    def __init__(self, port: int, stream: Stream, patience_s: float = PATIENCE_S) -> None:
         self._port = port
         self._stream = stream
+        self._patience_s = patience_s
         self._idle: list[_Client] = []
 
     async def ask(self, answers: Answers, start: float, due: float) -> None:
         client = None
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(self._patience_s):
                 client = await self._client()
                 client.answered = asyncio.get_running_loop().create_future()
                 request = f"GET {self._stream.path} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
@@ -135,6 +137,25 @@ async def _offer(port: int, stream: Stream, seconds: float) -> Answers:
     await asyncio.gather(*asking)
     generator.close()
     return answers
+
+
+async def _ask_in_turn(port: int, path: str, requests: int, answers: Answers, start: float) -> None:
+    generator = _Generator(port, Stream(path, 0.0), CROWD_PATIENCE_S)
+    for _ in range(requests):
+        await generator.ask(answers, start, time.monotonic() - start)
+    generator.close()
+
+
+def crowd(port: int, path: str, clients: int, requests: int) -> Answers:
+    """So many clients that come at once, each with so many requests, one after the other; whatever the answers are."""
+
+    async def all_of_them() -> Answers:
+        answers, start = Answers(0.0), time.monotonic()
+        await asyncio.gather(*(_ask_in_turn(port, path, requests, answers, start) for _ in range(clients)))
+        answers.seconds = time.monotonic() - start
+        return answers
+
+    return asyncio.run(all_of_them())
 
 
 def offer(port: int, seconds: float, *streams: Stream) -> list[Answers]:

@@ -68,7 +68,7 @@ def overload(admission: Admission, seconds: float = 0.0) -> float:
 def test_a_queue_that_stands_sheds_what_has_waited_too_long_and_runs_the_newest_first():
     admission = Admission(AdmissionRules(target_s=0.05))
     now = overload(admission)
-    assert now == pytest.approx(1.05, abs=0.02)  # a trial after ten targets after the first wait that was too long
+    assert now == pytest.approx(5.59, abs=0.02)  # a proof of five seconds after ten targets of waits that are too long
     newest = f"at {now:.2f}"
     offer(admission, now + 0.01, "newest")
     job, shed = admission.take(now + 0.02)
@@ -77,11 +77,11 @@ def test_a_queue_that_stands_sheds_what_has_waited_too_long_and_runs_the_newest_
     assert admission.oldest_wait_s(now + 0.02) <= 0.1  # twice the target
 
 
-def test_an_overload_begins_with_a_trial_in_which_the_newest_runs_first_and_nothing_is_shed():
+def test_an_overload_begins_with_a_proof_in_which_the_newest_runs_first_and_nothing_is_shed():
     admission = Admission(AdmissionRules(target_s=0.05))
     now, overloaded_for = 0.0, 0
     offer(admission, now, *(f"old {number}" for number in range(100)))
-    while overloaded_for < 45:
+    while overloaded_for < 490:
         now += 0.01
         newest = f"at {now:.2f}"
         offer(admission, now, "one", "two", newest)
@@ -137,9 +137,9 @@ def test_a_crowd_that_takes_its_time_to_come_is_no_overload():
 
 def test_a_crowd_that_asks_again_at_once_when_it_is_refused_does_not_keep_an_overload_alive():
     admission = Admission(AdmissionRules(target_s=0.05))
-    assert crowd(admission, 0.0, 500, 2.5) > 100, "as long as more come"
-    crowd(admission, 2.5, 0, 5)
-    assert crowd(admission, 7.5, 0, 20) == 0, "since a trial at 5 s"
+    assert crowd(admission, 0.0, 1400, 7) > 100, "as long as more come"
+    crowd(admission, 7.0, 0, 5)
+    assert crowd(admission, 12.0, 0, 20) == 0, "since a trial at 10 s"
     assert not admission.overloaded
 
 
@@ -152,19 +152,8 @@ def test_a_queue_that_does_not_grow_is_an_overload_where_that_of_another_worker_
         return arrived + others_come, served
 
     admission = Admission(AdmissionRules(target_s=0.05), publish_flow)
-    assert crowd(admission, 0.0, 150, 2), "who would all wait if they were alone"
+    assert crowd(admission, 0.0, 150, 8), "who would all wait if they were alone"
     assert admission.overloaded
-
-
-def test_more_than_the_crowd_that_a_trial_has_seen_are_an_overload_at_once():
-    admission = Admission(AdmissionRules(target_s=0.05))
-    crowd(admission, 0.0, 150, 4)
-    now, present = 4.0, admission.waiting
-    assert not admission.overloaded
-    offer(admission, now, *range(40))
-    shed = run(admission, now + 0.01)[1] + run(admission, now + 0.02)[1]
-    assert shed
-    assert admission.waiting < present
 
 
 def serve(admission: Admission, arrivals: Iterable[int]) -> float:

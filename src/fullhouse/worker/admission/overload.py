@@ -6,8 +6,9 @@ target. And more requests come than are served, by more than chance: a crowd tha
 wait for their answer before they ask again, make a long queue too, but shedding would shorten no wait.
 
 Whether more come can only be seen while nothing is shed: a client that was refused and asks again at once is no new
-demand. So an overload begins with a **trial**, in which all may wait, and has one now and then. If the queue does not
-grow meanwhile, those who ask were all there already: a crowd that took its time to come, and no overload.
+demand. So an overload begins with a **proof**, in which all may wait: only where more come than are served in each of
+five seconds, it is no crowd that took its time to come. And it has a **trial** now and then, in which all may wait
+again. If the queue does not grow meanwhile, those who ask were all there already.
 """
 
 from math import inf, sqrt
@@ -25,6 +26,9 @@ _SIGMAS = 2
 _SERVED_IN_TRIAL = 40
 _TURNS_IN_TRIAL = 4
 _LONGEST_TRIAL_INTERVALS = 2
+# A crowd that comes at once, or within some seconds, waits and is served: shedding begins once more have come than were
+# served in each of so many seconds.
+_PROOF_S = 5
 # Between the beginnings of later trials, on a clock that all workers share: one that sheds takes the growth from one
 # that does not. In a trial it takes longer until a client hears that it is refused; others notice nothing.
 # At first, and where a crowd was found that may grow, more often: it is served soonest if none is refused.
@@ -73,6 +77,34 @@ class Flows:
         self._excess = self._excess_before = 0.0
 
 
+class Proof:
+    """Whether more come than are served, and go on coming, at the beginning of what looks like an overload."""
+
+    def __init__(self, now: float, counts: Counts) -> None:
+        self._first = self._last = counts
+        self._look_at = now + 1.0
+        self._seconds = 0  # that more came in
+
+    def more_come(self, now: float, counts: Counts) -> bool | None:
+        """None as long as that is not clear. In a second without more it is not so."""
+        if now < self._look_at:
+            return None
+        self._look_at, self._seconds = now + 1.0, self._seconds + 1
+        came, left = _flow(self._last, counts)
+        self._last = counts
+        if came <= _EXCESS * left:
+            return False
+        if self._seconds < _PROOF_S:
+            return None
+        came, left = _flow(self._first, counts)
+        return came - _EXCESS * left > _SIGMAS * sqrt(came)
+
+
+def _flow(before: Counts, after: Counts) -> tuple[int, int]:
+    """How many came, and how many left, having been served."""
+    return after.arrived - before.arrived, after.served - before.served
+
+
 class Trial:
     """Whether a queue grows that nothing is shed from.
 
@@ -112,10 +144,9 @@ class Overload:
         self._lately = Flows()
         self._longer = Flows()
         self._needed_at = -inf  # when there was something to shed, while overloaded
-        self._trial: Trial | None = None
+        self._trial: Trial | Proof | None = None
         self._began_at = -inf
         self._trial_at = -inf  # what the last one has shown counts until then
-        self._crowd = inf  # more requests than these are not only those that a trial has seen
 
     @property
     def longest_wait_s(self) -> float:
@@ -148,12 +179,9 @@ class Overload:
 
     def _begin_if_needed(self, now: float, counts: Counts) -> None:
         shortest_wait_s = self._oldest.minimum(now)
-        if shortest_wait_s <= self.target_s:
-            self._crowd = inf
-        elif counts.waiting + counts.running > self._crowd or self._too_many_come(shortest_wait_s):
+        if shortest_wait_s > self.target_s and self._too_many_come(shortest_wait_s):
             self.is_on, self._needed_at = True, now
-            if now >= self._trial_at:
-                self._trial, self._began_at = Trial(now, self.interval_s), now
+            self._trial, self._began_at = Proof(now, counts), now
 
     def _try(self, now: float, counts: Counts) -> None:
         if self._trial is None:
@@ -162,8 +190,6 @@ class Overload:
             return
         more_come = self._trial.more_come(now, counts)
         if more_come is False:
-            crowd = counts.waiting + counts.running
-            self._crowd = crowd + _SIGMAS * sqrt(crowd)
             self._end()
         if more_come is not None:
             is_known = more_come and now - self._began_at > _FIRST_TRIAL_EVERY_S
