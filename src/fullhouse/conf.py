@@ -31,6 +31,8 @@ try:
     _said = Namespace(worker_class=_words.worker_class) if _words.worker_class else Namespace()
     _planned = plan_for(module_named_by(_words.args[0] if _words.args else None), _said)
     _values = gunicorn_settings(_planned.settings, _planned.plan, _planned.project.name, DatabaseHooks())
+    if "preload" not in _planned.settings.sources:  # gunicorn does not look whether that is safe
+        _values["preload_app"] = False
     publish(_planned.plan, _planned.settings)
 except FullhouseError as error:
     print(f"fullhouse: {error}", file=sys.stderr)

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -15,7 +15,8 @@ from wsgiref.util import setup_testing_defaults
 from fullhouse.cli.main import make_parser
 from fullhouse.db import pools
 from fullhouse.errors import ApplicationError, DatabaseError, FullhouseError
-from fullhouse.site.databases import DatabaseHooks, allot, put_into_force
+from fullhouse.site.databases import DatabaseHooks, allot, forbid_opening, put_into_force
+from fullhouse.site.forking import close_connections, threads_and_sockets
 from fullhouse.site.planned import Planned, plan_for
 from fullhouse.site.project import Project
 from fullhouse.supervisor import master
@@ -32,7 +33,7 @@ class Order:
     """What the supervisor wants. words: of `fullhouse serve`. listeners, reports, lifeline: descriptors.
 
     supervisor: its pid. board: path of the stats board. generation: the number of this one.
-    alone: whether no other runs, under another plan.
+    alone: whether no other runs, under another plan. may_preload: False once that was tried, and is not safe.
     """
 
     words: list[str]
@@ -43,6 +44,7 @@ class Order:
     board: str
     generation: int
     alone: bool
+    may_preload: bool = True
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def main(order: Order) -> int:
         budgets = allot(planned.plan, planned.settings)
         if order.alone:
             put_into_force(budgets)
-        else:  # the banner has shown those of the first one
+        elif order.may_preload:  # else they are said; the banner has shown those of the first one
             for note in planned.plan.notes:
                 print(f"fullhouse: {note}", file=sys.stderr, flush=True)
     except FullhouseError as error:
@@ -100,8 +102,36 @@ def main(order: Order) -> int:
         "bind": [f"fd://{descriptor}" for descriptor in order.listeners],
         "pidfile": None,  # the supervisor's
     }
+    values["preload_app"] = values["preload_app"] and order.may_preload
     project = Told(planned.project, order.reports, planned.settings.reload)
-    return master.serve(project, values, with_traceback=arguments.traceback)
+    if not values["preload_app"]:
+        forbid_opening()
+    before = threads_and_sockets()
+    return master.serve(
+        project, values, with_traceback=arguments.traceback, may_fork=lambda: begin_anew_if_unsafe(order, before)
+    )
+
+
+def begin_anew_if_unsafe(order: Order, before: set[str]) -> None:
+    """Where loading the application has left what a fork must not share, become a master that has not loaded it.
+
+    before: the threads and sockets that there were.
+    """
+    found = sorted(close_connections() | (threads_and_sockets() - before))
+    if not found:
+        forbid_opening()
+        return
+    print(
+        f"fullhouse: Loading the application opened or started {', '.join(found)}, which workers cannot share. So each "
+        "worker loads it itself, and needs more memory. To have them share it, begin with that on first use; "
+        "preload = False saves the attempt.",
+        file=sys.stderr,
+        flush=True,
+    )
+    for descriptor in (*order.listeners, order.reports, order.lifeline):
+        os.set_inheritable(descriptor, True)
+    words = json.dumps(asdict(replace(order, may_preload=False)))
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:-1], words])  # noqa: S606 - a path of our own
 
 
 def look_at_pools() -> list[Database]:

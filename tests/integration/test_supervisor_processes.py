@@ -142,7 +142,7 @@ def test_workers_that_crash_again_and_again_are_told(site: Site) -> None:
     ("module", "text", "expected"),
     [
         ("wsgi", "import nothing_of_that_name", "No module named 'nothing_of_that_name'"),
-        ("wsgi", "import os; os.abort()", "before all were ready"),
+        ("wsgi", "import os; os.abort()", "killed by SIGABRT"),
     ],
 )
 def test_a_first_start_that_fails_tells_why(site: Site, module: str, text: str, expected: str) -> None:
@@ -159,10 +159,11 @@ def test_a_first_start_that_hangs_ends_at_the_boot_timeout(site: Site) -> None:
     assert "not ready after 1 s" in answer.stderr
 
 
-def test_stop_while_the_first_generation_starts(site: Site) -> None:
-    site.write("wsgi", "import time; time.sleep(600)")
-    with site.started() as running:
-        wait_until(running.workers, "a worker was there")
+@pytest.mark.parametrize("preload", ["--preload", "--no-preload"])
+def test_stop_while_the_first_generation_starts(site: Site, preload: str) -> None:
+    site.write("wsgi", f"import pathlib, time; pathlib.Path({str(site.folder)!r}, 'loads').touch(); time.sleep(600)")
+    with site.started(preload) as running:
+        wait_until((site.folder / "loads").exists, "the application is loaded")
         tree = running.tree()
         running.signal(signal.SIGTERM)
         assert running.process.wait(DEADLINE_S) == 0

@@ -13,8 +13,8 @@ from supervised import DEADLINE_S, Load, Site, alive, wait_until
 BROKEN = {
     "does not import": ("wsgi", "raise RuntimeError('broken on purpose')", "broken on purpose"),
     "hangs at import": ("wsgi", "import time; time.sleep(600)", "not ready after 20 s"),
-    "dies at import": ("wsgi", "import os; os.abort()", "before all were ready"),
-    "exits at import": ("wsgi", "import os; os._exit(7)", "before all were ready"),
+    "dies at import": ("wsgi", "import os; os.abort()", "killed by SIGABRT"),
+    "exits at import": ("wsgi", "import os; os._exit(7)", "exit code 7"),
     "breaks settings": ("settings", "1 / 0", "division by zero"),
     "fails the first request": ("urls", "raise RuntimeError('broken on purpose')", "broken on purpose"),
 }
@@ -68,11 +68,14 @@ def test_reloads_at_start_and_during_reloads_end_in_the_newest_code(site: Site) 
         wait_until(lambda: running.get() == "version 3" and len(running.masters()) == 1, "the newest code served")
 
 
-def test_a_stop_during_a_reload_ends_everything(site: Site) -> None:
-    with site.served() as running:
-        site.write("wsgi", "import time; time.sleep(600)")
+@pytest.mark.parametrize("preload", ["--preload", "--no-preload"])
+def test_a_stop_during_a_reload_ends_everything(site: Site, preload: str) -> None:
+    with site.served(preload) as running:
+        site.write(
+            "wsgi", f"import pathlib, time; pathlib.Path({str(site.folder)!r}, 'loads').touch(); time.sleep(600)"
+        )
         running.signal(signal.SIGHUP)
-        wait_until(lambda: len(running.workers()) == 4, "the new workers were there")
+        wait_until((site.folder / "loads").exists, "the new generation loads")
         tree = running.tree()
         running.signal(signal.SIGTERM)
         assert running.process.wait(DEADLINE_S) == 0
@@ -106,7 +109,7 @@ except FileExistsError:
         time.sleep(0.02)
 """,
     )
-    with site.started() as running:
+    with site.started("--no-preload") as running:
         wait_until((site.folder / "first").exists, "one worker was about to be ready")
         with socket.create_connection(("127.0.0.1", running.port), timeout=DEADLINE_S) as client:
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")
@@ -151,3 +154,14 @@ def test_hooks_and_the_pidfile_of_a_gunicorn_conf_py_through_a_reload(site: Site
         running.signal(signal.SIGTERM)
         assert running.process.wait(60) == 0
         assert not pid_file.exists()
+
+
+def test_a_broken_deploy_of_workers_that_load_the_application_themselves_harms_nobody(site: Site) -> None:
+    with site.served("--no-preload", "--boot-timeout", "20") as running:
+        before = running.tree()
+        site.write("wsgi", "import os; os._exit(7)")
+        running.signal(signal.SIGHUP)
+        wait_until(lambda: "keeps serving" in running.output, "the generation was discarded")
+        assert "before all were ready" in running.output
+        assert alive(before) == list(before)
+        assert running.get() == "version 1"

@@ -58,6 +58,7 @@ SAMPLES: dict[str, tuple[Any, str]] = {
     "body_memory": (65536, "64K"),
     "transfer_memory": (32 << 20, "32M"),
     "max_body": (1 << 20, "1M"),
+    "preload": (False, "no"),
     "freeze_gc": (False, "no"),
     "reload": (True, "yes"),
     "access_log": ("-", "-"),

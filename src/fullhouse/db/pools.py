@@ -64,8 +64,8 @@ def has_waiting() -> bool:
 
 
 @atexit.register
-def _close_all() -> None:
-    """Say goodbye to the servers when the process ends."""
+def close_all() -> None:
+    """Say goodbye to the servers. At the end of the process, or before it becomes another."""
     while _pools:
         _, (pool, *_) = _pools.popitem()
         pool.close()

@@ -211,6 +211,14 @@ class Settings:
     max_body: int | None = _option(
         MEMORY, 1 << 30, SERVING, "Maximum request body; a larger one gets 413, before the client is asked to send it."
     )
+    preload: bool = _option(
+        SWITCH,
+        True,
+        SERVING,
+        "Load the application once, before the workers are forked, so that they share its memory. Where that starts "
+        "threads or opens sockets or database connections, each worker loads it itself, and the log says so.",
+        "preload_app",
+    )
     freeze_gc: bool = _option(
         SWITCH, True, SERVING, "Exclude the loaded application from garbage collection, and collect less often."
     )

@@ -146,6 +146,12 @@ def _slot_path(alias: str) -> Path:
 def publish(planned: Plan, settings: Settings) -> None:
     """Put the plan into force for the pools of this host's processes: in the master, before it forks the workers."""
     put_into_force(allot(planned, settings))
+    forbid_opening()
+
+
+def forbid_opening() -> None:
+    """From now on this process, the master, opens no pooled connection, even if it preloads the application."""
+    forks.forbid_opening("it forks the workers, and each of them opens its own")
 
 
 def put_into_force(budgets: Mapping[Path, int]) -> None:
@@ -155,11 +161,7 @@ def put_into_force(budgets: Mapping[Path, int]) -> None:
 
 
 def allot(planned: Plan, settings: Settings) -> dict[Path, int]:
-    """Put into force what the plan gives the workers of this master, and return the host's budget of each slot file.
-
-    From then on the master itself opens no pooled connection, even if it preloads the application.
-    """
-    forks.forbid_opening("it forks the workers, and each of them opens its own")
+    """Put into force what the plan gives the workers of this master, and return the host's budget of each slot file."""
     host_slots.plan_later_with(settings)
     budgets: dict[Path, int] = {}
     for server in planned.servers:

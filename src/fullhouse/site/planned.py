@@ -1,10 +1,7 @@
 """From a project's name to its settings and its plan: the one way, for every command and for fullhouse.conf."""
 
 import os
-import stat
-import threading
 from argparse import Namespace
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import gettempdir
@@ -16,6 +13,7 @@ from fullhouse.settings.layers import from_environment, layered
 from fullhouse.settings.table import Settings
 from fullhouse.site import project
 from fullhouse.site.databases import ask_limits
+from fullhouse.site.forking import threads_and_sockets
 from fullhouse.site.project import Project
 from fullhouse.supervisor.gunicorn_args import from_gunicorn_cmd_args, from_gunicorn_file
 
@@ -36,9 +34,9 @@ def plan_for(name: str | None, arguments: Namespace) -> Planned:
     """
     # Folders and variables are needed to import the settings, which may name further ones for the workers.
     early = from_arguments(from_environment(Settings(), os.environ), arguments)
-    before = _threads_and_sockets()
+    before = threads_and_sockets()
     found = project.find(name, early.python_path, early.env)
-    left = _threads_and_sockets() - before
+    left = threads_and_sockets() - before
     settings = from_gunicorn_file(Settings(), Path.cwd())
     settings = layered(settings, found.options, f"FULLHOUSE in {found.settings_module}")
     settings = from_gunicorn_cmd_args(settings, os.environ)
@@ -58,14 +56,3 @@ def plan_for(name: str | None, arguments: Namespace) -> Planned:
             "(tmpfs). Set TMPDIR to a folder on disk."
         )
     return Planned(found, settings, replace(plan, notes=(*plan.notes, *notes)))
-
-
-def _threads_and_sockets() -> set[str]:
-    """What a fork does not take along, or shares: named for people."""
-    found = {f"the thread {thread.name!r}" for thread in threading.enumerate()}
-    with suppress(OSError):  # no /proc
-        for descriptor in os.listdir("/proc/self/fd"):
-            with suppress(OSError):
-                if stat.S_ISSOCK(os.fstat(int(descriptor)).st_mode):
-                    found.add(f"an open socket (descriptor {descriptor})")
-    return found

@@ -77,9 +77,15 @@ def gunicorn_settings(settings: Settings, plan: Plan, project: str, hooks: Datab
             worker.thread_ends = hooks.thread_ends
             hooks.tell_waits(worker.about_to_wait)
 
+    if settings.reload and settings.preload and "preload" in settings.sources:
+        raise ConfigurationError(
+            f"{settings.sources['reload']}: reload and preload exclude each other: only a worker that loads the "
+            "application itself can load it again.\nLeave one of them out."
+        )
     values: dict[str, Any] = {gunicorn: getattr(settings, ours) for gunicorn, ours in OURS.items()}
     values |= {
         "bind": list(settings.bind),
+        "preload_app": settings.preload and not settings.reload,
         "workers": plan.workers,
         "threads": plan.threads,
         "worker_class": _worker_class(settings, plan),

@@ -1,5 +1,6 @@
 """One gunicorn master under the plan, in this process."""
 
+import gc
 import logging
 import mmap
 import os
@@ -66,6 +67,15 @@ class Master(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         super().__init__()
         logging.getLogger("gunicorn.error").addFilter(self._failure)
 
+    def preload(self) -> None:
+        """Load the application here, for all workers, and keep the garbage collector from touching its memory.
+
+        Raises SystemExit where it does not load.
+        """
+        self.wsgi()
+        gc.collect()
+        gc.freeze()
+
     def run(self) -> None:
         PatientArbiter(self).run()
 
@@ -86,14 +96,21 @@ class Master(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             sys.exit(Arbiter.APP_LOAD_ERROR)
 
 
-def serve(project: Loads, values: Mapping[str, Any], *, with_traceback: bool) -> int:
+def serve(
+    project: Loads, values: Mapping[str, Any], *, with_traceback: bool, may_fork: Callable[[], object] = bool
+) -> int:
     """Serve until a signal ends it. Returns the exit code: ApplicationError's where the application did not load.
 
-    A worker is a fork that leaves by SystemExit, with a code that the master reads: that one passes through.
+    may_fork: called once the application is loaded, where this process does that for the workers. A worker is a fork
+    that leaves by SystemExit, with a code that the master reads: that one passes through.
     """
     master = os.getpid()
     try:
-        Master(project, values, with_traceback=with_traceback).run()
+        application = Master(project, values, with_traceback=with_traceback)
+        if values["preload_app"]:
+            application.preload()
+            may_fork()
+        application.run()
     except SystemExit as end:
         if os.getpid() != master:
             raise

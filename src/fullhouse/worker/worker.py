@@ -77,8 +77,9 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
     def load_wsgi(self) -> None:
         super().load_wsgi()
         if self.options.freeze_gc:
-            gc.collect()
-            gc.freeze()
+            if not self.cfg.preload_app:  # else the master has, and to look at all objects would copy their memory
+                gc.collect()
+                gc.freeze()
             gc.set_threshold(*self.options.gc_threshold)
         sys.setswitchinterval(self.options.switch_interval_s)
 

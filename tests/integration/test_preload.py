@@ -1,0 +1,75 @@
+"""The application is loaded once, before the fork; where that is not safe, by each worker."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from supervised import Site, wait_until
+
+COUNT = """
+import os, pathlib
+with pathlib.Path({folder!r}, "loaded").open("a") as file:
+    print(os.getpid(), file=file)
+"""
+THREAD = "import threading, time; threading.Thread(target=time.sleep, args=(600,), name='metrics', daemon=True).start()"
+SOCKET = "import socket; statsd = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)"
+DATABASES = 'DATABASES = {{"default": {{"ENGINE": "{engine}", "NAME": "site.sqlite3"}}}}'
+QUERY = "from django.db import connection; connection.ensure_connection()"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    made = Site(tmp_path / "site")
+    made.append("wsgi", COUNT.format(folder=str(made.folder)))
+    return made
+
+
+def loaded_in(site: Site) -> list[int]:
+    return [int(line) for line in (site.folder / "loaded").read_text().split()]
+
+
+def test_the_master_loads_the_application_once_for_all_workers_and_a_reload_anew(site: Site) -> None:
+    with site.served() as running:
+        assert loaded_in(site) == running.masters()
+        running.signal(signal.SIGHUP)
+        wait_until(lambda: len(loaded_in(site)) == 2, "it was loaded again")
+        running.wait_whole()
+        assert loaded_in(site)[1:] == running.masters()
+
+
+def test_each_worker_loads_it_where_that_is_said(site: Site) -> None:
+    with site.served("--no-preload") as running:
+        assert sorted(loaded_in(site)) == sorted(running.workers())
+
+
+@pytest.mark.parametrize(
+    ("text", "named", "engine"),
+    [
+        (THREAD, "the thread 'metrics'", "fullhouse.db.sqlite3"),
+        (SOCKET, "an open socket (descriptor ", "fullhouse.db.sqlite3"),
+        (QUERY, "a connection to the database 'default'", "fullhouse.db.sqlite3"),
+        (QUERY, "a connection to the database 'default'", "django.db.backends.sqlite3"),
+    ],
+)
+def test_each_worker_loads_it_where_workers_could_not_share_what_it_opens(
+    site: Site, text: str, named: str, engine: str
+) -> None:
+    site.append("settings", DATABASES.format(engine=engine))
+    site.append("wsgi", text)
+    with site.served() as running:
+        assert named in running.output
+        assert "each worker loads it itself" in running.output
+        assert loaded_in(site)[0] in running.masters(), "which has become a new process, under its number"
+        assert sorted(loaded_in(site)[1:]) == sorted(running.workers())
+        running.signal(signal.SIGHUP)
+        wait_until(lambda: len(loaded_in(site)) == 6, "a reload tries it again")
+        running.wait_whole()
+        running.signal(signal.SIGTERM)
+        assert running.process.wait(60) == 0
+
+
+def test_preload_and_gunicorns_reloader_exclude_each_other(site: Site) -> None:
+    answer = site.command("serve", "mysite", "--bind", "127.0.0.1:0", "--preload", "--reload")
+    assert answer.returncode == 2
+    assert "reload and preload exclude each other" in answer.stderr
