@@ -66,6 +66,9 @@ class Told:
                 report_failure(self.pipe, error, in_log=True)
             raise
 
+    def load_what_requests_need(self) -> None:
+        self.project.load_what_requests_need()
+
 
 def main(order: Order) -> int:
     """Serve until asked to stop. Returns the exit code."""

@@ -73,3 +73,13 @@ def test_preload_and_gunicorns_reloader_exclude_each_other(site: Site) -> None:
     answer = site.command("serve", "mysite", "--bind", "127.0.0.1:0", "--preload", "--reload")
     assert answer.returncode == 2
     assert "reload and preload exclude each other" in answer.stderr
+
+
+def test_what_the_first_request_needs_is_loaded_too_and_what_is_wrong_with_it_is_for_that_to_tell(site: Site) -> None:
+    site.append("urls", COUNT.format(folder=str(site.folder)))
+    with site.served() as running:
+        assert loaded_in(site) == 2 * running.masters()
+        assert running.get() == "version 1"
+        site.append("urls", "raise RuntimeError('broken on purpose')")
+        running.signal(signal.SIGHUP)
+        wait_until(lambda: running.status("/") == 500, "the new code serves, and says it")

@@ -73,6 +73,19 @@ class Project:
             ) from error
         return application
 
+    @staticmethod
+    def load_what_requests_need() -> None:
+        """Import what Django would import for the first request: the views and the template engines.
+
+        What is wrong with them is for that request to tell.
+        """
+        from django.template import engines
+        from django.urls import get_resolver
+
+        for load in (lambda: get_resolver().reverse_dict, engines.all):
+            with suppress(Exception):
+                load()
+
 
 def find(name: str | None, python_path: Sequence[str] = (), env: Mapping[str, str] = NO_PAIRS) -> Project:
     """The project `name`, or the one that DJANGO_SETTINGS_MODULE names; its settings are imported.

@@ -23,6 +23,7 @@ class Loads(Protocol):
     """A project whose WSGI application can be loaded. Raises ApplicationError."""
 
     def load_application(self) -> Callable[..., Any]: ...
+    def load_what_requests_need(self) -> None: ...
 
 
 class ToldOnce:
@@ -73,6 +74,7 @@ class Master(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         Raises SystemExit where it does not load.
         """
         self.wsgi()
+        self._project.load_what_requests_need()
         gc.collect()
         gc.freeze()
 
