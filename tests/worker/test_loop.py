@@ -206,6 +206,23 @@ def test_a_request_that_comes_while_the_response_before_it_is_sent_is_read_when_
     assert site.take()[1].path == "/2"
 
 
+def test_a_channel_that_needs_the_loop_is_not_forgotten_for_one_that_is_returned_at_the_same_moment(site):
+    needy = SimpleNamespace(small_response=b"", needs_loop=True)
+
+    class Idle:
+        small_response = b""
+
+        @property
+        def needs_loop(self) -> bool:
+            """Asked by its thread, while another thread returns the other channel."""
+            site.channels.take_back(needy, answered=False)
+            return False
+
+    site.channels.take_back(Idle(), answered=False)
+    assert site.channels.is_owed
+    site.channels._returned.clear()
+
+
 def test_the_rest_of_a_response_and_an_error_are_left_to_the_loop(site):
     client = site.connect(get("/1"))
     channel, _ = site.take()

@@ -109,7 +109,8 @@ class Channels:
 
     def _return(self, channel: Channel) -> None:
         self._returned.append(channel)
-        self.is_owed = self.is_owed or channel.needs_loop
+        if channel.needs_loop:
+            self.is_owed = True
 
     # the thread that runs the loop
 

@@ -140,7 +140,7 @@ class Trials:
 class LoopChoice:
     """Which way is the best now. Pure: the caller brings the time, in monotonic seconds.
 
-    `way`: the present one. `look_at`: when to look next.
+    `way`: the present one. `look_at`: when to look next. `is_trying`: whether the idle time will be looked at then.
     """
 
     def __init__(self) -> None:
@@ -148,21 +148,21 @@ class LoopChoice:
         self.look_at = 0.0
         self._trial_at = 0.0
         self._trials = Trials()
-        self._is_trying = False
+        self.is_trying = False
         self._is_quick = True
         self._before = Figures(0.0, 0.0, 0.0, 0.0, 0.0)
 
     def look(self, now: float, figures: Figures) -> None:
         self._look_at_cpu(figures)
-        if self._is_trying and self._trials.look(now, figures):
-            self._is_trying = False
+        if self.is_trying and self._trials.look(now, figures):
+            self.is_trying = False
             self._best = self._trials.best or self._best
         if now >= self._trial_at:
             if self._trial_at and self._is_quick:
-                self._is_trying = True
+                self.is_trying = True
                 self._trials.begin(now)
             self._trial_at = now - now % TRIAL_EVERY_S + TRIAL_EVERY_S
-        if self._is_trying:
+        if self.is_trying:
             self.way, self.look_at = self._trials.way, self._trials.look_at
         else:
             self.way = self._best if self._is_quick else Way.MAIN

@@ -286,11 +286,12 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         self._access_log.flush()
         choice, now = self._choice, self._channels.now
         if now >= choice.look_at:
-            figures = (self.tally.requests, self.tally.seconds, self._loop.waited_s, time.process_time(), idle_s())
+            idle = idle_s() if choice.is_trying else 0.0
+            figures = (self.tally.requests, self.tally.seconds, self._loop.waited_s, time.process_time(), idle)
             choice.look(now, Figures(*figures))
             if choice.way is Way.MAIN:
                 self._turns.give_back()
-            elif choice.way is Way.KEPT:
+            elif choice.way is Way.KEPT and self._turns.is_lent:
                 self._threads.leave_one()
 
     def tick(self) -> None:
