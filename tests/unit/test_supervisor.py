@@ -79,3 +79,11 @@ def test_a_report_that_no_clipping_makes_short_is_sent_whole() -> None:
     assert reports.read() == [{"event": "planned", "budgets": budgets, "text": "x"}]
     reports.close()
     os.close(write)
+
+
+def test_the_process_that_serves_on_loads_neither_django_nor_gunicorn() -> None:
+    code = (
+        "import sys, fullhouse.supervision; print(sorted({'django', 'gunicorn', 'fullhouse.site'} & set(sys.modules)))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert told.stdout == "[]\n"

@@ -8,10 +8,10 @@ import socket
 import sys
 import textwrap
 import traceback
-from collections.abc import Sequence
-from contextlib import closing, nullcontext, redirect_stdout
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from fullhouse import __version__
 from fullhouse.cli import verbs
@@ -26,15 +26,12 @@ from fullhouse.settings.layers import nearest
 from fullhouse.settings.table import OPTIONS
 from fullhouse.site.databases import DatabaseHooks
 from fullhouse.site.planned import Planned, plan_for
+from fullhouse.supervision import Order, become_supervisor
 from fullhouse.supervisor import instances
-from fullhouse.supervisor.control import ControlServer
 from fullhouse.supervisor.gunicorn_settings import gunicorn_settings, umask_of
 from fullhouse.supervisor.listen import check_tls, listening
 from fullhouse.supervisor.logfile import LogFile
 from fullhouse.supervisor.pid_file import pid_file
-from fullhouse.supervisor.policy import Policy
-from fullhouse.supervisor.processes import name_process
-from fullhouse.supervisor.supervisor import Launch, Supervisor
 from fullhouse.supervisor.systemd import activated_sockets
 
 DESCRIPTION = (
@@ -223,12 +220,13 @@ def plan_text(planned: Planned, output_format: str) -> str:
     return as_text(planned.plan, f"Plan for {planned.project.name}")
 
 
-def _serve(planned: Planned, words: Sequence[str]) -> int:
+def _serve(planned: Planned, words: Sequence[str]) -> NoReturn:
     settings = planned.settings
     values = gunicorn_settings(settings, planned.plan, planned.project.name, DatabaseHooks())
     check_tls(settings.certfile, settings.keyfile)
     runtime_folder()  # refuses before anything is said
-    log = None if settings.log_file is None else LogFile(Path(settings.log_file).absolute())
+    if settings.log_file is not None:
+        LogFile(Path(settings.log_file).absolute()).close()  # refused now where it cannot be written
     for signum in (signal.SIGHUP, signal.SIGUSR1):  # until the supervisor listens: nothing is loaded or open yet
         signal.signal(signum, signal.SIG_IGN)
     activated = activated_sockets(os.environ)
@@ -240,26 +238,45 @@ def _serve(planned: Planned, words: Sequence[str]) -> int:
     ):
         addresses = [_name(listener) for listener in sockets]
         print(banner(planned, addresses, colour=wants_colour(sys.stdout)), flush=True)
-        name_process(values["proc_name"])
-        return _supervise(planned, words, sockets, log)
+        opened = [] if activated else [name for name in addresses if name.startswith("unix:")]
+        _supervise(planned, words, sockets, values, [name.removeprefix("unix:") for name in opened])
+    raise AssertionError("this process is the supervisor now")
 
 
-def _supervise(planned: Planned, words: Sequence[str], sockets: Sequence[socket.socket], log: LogFile | None) -> int:
-    """Serve on the sockets, where commands can find and reach us, until asked to stop."""
+def _supervise(
+    planned: Planned,
+    words: Sequence[str],
+    sockets: Sequence[socket.socket],
+    values: Mapping[str, Any],
+    opened: Sequence[str],
+) -> None:
+    """Become the supervisor of the sockets, where commands can find and reach it.
+
+    values: gunicorn's settings. opened: the files of Unix sockets, to be removed at the end.
+    """
     settings = planned.settings
-    port = instances.port_of(_name(sockets[0]))
     environment = {name: os.environ[name] for name in FINDS_THE_PROJECT if name in os.environ}
-    facts = {"words": list(words), "folder": os.getcwd(), "environment": environment, "log": log and str(log.path)}
+    log = settings.log_file and str(Path(settings.log_file).absolute())
+    facts = {"words": list(words), "folder": os.getcwd(), "environment": environment, "log": log}
+    port = instances.port_of(_name(sockets[0]))
     instance, lock = instances.claim(runtime_folder(), planned.project.name, port, facts)
     try:
-        listeners = [one.fileno() for one in sockets]
-        launch = Launch(["-m", "fullhouse.generation"], words, listeners, instance.board)
-        policy = Policy(settings.boot_timeout, settings.graceful_timeout, settings.stop_delay)
-        supervisor = Supervisor(launch, policy)
-        if log is not None:
-            supervisor.log_to(log)
-        with closing(ControlServer(instance.control, supervisor.selector, supervisor.handle)):
-            return supervisor.run()
+        become_supervisor(
+            Order(
+                name=values["proc_name"],
+                words=list(words),
+                listeners=[one.fileno() for one in sockets],
+                lock=lock,
+                lock_path=str(instance.lock),
+                facts=instance.facts,
+                opened=list(opened),
+                pid_file=values.get("pidfile"),
+                log=log,
+                boot_timeout=settings.boot_timeout,
+                graceful_timeout=settings.graceful_timeout,
+                stop_delay=settings.stop_delay,
+            )
+        )
     finally:
         instances.release(instance, lock)
 

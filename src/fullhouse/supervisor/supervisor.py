@@ -39,7 +39,7 @@ from fullhouse.telemetry import board
 
 # A second later the kernel has ended every process that was signalled.
 _LAST_WORD_S = 2.0
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,9 @@ class Supervisor:
         os.set_blocking(woken, False)
         os.set_blocking(wake, False)
         signal.set_wakeup_fd(wake)
-        for signum in _SIGNALS:
+        for signum in SIGNALS:
             signal.signal(signum, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # as they were while this process became the supervisor
         self.selector.register(woken, selectors.EVENT_READ, lambda: self._on_signals(os.read(woken, 4096)))
 
     def _on_signals(self, signals: bytes) -> None:
