@@ -13,6 +13,7 @@ with pathlib.Path({folder!r}, "loaded").open("a") as file:
     print(os.getpid(), file=file)
 """
 THREAD = "import threading, time; threading.Thread(target=time.sleep, args=(600,), name='metrics', daemon=True).start()"
+NATIVE = "import _thread, time; _thread.start_new_thread(time.sleep, (600,))"
 SOCKET = "import socket; statsd = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)"
 DATABASES = 'DATABASES = {{"default": {{"ENGINE": "{engine}", "NAME": "site.sqlite3"}}}}'
 QUERY = "from django.db import connection; connection.ensure_connection()"
@@ -47,6 +48,7 @@ def test_each_worker_loads_it_where_that_is_said(site: Site) -> None:
     ("text", "named", "engine"),
     [
         (THREAD, "the thread 'metrics'", "fullhouse.db.sqlite3"),
+        (NATIVE, "a thread of a library", "fullhouse.db.sqlite3"),
         (SOCKET, "an open socket (descriptor ", "fullhouse.db.sqlite3"),
         (QUERY, "a connection to the database 'default'", "fullhouse.db.sqlite3"),
         (QUERY, "a connection to the database 'default'", "django.db.backends.sqlite3"),

@@ -12,6 +12,9 @@ def threads_and_sockets() -> set[str]:
     """Those of this process, named for people."""
     found = {f"the thread {thread.name!r}" for thread in threading.enumerate()}
     with suppress(OSError):  # no /proc
+        others = len(os.listdir("/proc/self/task")) - len(found)
+        if others > 0:
+            found.add("a thread of a library" if others == 1 else f"{others} threads of libraries")
         for descriptor in os.listdir("/proc/self/fd"):
             with suppress(OSError):
                 if stat.S_ISSOCK(os.fstat(int(descriptor)).st_mode):
