@@ -33,7 +33,8 @@ class Order:
     """What the supervisor wants. words: of `fullhouse serve`. listeners, reports, lifeline: descriptors.
 
     supervisor: its pid. board: path of the stats board. generation: the number of this one.
-    alone: whether no other runs, under another plan. may_preload: False once that was tried, and is not safe.
+    alone: whether no other runs, under another plan. worker_memory: bytes that a worker of another takes. may_preload:
+    False once that was tried, and is not safe.
     """
 
     words: list[str]
@@ -44,6 +45,7 @@ class Order:
     board: str
     generation: int
     alone: bool
+    worker_memory: int | None = None
     may_preload: bool = True
 
 
@@ -77,7 +79,7 @@ def main(order: Order) -> int:
         os.set_inheritable(descriptor, False)
     arguments = make_parser().parse_args(order.words)
     try:
-        planned = plan_for(arguments.project, arguments)
+        planned = plan_for(arguments.project, arguments, order.worker_memory)
         values = gunicorn_settings(planned.settings, planned.plan, planned.project.name, DatabaseHooks())
         budgets = allot(planned.plan, planned.settings)
         if order.alone:

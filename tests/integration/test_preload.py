@@ -1,5 +1,6 @@
 """The application is loaded once, before the fork; where that is not safe, by each worker."""
 
+import json
 import signal
 from pathlib import Path
 
@@ -85,3 +86,14 @@ def test_what_the_first_request_needs_is_loaded_too_and_what_is_wrong_with_it_is
         site.append("urls", "raise RuntimeError('broken on purpose')")
         running.signal(signal.SIGHUP)
         wait_until(lambda: running.status("/") == 500, "the new code serves, and says it")
+
+
+def test_a_reload_plans_with_the_memory_that_workers_really_take(site: Site) -> None:
+    def threads() -> set[int]:
+        answer = json.loads(site.command("status", "mysite", "--format", "json").stdout)
+        return {worker["threads"] for one in answer[0]["generations"] for worker in one["workers"]}
+
+    with site.served("--memory", "320M") as running:
+        assert threads() == {1}, "two workers of 128 MiB would leave nothing of three quarters of it"
+        running.signal(signal.SIGHUP)
+        wait_until(lambda: min(threads(), default=1) > 1, "threads have the memory that is left")

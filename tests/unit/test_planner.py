@@ -325,3 +325,12 @@ def test_memory_for_requests_on_their_way(machine: Machine, options: dict[str, A
 def test_more_memory_for_requests_than_stays_free_is_refused() -> None:
     with pytest.raises(PlanError, match=r"2 worker.* need 130 MiB.* is 128 MiB\.\nLower transfer_memory to 64 MiB"):
         plan(server(100), machine=replace(ROOMY, cores=2, memory=512 * MIB), transfer_memory=65 * MIB)
+
+
+def test_threads_fit_into_what_workers_leave_which_is_measured_where_one_runs() -> None:
+    small = Machine(cores=2, memory=1 * GIB, open_files=65536)
+    guessed, measured = plan(machine=small), plan(machine=replace(small, worker_memory=30 << 20))
+    assert guessed.threads == (768 - 2 * 128) // (2 * 8)
+    assert measured.threads == (768 - 2 * 30) // (2 * 8)
+    assert "at 128 MiB per worker (assumed) and 8 MiB per thread" in str(guessed.steps)
+    assert "at 30 MiB per worker (measured)" in str(measured.steps)

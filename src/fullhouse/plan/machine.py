@@ -14,7 +14,8 @@ CGROUP_V1_UNLIMITED = 1 << 60
 class Machine:
     """cores: processor cores, with the fraction a quota leaves. memory: bytes. open_files: per process.
 
-    The `_from` texts say where each number came from.
+    worker_memory: bytes that a worker of this site takes, where that was measured. The `_from` texts say where each
+    number came from.
     """
 
     cores: float
@@ -23,6 +24,7 @@ class Machine:
     cores_from: str = "given"
     memory_from: str = "given"
     open_files_from: str = "given"
+    worker_memory: int | None = None
 
 
 def look(root: Path = Path("/")) -> Machine:

@@ -137,6 +137,7 @@ def _given_machine(settings: Settings, machine: Machine) -> tuple[Machine, list[
         settings.sources["cores"] if settings.cores else machine.cores_from,
         settings.sources["memory"] if settings.memory else machine.memory_from,
         settings.sources["open_files"] if settings.open_files else machine.open_files_from,
+        machine.worker_memory,
     )
     return found, [
         Step("cores", found.cores, found.cores_from),
@@ -238,9 +239,14 @@ def _size_to_fit(settings: Settings, machine: Machine, servers: Sequence[ServerP
 
 def _machine_threads(machine: Machine, workers: int) -> Figure:
     """Threads of each worker that the machine carries, and what bounds them."""
-    memory = (machine.memory * MEMORY_SHARE - workers * WORKER_MEMORY) / (workers * THREAD_MEMORY)
+    worker = machine.worker_memory or WORKER_MEMORY
+    memory = (machine.memory * MEMORY_SHARE - workers * worker) / (workers * THREAD_MEMORY)
+    known = "measured" if machine.worker_memory else "assumed"
     threads, why = min(
-        (int(memory), "what fits in memory at 128 MiB per worker and 8 MiB per thread"),
+        (
+            int(memory),
+            f"what fits in memory at {_mib(worker)} per worker ({known}) and {_mib(THREAD_MEMORY)} per thread",
+        ),
         (
             (machine.open_files - FILES_PER_WORKER) // FILES_PER_THREAD,
             "what the open-file limit allows at 3 per thread",

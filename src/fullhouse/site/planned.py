@@ -27,8 +27,10 @@ class Planned:
     plan: Plan
 
 
-def plan_for(name: str | None, arguments: Namespace) -> Planned:
+def plan_for(name: str | None, arguments: Namespace, worker_memory: int | None = None) -> Planned:
     """Find the project, lay its options over one another, ask its databases, and make the plan.
+
+    worker_memory: bytes that a worker of it takes, where one runs.
 
     Raises ConfigurationError, DatabaseError, PlanError.
     """
@@ -42,7 +44,7 @@ def plan_for(name: str | None, arguments: Namespace) -> Planned:
     settings = from_gunicorn_cmd_args(settings, os.environ)
     settings = from_arguments(from_environment(settings, os.environ), arguments)
     asked = ask_limits(settings)
-    plan = planner.make_plan(settings, machine.look(), asked.limits)
+    plan = planner.make_plan(settings, replace(machine.look(), worker_memory=worker_memory), asked.limits)
     notes = [f"{error} It is not required, so the site starts without it." for error in asked.unknown.values()]
     if left:
         notes.append(

@@ -293,6 +293,7 @@ class Supervisor:
             "board": str(self._launch.board),
             "generation": number,
             "alone": len(self._policy.generations) == 1,
+            "worker_memory": self._worker_memory(),
         }
         environ = {name: value for name, value in os.environ.items() if name not in systemd.VARIABLES}
         words = [*self._launch.command, json.dumps(order)]
@@ -304,6 +305,11 @@ class Supervisor:
         finally:
             os.close(write)
         return Member(master, Reports(read))
+
+    def _worker_memory(self) -> int | None:
+        """Bytes of the largest worker that serves; None before the first one."""
+        workers = [pid for one in self._policy.generations for pid in one.ready]
+        return max(map(processes.memory_bytes, workers), default=0) or None
 
     def _publish(self, number: int) -> None:
         """Put the generation's plan into force on this host, once: from now on it is the one that counts."""
