@@ -113,7 +113,11 @@ def main(order: Order) -> int:
         forbid_opening()
     before = threads_and_sockets()
     return master.serve(
-        project, values, with_traceback=arguments.traceback, may_fork=lambda: begin_anew_if_unsafe(order, before)
+        project,
+        values,
+        with_traceback=arguments.traceback,
+        freeze_gc=planned.settings.freeze_gc,
+        may_fork=lambda: begin_anew_if_unsafe(order, before),
     )
 
 

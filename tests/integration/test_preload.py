@@ -16,6 +16,15 @@ with pathlib.Path({folder!r}, "loaded").open("a") as file:
 THREAD = "import threading, time; threading.Thread(target=time.sleep, args=(600,), name='metrics', daemon=True).start()"
 NATIVE = "import _thread, time; _thread.start_new_thread(time.sleep, (600,))"
 SOCKET = "import socket; statsd = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)"
+COUNT_FROZEN = """
+import gc
+site = application
+def application(environ, start_response):
+    if environ["PATH_INFO"] != "/frozen":
+        return site(environ, start_response)
+    start_response("200 OK", [])
+    return [str(gc.get_freeze_count()).encode()]
+"""
 DATABASES = 'DATABASES = {{"default": {{"ENGINE": "{engine}", "NAME": "site.sqlite3"}}}}'
 QUERY = "from django.db import connection; connection.ensure_connection()"
 
@@ -97,3 +106,13 @@ def test_a_reload_plans_with_the_memory_that_workers_really_take(site: Site) -> 
         assert threads() == {1}, "two workers of 128 MiB would leave nothing of three quarters of it"
         running.signal(signal.SIGHUP)
         wait_until(lambda: min(threads(), default=1) > 1, "threads have the memory that is left")
+
+
+def test_the_shared_application_is_frozen_unless_that_is_off(site: Site) -> None:
+    site.append("wsgi", COUNT_FROZEN)
+
+    def frozen(*words: str) -> int:
+        with site.served(*words) as running:
+            return int(running.get("/frozen"))
+
+    assert frozen() > 10 * max(1, frozen("--no-freeze-gc"))

@@ -69,14 +69,9 @@ class Master(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         logging.getLogger("gunicorn.error").addFilter(self._failure)
 
     def preload(self) -> None:
-        """Load the application here, for all workers, and keep the garbage collector from touching its memory.
-
-        Raises SystemExit where it does not load.
-        """
+        """Load the application here, for all workers. Raises SystemExit where it does not load."""
         self.wsgi()
         self._project.load_what_requests_need()
-        gc.collect()
-        gc.freeze()
 
     def run(self) -> None:
         PatientArbiter(self).run()
@@ -99,12 +94,18 @@ class Master(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
 
 def serve(
-    project: Loads, values: Mapping[str, Any], *, with_traceback: bool, may_fork: Callable[[], object] = bool
+    project: Loads,
+    values: Mapping[str, Any],
+    *,
+    with_traceback: bool,
+    freeze_gc: bool,
+    may_fork: Callable[[], object],
 ) -> int:
     """Serve until a signal ends it. Returns the exit code: ApplicationError's where the application did not load.
 
-    may_fork: called once the application is loaded, where this process does that for the workers. A worker is a fork
-    that leaves by SystemExit, with a code that the master reads: that one passes through.
+    Where this process loads the application for the workers, `may_fork` is called after that, and `freeze_gc` keeps the
+    garbage collector from touching its memory. A worker is a fork that leaves by SystemExit, with a code that the
+    master reads: that one passes through.
     """
     master = os.getpid()
     try:
@@ -112,6 +113,9 @@ def serve(
         if values["preload_app"]:
             application.preload()
             may_fork()
+            if freeze_gc:
+                gc.collect()
+                gc.freeze()
         application.run()
     except SystemExit as end:
         if os.getpid() != master:

@@ -77,7 +77,8 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
     def load_wsgi(self) -> None:
         super().load_wsgi()
         if self.options.freeze_gc:
-            if not self.cfg.preload_app:  # else the master has, and to look at all objects would copy their memory
+            # Where our master has, looking at all objects would copy their memory. gunicorn's own master has not.
+            if not (self.cfg.preload_app and gc.get_freeze_count()):
                 gc.collect()
                 gc.freeze()
             gc.set_threshold(*self.options.gc_threshold)
