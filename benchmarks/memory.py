@@ -14,9 +14,11 @@ import time
 import urllib.request
 from pathlib import Path
 
-from benchmarks.processes import free_port, serving
+from benchmarks.processes import family, free_port, serving
 from benchmarks.servers.__main__ import prepare
 from benchmarks.servers.peers import SOURCE
+
+from fullhouse.supervisor.processes import memory_bytes
 
 FEW, MANY, RELOADED = 2, 6, 8
 PAGE = "/admin/login/"
@@ -35,14 +37,8 @@ def environment(source: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(source), "DJANGO_SETTINGS_MODULE": "mysite.settings.dev"}
 
 
-def children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
-
-
 def megabytes(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith("Pss:"))) / 1024
+    return memory_bytes(pid) / (1 << 20)
 
 
 class Site:
@@ -62,9 +58,7 @@ class Site:
             for _ in range(self._asked):
                 with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{PAGE}", timeout=60) as answer:
                     answer.read()
-            masters = children(supervisor.pid)
-            workers = [pid for master in masters for pid in children(master)]
-            return sum(map(megabytes, (supervisor.pid, *masters, *workers))), megabytes(supervisor.pid)
+            return sum(map(megabytes, family(supervisor.pid))), megabytes(supervisor.pid)
 
     def reload_s(self) -> float:
         with self._serving:

@@ -23,6 +23,13 @@ def rotated(contenders: Sequence[T], round_number: int) -> list[T]:
     return [*contenders[first:], *contenders[:first]]
 
 
+def family(pid: int) -> list[int]:
+    """A process, and all below it."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    return [pid, *(one for child in children for one in family(child))]
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]

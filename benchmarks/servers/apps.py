@@ -22,10 +22,14 @@ def large(environ, start_response):
 
 def compute(environ, start_response):
     """A page that takes 50 ms of one core, whoever else computes."""
-    end = time.thread_time() + 0.05
+    _use_core(0.05)
+    return _answer(start_response, b"computed")
+
+
+def _use_core(seconds):
+    end = time.thread_time() + seconds
     while time.thread_time() < end:
         sum(range(1000))
-    return _answer(start_response, b"computed")
 
 
 _COLD_S, _COLD_REQUESTS = 0.6, 4
@@ -37,9 +41,7 @@ def page(environ, start_response):
     seconds = int(environ["PATH_INFO"].lstrip("/") or 0) / 1000
     if next(_begun) < _COLD_REQUESTS:
         seconds = max(seconds, _COLD_S)
-    end = time.thread_time() + seconds
-    while time.thread_time() < end:
-        sum(range(1000))
+    _use_core(seconds)
     return _answer(start_response, b"page")
 
 

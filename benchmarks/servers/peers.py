@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.connections.contenders import OUR_WORKER, OURS, PERSISTENT, STOCK, Contender, environment_of
-from benchmarks.processes import free_port, serving
+from benchmarks.processes import family, free_port, serving
 
 from private_servers import PrivateServer
 
@@ -119,13 +119,8 @@ class Server:
 
     def memory_bytes(self) -> int:
         """Resident memory of the process and all below it."""
-        family, total = [self.process.pid], 0
-        while family:
-            pid = family.pop()
-            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                family += [int(child) for child in (task / "children").read_text().split()]
-        return total
+        pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in family(self.process.pid)]
+        return sum(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextmanager

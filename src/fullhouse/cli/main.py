@@ -238,8 +238,8 @@ def _serve(planned: Planned, words: Sequence[str]) -> NoReturn:
     ):
         addresses = [_name(listener) for listener in sockets]
         print(banner(planned, addresses, colour=wants_colour(sys.stdout)), flush=True)
-        opened = [] if activated else [name for name in addresses if name.startswith("unix:")]
-        _supervise(planned, words, sockets, values, [name.removeprefix("unix:") for name in opened])
+        opened = [name.removeprefix("unix:") for name in addresses if name.startswith("unix:") and not activated]
+        _supervise(planned, words, sockets, values, opened)
     raise AssertionError("this process is the supervisor now")
 
 
@@ -248,7 +248,7 @@ def _supervise(
     words: Sequence[str],
     sockets: Sequence[socket.socket],
     values: Mapping[str, Any],
-    opened: Sequence[str],
+    opened: list[str],
 ) -> None:
     """Become the supervisor of the sockets, where commands can find and reach it.
 
@@ -269,7 +269,7 @@ def _supervise(
                 lock=lock,
                 lock_path=str(instance.lock),
                 facts=instance.facts,
-                opened=list(opened),
+                opened=opened,
                 pid_file=values.get("pidfile"),
                 log=log,
                 boot_timeout=settings.boot_timeout,

@@ -68,8 +68,7 @@ class _OwnThread:
 
 
 _running: dict[int, Statement] = {}
-
-
+_cancelling = threading.Lock()
 _before_wait: Callable[[], object] = bool
 
 
@@ -82,9 +81,6 @@ def tell_waits(before_wait: Callable[[], object]) -> None:
 def waits() -> None:
     """The calling thread is about to wait for a database."""
     _before_wait()
-
-
-_cancelling = threading.Lock()
 
 
 def request_begins() -> None:

@@ -25,11 +25,6 @@ class Concurrency:
         """Whether the interpreter has been busy nearly whenever it was looked at."""
         return self._busy > _FULL
 
-    @property
-    def is_rather_busy(self) -> bool:
-        """Whether the interpreter has been busy more often than not."""
-        return self._busy > _RATHER
-
     def change(self, running: int, waiting: int, *, busy: bool, held_up: bool) -> int:
         """How many threads to wake, or, below 0, to let sleep after their request.
 
@@ -39,6 +34,6 @@ class Concurrency:
         self._busy += _WEIGHT * (busy - self._busy)
         if held_up or self.is_full:
             return -(running // 8 or 1) if running > 1 else 0
-        if busy or self.is_rather_busy:
+        if busy or self._busy > _RATHER:
             return 0
         return max(0, min(waiting, self._most - running, 1 + running // 4))

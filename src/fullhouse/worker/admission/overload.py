@@ -44,6 +44,10 @@ class Counts(NamedTuple):
     arrived: int
     served: int
 
+    def since(self, before: "Counts") -> tuple[int, int]:
+        """How many came, and how many left, having been served."""
+        return self.arrived - before.arrived, self.served - before.served
+
 
 class Flows:
     """How many requests came in a period, and how many left, having been served."""
@@ -90,19 +94,14 @@ class Proof:
         if now < self._look_at:
             return None
         self._look_at, self._seconds = now + 1.0, self._seconds + 1
-        came, left = _flow(self._last, counts)
+        came, left = counts.since(self._last)
         self._last = counts
         if came <= _EXCESS * left:
             return False
         if self._seconds < _PROOF_S:
             return None
-        came, left = _flow(self._first, counts)
+        came, left = counts.since(self._first)
         return came - _EXCESS * left > _SIGMAS * sqrt(came)
-
-
-def _flow(before: Counts, after: Counts) -> tuple[int, int]:
-    """How many came, and how many left, having been served."""
-    return after.arrived - before.arrived, after.served - before.served
 
 
 class Trial:
@@ -124,7 +123,7 @@ class Trial:
             self._before = counts
         if self._before is None or now < self._soonest:
             return None
-        came, left = counts.arrived - self._before.arrived, counts.served - self._before.served
+        came, left = counts.since(self._before)
         excess = came - _EXCESS * left
         if excess > _SIGMAS * sqrt(came):
             return True
