@@ -67,6 +67,7 @@ class Channels:
         self._poller = poller
         self._rules = rules
         self._options = options
+        self._kept_s = options.keepalive_s  # how long a connection is kept open for its next request
         self._probes = probes
         self._triage = triage
         self._tally = tally
@@ -154,27 +155,39 @@ class Channels:
         if channel is None:
             return False
         channel.gone = channel.busy and bool(event & GONE) and self.now - channel.began_s > _HALF_CLOSED_S
-        self._attempt(self._on_ready, channel)
+        try:
+            self._on_ready(channel)
+        except Exception:
+            self._close_failed(channel)
         return True
 
     def end_returned(self) -> None:
         """Send what threads have made, and go on with the channels that they have returned."""
         self.is_owed = False
-        with suppress(IndexError):  # a thread may take them, too
-            while True:
-                self._attempt(self._end_request, self._made.popleft())
-        while self._returned:
-            self._attempt(self._end_request, self._returned.popleft())
+        for ended in (self._made, self._returned):
+            while ended:
+                try:
+                    channel = ended.popleft()
+                except IndexError:  # a thread has taken it
+                    break
+                try:
+                    self._end_request(channel)
+                except Exception:
+                    self._close_failed(channel)
 
     def sweep(self) -> None:
         """End the requests and responses that are over their time."""
         expired = [c for c in self._open.values() if c.deadline <= self.now and not c.busy]
         for channel in expired:
-            self._attempt(self._on_expired, channel)
+            try:
+                self._on_expired(channel)
+            except Exception:
+                self._close_failed(channel)
 
     def stop(self) -> None:
         """Answer a little longer on connections that were kept open, and close them then."""
         self.stopping = True
+        self._kept_s = min(self._kept_s, self._options.stop_linger_s)
         until = time.monotonic() + self._kept_s
         for channel in self._open.values():
             if not channel.busy and not channel.http.in_request and channel.unsent is None:
@@ -187,19 +200,10 @@ class Channels:
 
     # one channel
 
-    @property
-    def _kept_s(self) -> float:
-        """How long a connection is kept open for its next request."""
-        kept_s = self._options.keepalive_s
-        return min(kept_s, self._options.stop_linger_s) if self.stopping else kept_s
-
-    def _attempt(self, step: Callable[[Channel], None], channel: Channel) -> None:
+    def _close_failed(self, channel: Channel) -> None:
         """What goes wrong with one client must not end this worker, and all others with it."""
-        try:
-            step(channel)
-        except Exception:
-            self._log.exception("Closing the connection of ip=%s", _host(channel.peer))
-            self._close(channel)
+        self._log.exception("Closing the connection of ip=%s", _host(channel.peer))
+        self._close(channel)
 
     def _watch(self, channel: Channel, events: int) -> None:
         if events == channel.watched:
@@ -267,7 +271,8 @@ class Channels:
             except OSError as error:
                 self._end(channel, error)
                 return
-        self._watch(channel, READ)
+        if channel.watched != READ:
+            self._watch(channel, READ)
         if channel.http.has_unparsed:
             self._feed(channel, b"")
 

@@ -182,7 +182,7 @@ class LoopTurns:
         self._lock = threading.Lock()
         self._lock.acquire()
         self._turns = 0
-        self._lent = False
+        self.is_lent = False  # by the main thread; also cleared by the one that runs the loop
         self._recalled = False  # by anyone, for good
         self._error: BaseException | None = None  # of the thread that ran the loop last
         self._main_sleeps = False  # set by the main thread, cleared by the one that wakes it
@@ -195,16 +195,16 @@ class LoopTurns:
 
         Raises what went wrong in the loop meanwhile.
         """
-        self._lent = True
+        self.is_lent = True
         self._lock.release()
         self._watch()
-        self._lent = False
+        self.is_lent = False
         if self._error is not None:
             raise self._error
 
     def _watch(self) -> None:
         seen = -1
-        while self._lent and not self._recalled:
+        while self.is_lent and not self._recalled:
             turned, seen = self._turns != seen, self._turns
             if turned:
                 self._sleep(LOOK_EVERY_S)
@@ -217,7 +217,7 @@ class LoopTurns:
     def _sleep_long(self) -> None:
         """Until the thread that waits for clients in the loop has something to run."""
         self._main_sleeps = True
-        if self._lock.locked() and self._lent and not self._recalled:
+        if self._lock.locked() and self.is_lent and not self._recalled:
             self._sleep(None)
         self._main_sleeps = False
 
@@ -228,17 +228,13 @@ class LoopTurns:
     # any thread
 
     @property
-    def is_lent(self) -> bool:
-        return self._lent
-
-    @property
     def is_running(self) -> bool:
         """Whether a thread is in the loop."""
         return self._lock.locked()
 
     def turn(self, run_loop: Callable[[], None]) -> bool:
         """Run the loop once, unless another thread does; whether it was run."""
-        if self._recalled or not self._lent or not self._lock.acquire(blocking=False):
+        if self._recalled or not self.is_lent or not self._lock.acquire(blocking=False):
             return False
         try:
             run_loop()
@@ -254,8 +250,8 @@ class LoopTurns:
 
     def give_back(self) -> None:
         """Have the main thread run the loop."""
-        if self._lent:
-            self._lent = False
+        if self.is_lent:
+            self.is_lent = False
             self._wake_main()
 
     def recall(self) -> None:

@@ -91,7 +91,6 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         access_log = self._access_log = AccessLog(self.log, self.cfg.access_log_format, environs)
         self._options = options
         siblings = Siblings(self._shared, self.age) if options.siblings else None
-        self.run_request = self._gateway(options, environs).handle
         self._threads = Threads(
             threads=self.cfg.threads,
             admission=Admission(options.admission, siblings.publish_flow if siblings else None),
@@ -120,6 +119,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             access_log=access_log,
             wrap_tls=self._tls_wrapper(),
         )
+        self.run_request = self._gateway(options, environs).handle
         self._loop = Loop(
             poller=poller,
             listeners=[listener.sock for listener in self.sockets],
@@ -234,13 +234,10 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             options,
             self.log,
             is_stopping=lambda: not self.alive,
-            give_back=self._give_back_at_once if calls_post else self._give_back,
+            give_back=self._give_back_at_once if calls_post else self._channels.take_back,
             pre_request=self._call_pre_request if calls_pre else None,
             post_request=self._call_post_request if calls_post else None,
         )
-
-    def _give_back(self, channel: Channel, *, answered: bool) -> None:
-        self._channels.take_back(channel, answered=answered)
 
     def _give_back_at_once(self, channel: Channel, *, answered: bool) -> None:
         """Its response does not wait for what its thread has yet to do."""

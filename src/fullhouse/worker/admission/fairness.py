@@ -34,11 +34,9 @@ class Fairness:
         return self._greedy_until.get(client, now) > now
 
     def entered(self, client: str) -> None:
-        if self.is_on:
-            self._held[client] += 1
+        self._held[client] += 1
 
     def left(self, client: str) -> None:
-        if self.is_on:
-            self._held[client] -= 1
-            if not self._held[client]:
-                del self._held[client]
+        self._held[client] -= 1
+        if not self._held[client]:
+            del self._held[client]

@@ -92,7 +92,8 @@ class Admission(Generic[J]):
 
     def offer(self, entry: Waiting[J], now: float) -> list[J]:
         """Take a request in. Returns what is shed for it: it itself, or one that matters less."""
-        self._overload.end_if_over(now)
+        if self._overload.is_on:
+            self._overload.end_if_over(now)
         self._arrived += 1
         self._was_empty = self._was_empty or not self.waiting
         shed: list[J] = []
@@ -106,16 +107,17 @@ class Admission(Generic[J]):
                 return [entry.job]
             shed.append(self._drop(victim))
         self._queues[entry.priority].append(entry)
-        self._fairness.entered(entry.client)
+        if self._fairness.is_on:
+            self._fairness.entered(entry.client)
         self.waiting += 1
         return shed
 
     def take(self, now: float) -> tuple[J | None, list[J]]:
         """The request that runs next, None where none waits; and those that are shed at this moment."""
-        shed = self.expire(now)
+        shed = self.expire(now) if now >= self._observe_at else []
         for queue in self._queues:
             while queue:
-                entry = queue.pop() if self.overloaded else queue.popleft()
+                entry = queue.pop() if self._overload.is_on else queue.popleft()
                 self._forget(entry)
                 if entry.deadline >= now:
                     self.running += 1
@@ -193,4 +195,5 @@ class Admission(Generic[J]):
 
     def _forget(self, entry: Waiting[J]) -> None:
         self.waiting -= 1
-        self._fairness.left(entry.client)
+        if self._fairness.is_on:
+            self._fairness.left(entry.client)

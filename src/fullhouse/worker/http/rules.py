@@ -57,6 +57,14 @@ class HttpRules:
     proxy_from: PeerList = PeerList()
     body_memory_bytes: int = 1024 * 1024
     max_body_bytes: int | None = None
+    limit_head: int = field(init=False)  # of a request line and its fields together
+
+    def __post_init__(self) -> None:
+        line, one_field = self.limit_request_line, self.limit_request_field_size + len("\r\n")
+        whole = max(MAX_HEAD, line + len("\r\n") + one_field)
+        if line:
+            whole = min(whole, line + 2 * len("\r\n") + self.limit_request_fields * one_field)
+        object.__setattr__(self, "limit_head", whole)
 
     def check_body(self, size: int) -> None:
         """Raise RefusedError, 413, for a body of so many bytes that is too long."""
@@ -64,13 +72,6 @@ class HttpRules:
             raise RefusedError(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is longer than {self.max_body_bytes} bytes"
             )
-
-    @property
-    def limit_head(self) -> int:
-        """The most bytes that a request line and its fields may have together."""
-        line, field = self.limit_request_line, self.limit_request_field_size + len("\r\n")
-        whole = max(MAX_HEAD, line + len("\r\n") + field)
-        return min(whole, line + 2 * len("\r\n") + self.limit_request_fields * field) if line else whole
 
 
 def http_rules(cfg: Any, body_memory_bytes: int, max_body_bytes: int | None) -> HttpRules:

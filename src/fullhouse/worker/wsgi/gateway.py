@@ -133,8 +133,13 @@ class Gateway:
 
     def _whole(self, result: Any) -> FileRange | bytes | None:
         """The body if all of it is there already; None if it must be asked for piece by piece."""
-        file = self._file_range(result) if isinstance(result, FileWrapper) else None
-        return _whole_body(result) if file is None else file
+        if isinstance(result, FileWrapper) and (file := self._file_range(result)) is not None:
+            return file
+        if isinstance(result, list | tuple):
+            return result[0] if len(result) == 1 and type(result[0]) is bytes else b"".join(result)
+        if getattr(result, "streaming", None) is False:  # a response of Django's
+            return b"".join(result)
+        return None
 
     def _file_range(self, result: FileWrapper) -> FileRange | None:
         """The file behind a wsgi.file_wrapper as the kernel knows it, or None if it is not a real file."""
@@ -205,14 +210,3 @@ def _plain_file(file: Any) -> Any:
             return None
         file = inner
     return file
-
-
-def _whole_body(result: Any) -> bytes | None:
-    """The body if all of it is in memory, which Django's responses show by `streaming`; else None."""
-    if isinstance(result, list | tuple):
-        if len(result) == 1 and type(result[0]) is bytes:
-            return result[0]
-        return b"".join(result)
-    if getattr(result, "streaming", None) is False:
-        return b"".join(result)
-    return None

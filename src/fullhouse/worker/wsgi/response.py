@@ -23,12 +23,20 @@ _VALUE = re.compile(r"[ \t\x21-\x7e\x80-\xff]*")
 _STATUS = re.compile(r"([0-9]{3})(?: [ \t\x21-\x7e\x80-\xff]*)?")
 
 
-@lru_cache(maxsize=1024)
-def _field_name(name: str) -> str:
-    """The name in lower case. Raises ValueError if it is no token."""
+@lru_cache(maxsize=256)
+def _field(name: str, value: str) -> tuple[str, tuple[str, str]]:
+    """Its name in lower case, and the field as it is sent. An application sets the same ones again and again.
+
+    Raises TypeError or ValueError for what is none.
+    """
+    for text in (name, value):
+        if not isinstance(text, str):
+            raise TypeError(f"{text!r} is not a string")
     if not _TOKEN.fullmatch(name):
         raise ValueError(f"Invalid response header name from the application: {name!r}")
-    return name.lower()
+    if not _VALUE.fullmatch(value):  # the value may be a secret: only the name is reported
+        raise ValueError(f"Invalid response header from the application: {name!r}")
+    return name.lower(), (name, value.strip(" \t"))
 
 
 @lru_cache(maxsize=1024)
@@ -39,13 +47,11 @@ def _status_code(status: str) -> int:
     return int(match[1])
 
 
-def _checked_value(name: str, value: str) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a string")
-    plain = value.isascii() and value.isprintable()
-    if not plain and not _VALUE.fullmatch(value):  # the value may be a secret: only the name is reported
-        raise ValueError(f"Invalid response header from the application: {name!r}")
-    return value.strip(" \t")
+@lru_cache(maxsize=16)
+def _head_start(version: tuple[int, int], status: str, connection: str, second: int) -> str:
+    """The lines of a response's head that are the same for many."""
+    protocol = "HTTP/1.1" if version == (1, 1) else "HTTP/1.0"
+    return f"{protocol} {status}\r\nServer: {SERVER}\r\n{date_line(second)}Connection: {connection}\r\n"
 
 
 def _length(value: str, before: int | None) -> int:
@@ -99,23 +105,20 @@ class Response:
         return self.write
 
     def _set_headers(self, headers: Headers) -> None:
-        self.headers = []
+        self.headers = kept = []
         self.response_length = None
         for name, value in headers:
-            if not isinstance(name, str):
-                raise TypeError(f"{name!r} is not a string")
-            key = _field_name(name)
-            value = _checked_value(name, value)
+            key, field = _field(name, value)
             if key == "content-length":
                 if self.status_code == 204 or self.status_code < 200:  # RFC 9110 section 8.6
                     continue
-                self.response_length = _length(value, self.response_length)
+                self.response_length = _length(field[1], self.response_length)
             elif key in hop_headers:
-                websocket = key == "upgrade" and value.lower() == "websocket"
-                self.upgrade = self.upgrade or (key == "connection" and value.lower() == "upgrade")
+                websocket = key == "upgrade" and field[1].lower() == "websocket"
+                self.upgrade = self.upgrade or (key == "connection" and field[1].lower() == "upgrade")
                 if not websocket:
                     continue
-            self.headers.append((name, value))
+            kept.append(field)
 
     @property
     def omits_body(self) -> bool:
@@ -165,12 +168,16 @@ class Response:
 
     def send_whole(self, body: bytes) -> None:
         """Send a response whose body is all there, without waiting."""
-        if self.response_length is None and not self.omits_body:
+        length = self.response_length
+        if self.omits_body:
+            body = b""
+        elif length is None:
             self.headers.append(("Content-Length", str(len(body))))
-        body = self._cut(body)
-        self.sent = len(body)
-        if self._is_short():
+        elif len(body) < length:
             self.force_close()
+        else:
+            body = body[:length]
+        self.sent = len(body)
         self._channel.send_whole(self._head(), body)
 
     def send_file(self, file: FileRange) -> None:
@@ -213,9 +220,7 @@ class Response:
         if self._is_stopping():
             self.force_close()
         connection = "upgrade" if self.upgrade else "close" if self.must_close else "keep-alive"
-        version = "HTTP/1.1" if self.request.version == (1, 1) else "HTTP/1.0"
-        lines = [f"{version} {self.status}\r\nServer: {SERVER}\r\n{date_line(int(time.time()))}"]
-        lines.append(f"Connection: {connection}\r\n")
+        lines = [_head_start(self.request.version, self.status, connection, int(time.time()))]
         if self.chunked:
             lines.append("Transfer-Encoding: chunked\r\n")
         lines += [f"{name}: {value}\r\n" for name, value in self.headers]
@@ -231,6 +236,6 @@ class Response:
         for raw_name, raw_value in headers:
             name = raw_name.decode("latin-1") if isinstance(raw_name, bytes) else raw_name
             value = raw_value.decode("latin-1") if isinstance(raw_value, bytes) else raw_value
-            _field_name(name)
-            lines.append(f"{name}: {_checked_value(name, value)}\r\n")
+            _, field = _field(name, value)
+            lines.append(f"{field[0]}: {field[1]}\r\n")
         self._channel.write("".join([*lines, "\r\n"]).encode("latin-1"))
