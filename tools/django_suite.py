@@ -58,20 +58,36 @@ FEW_MODULES = ["backends", "transactions", "transaction_hooks", "bulk_create"]
 
 @dataclass(frozen=True)
 class Engine:
-    """One way to a database. `backend` ends the names of Django's engine and of ours; `driver` is a distribution."""
+    """One way to a database. `server`: its kind; stock, ours: the ENGINE of either; `driver`: a distribution."""
 
-    backend: str
+    server: str
+    stock: str
+    ours: str
     driver: str | None
     modules: list[str]
 
 
+def _plain(server: str, driver: str | None, modules: list[str]) -> Engine:
+    return Engine(server, f"django.db.backends.{server}", f"fullhouse.db.{server}", driver, modules)
+
+
+def _gis(server: str, name: str, ours: str, driver: str | None) -> Engine:
+    return Engine(server, f"django.contrib.gis.db.backends.{name}", f"fullhouse.db.{ours}", driver, ["gis_tests"])
+
+
 ENGINES = {
-    "mysql": Engine("mysql", "mysqlclient", MODULES),
-    "pymysql": Engine("mysql", "PyMySQL", FEW_MODULES),
-    "postgresql": Engine("postgresql", "psycopg", MODULES),
-    "sqlite3": Engine("sqlite3", None, MODULES),
+    "mysql": _plain("mysql", "mysqlclient", MODULES),
+    "pymysql": _plain("mysql", "PyMySQL", FEW_MODULES),
+    "postgresql": _plain("postgresql", "psycopg", MODULES),
+    "sqlite3": _plain("sqlite3", None, MODULES),
 }
-PACKAGES = {"stock": "django.db.backends", "ours": "fullhouse.db"}
+# GeoDjango, which needs GDAL, and what each server needs of its own.
+GIS_ENGINES = {
+    "postgis": _gis("postgresql", "postgis", "postgis", "psycopg"),
+    "mysql_gis": _gis("mysql", "mysql", "mysql_gis", "mysqlclient"),
+    "spatialite": _gis("sqlite3", "spatialite", "spatialite", None),
+}
+ALL = {"all": ENGINES, "gis": GIS_ENGINES}
 
 
 class SuiteError(Exception):
@@ -85,14 +101,15 @@ Outcomes = dict[str, tuple[str, str]]  # by test
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compare our engines with Django's by Django's own tests.")
-    parser.add_argument("engines", nargs="+", choices=[*ENGINES, "all"], metavar="ENGINE", help=", ".join(ENGINES))
+    known = {**ENGINES, **GIS_ENGINES}
+    parser.add_argument("engines", nargs="+", choices=[*known, *ALL], metavar="ENGINE", help=", ".join([*known, *ALL]))
     parser.add_argument(
         "--modules", nargs="+", metavar="MODULE", help="of Django's tests (default: those about databases)"
     )
     arguments = parser.parse_args()
-    names = list(ENGINES) if "all" in arguments.engines else arguments.engines
+    names = [name for given in arguments.engines for name in ALL.get(given, [given])]
     tests = _fetch_tests()
-    verdicts = {name: _compare(name, tests, arguments.modules or ENGINES[name].modules) for name in names}
+    verdicts = {name: _compare(name, known[name], tests, arguments.modules or known[name].modules) for name in names}
     print(_table(verdicts))
     return 0 if all(verdict.good for verdict in verdicts.values()) else 1
 
@@ -110,10 +127,9 @@ def _fetch_tests() -> Path:
     return folder / "tests"
 
 
-def _compare(name: str, tests: Path, modules: list[str]) -> "Verdict":
+def _compare(name: str, engine: Engine, tests: Path, modules: list[str]) -> "Verdict":
     """Run the modules with both engines, at the same time."""
-    engine = ENGINES[name]
-    with _database(engine.backend) as (database, server), ThreadPoolExecutor() as pool:
+    with _database(engine.server) as (database, server), ThreadPoolExecutor() as pool:
         driver = f"{engine.driver} {version(engine.driver)}" if engine.driver else "no driver"
         setting = f"Django {django.__version__}, Python {platform.python_version()}, {server}, {driver}"
         print(f"{name}: {setting}\n  {' '.join(modules)}", flush=True)
@@ -127,23 +143,23 @@ def _compare(name: str, tests: Path, modules: list[str]) -> "Verdict":
         ]
         for run in as_completed(runs):
             print(f"  {run.result()}", flush=True)
-    return judge(*map(outcomes, records.values()), EXEMPTIONS[name])
+    return judge(*map(outcomes, records.values()), EXEMPTIONS.get(name, {}))
 
 
 @contextlib.contextmanager
-def _database(backend: str) -> Iterator[tuple[dict[str, Any], str]]:
+def _database(kind: str) -> Iterator[tuple[dict[str, Any], str]]:
     """The entry of DATABASES for a private database, without ENGINE and NAME, and the server's version."""
-    if backend == "sqlite3":
+    if kind == "sqlite3":
         yield {}, f"SQLite {sqlite3.sqlite_version}"
         return
-    with mysql_family() if backend == "mysql" else postgresql() as server:
+    with mysql_family() if kind == "mysql" else postgresql() as server:
         access = {
             "host": server.host,
             "port": server.port,
             "user": server.admin_user,
             "password": server.admin_password,
         }
-        if backend == "mysql":
+        if kind == "mysql":
             with pymysql.connect(**access) as connection:
                 product = {"mariadb": "MariaDB", "mysql": "MySQL"}[server.engine]
                 version = connection.get_server_info().removeprefix("5.5.5-")  # said to old replicas
@@ -179,12 +195,12 @@ def _run(engine: Engine, whose: str, database: dict[str, Any], suite: list[str],
     if code not in (0, 1) or not unfinished.exists():
         raise SuiteError(f"The tests could not be run; see {log_path}.")
     unfinished.rename(record)
-    return f"{PACKAGES[whose]}.{engine.backend}: {len(outcomes(record))} tests in {time.monotonic() - began_at:.0f} s"
+    return f"{getattr(engine, whose)}: {len(outcomes(record))} tests in {time.monotonic() - began_at:.0f} s"
 
 
 def _databases(engine: Engine, whose: str, database: dict[str, Any]) -> dict[str, Any]:
     """DATABASES, with names under which two runs can share a server; SQLite's are in memory."""
-    entry = {**database, "ENGINE": f"{PACKAGES[whose]}.{engine.backend}"}
+    entry = {**database, "ENGINE": getattr(engine, whose)}
     return {alias: {**entry, "NAME": f"{whose}_{alias}" if database else ""} for alias in ("default", "other")}
 
 

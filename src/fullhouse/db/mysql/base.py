@@ -6,9 +6,9 @@ import MySQLdb as Database
 from django.db.backends.mysql import base
 from django.utils.functional import cached_property
 
+from fullhouse.db import pooled
 from fullhouse.db.mysql import guarded
 from fullhouse.db.mysql.statements import STATEMENTS, may_commit
-from fullhouse.db.pooled import Pooled
 from fullhouse.plan.limits import server_address
 
 # Too many sessions: on the server, of the account at once (two ways to count), or of the account in an hour.
@@ -31,8 +31,11 @@ READ_ONLY = {1290, 1792, 1836}
 _server_data: dict[tuple[str, str], dict[str, Any]] = {}
 
 
-class DatabaseWrapper(Pooled, base.DatabaseWrapper):
-    """MySQL and MariaDB. A pinned connection is replaced: mysqlclient cannot reset a session."""
+class Pooled(pooled.Pooled):
+    """Mix in before a DatabaseWrapper that is built on Django's for MySQL and MariaDB.
+
+    A pinned connection is replaced: mysqlclient cannot reset a session.
+    """
 
     begins_with_cursor = False  # SET TRANSACTION must come before anything else
 
@@ -142,3 +145,7 @@ class DatabaseWrapper(Pooled, base.DatabaseWrapper):
     @staticmethod
     def says_full(error: BaseException) -> bool:
         return isinstance(error, Database.Error) and bool(error.args) and error.args[0] in SERVER_FULL
+
+
+class DatabaseWrapper(Pooled, base.DatabaseWrapper):
+    """ENGINE "fullhouse.db.mysql"."""

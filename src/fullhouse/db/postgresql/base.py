@@ -8,8 +8,8 @@ from django.db.backends.postgresql import base
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
 from django.db.backends.signals import connection_created
 
+from fullhouse.db import pooled
 from fullhouse.db.guard import guard_cursor
-from fullhouse.db.pooled import Pooled
 from fullhouse.db.postgresql.statements import STATEMENTS
 
 if not is_psycopg3:
@@ -39,8 +39,11 @@ HOLDS = """
 """
 
 
-class DatabaseWrapper(Pooled, base.DatabaseWrapper):
-    """PostgreSQL. A pinned connection is reset by DISCARD ALL, and set up again as Django does."""
+class Pooled(pooled.Pooled):
+    """Mix in before a DatabaseWrapper that is built on Django's for PostgreSQL.
+
+    A pinned connection is reset by DISCARD ALL, and set up again as Django does.
+    """
 
     statements = STATEMENTS
     guard = staticmethod(guarded.guard)
@@ -133,3 +136,7 @@ def _makes_sessions_of_its_own(wrapper_class: type) -> bool:
     """Whether code other than Django's overrides how a session is opened."""
     makers = [each for each in wrapper_class.__mro__ if "get_new_connection" in vars(each)]
     return any(each.__module__.partition(".")[0] not in ("django", "fullhouse") for each in makers)
+
+
+class DatabaseWrapper(Pooled, base.DatabaseWrapper):
+    """ENGINE "fullhouse.db.postgresql"."""

@@ -1,0 +1,1 @@
+"""ENGINE "fullhouse.db.mysql_gis": GeoDjango on MySQL and MariaDB."""

@@ -1,0 +1,1 @@
+"""ENGINE "fullhouse.db.postgis": GeoDjango on PostgreSQL with PostGIS."""

@@ -1,0 +1,1 @@
+"""ENGINE "fullhouse.db.spatialite": GeoDjango on SQLite with SpatiaLite."""
