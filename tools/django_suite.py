@@ -8,19 +8,14 @@ fetches. How they go with Django's engine is kept in build/, so that later runs 
 """
 
 import argparse
-import contextlib
 import hashlib
 import json
 import os
 import platform
-import sqlite3
 import subprocess
 import sys
 import tarfile
-import textwrap
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -28,11 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import django
-import psycopg
-import pymysql
 
+from comparison import Verdict, database, judge, outcomes, table
 from django_suite_exemptions import EXEMPTIONS, SOMETIMES
-from private_servers import mysql_family, postgresql
 
 TOOLS = Path(__file__).resolve().parent
 SOURCE = TOOLS.parent / "src"
@@ -94,11 +87,6 @@ class SuiteError(Exception):
     """Django's tests could not be run."""
 
 
-# passed, skipped, failed, or started when the run ended in it; and the reason or traceback. None: not run.
-Outcome = tuple[str, str] | None
-Outcomes = dict[str, tuple[str, str]]  # by test
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compare our engines with Django's by Django's own tests.")
     known = {**ENGINES, **GIS_ENGINES}
@@ -110,7 +98,7 @@ def main() -> int:
     names = [name for given in arguments.engines for name in ALL.get(given, [given])]
     tests = _fetch_tests()
     verdicts = {name: _compare(name, known[name], tests, arguments.modules or known[name].modules) for name in names}
-    print(_table(verdicts))
+    print(table(verdicts))
     return 0 if all(verdict.good for verdict in verdicts.values()) else 1
 
 
@@ -129,7 +117,7 @@ def _fetch_tests() -> Path:
 
 def _compare(name: str, engine: Engine, tests: Path, modules: list[str]) -> "Verdict":
     """Run the modules with both engines, at the same time."""
-    with _database(engine.server) as (database, server), ThreadPoolExecutor() as pool:
+    with database(engine.server) as (entry, server), ThreadPoolExecutor() as pool:
         driver = f"{engine.driver} {version(engine.driver)}" if engine.driver else "no driver"
         setting = f"Django {django.__version__}, Python {platform.python_version()}, {server}, {driver}"
         print(f"{name}: {setting}\n  {' '.join(modules)}", flush=True)
@@ -137,37 +125,13 @@ def _compare(name: str, engine: Engine, tests: Path, modules: list[str]) -> "Ver
         records = {"stock": BUILD / f"{name}-stock-{key}.jsonl", "ours": BUILD / f"{name}-ours.jsonl"}
         records["ours"].unlink(missing_ok=True)
         runs = [
-            pool.submit(_run, engine, whose, database, [str(tests / "runtests.py"), *modules], record)
+            pool.submit(_run, engine, whose, entry, [str(tests / "runtests.py"), *modules], record)
             for whose, record in records.items()
             if not record.exists()
         ]
         for run in as_completed(runs):
             print(f"  {run.result()}", flush=True)
-    return judge(*map(outcomes, records.values()), EXEMPTIONS.get(name, {}))
-
-
-@contextlib.contextmanager
-def _database(kind: str) -> Iterator[tuple[dict[str, Any], str]]:
-    """The entry of DATABASES for a private database, without ENGINE and NAME, and the server's version."""
-    if kind == "sqlite3":
-        yield {}, f"SQLite {sqlite3.sqlite_version}"
-        return
-    with mysql_family() if kind == "mysql" else postgresql() as server:
-        access = {
-            "host": server.host,
-            "port": server.port,
-            "user": server.admin_user,
-            "password": server.admin_password,
-        }
-        if kind == "mysql":
-            with pymysql.connect(**access) as connection:
-                product = {"mariadb": "MariaDB", "mysql": "MySQL"}[server.engine]
-                version = connection.get_server_info().removeprefix("5.5.5-")  # said to old replicas
-                running = f"{product} {version}"
-        else:
-            with psycopg.connect(**access, dbname=server.database) as connection:
-                running = f"PostgreSQL {connection.info.parameter_status('server_version')}"
-        yield {name.upper(): str(value) for name, value in access.items()}, running
+    return judge(*map(outcomes, records.values()), EXEMPTIONS.get(name, {}), SOMETIMES)
 
 
 def _run(engine: Engine, whose: str, database: dict[str, Any], suite: list[str], record: Path) -> str:
@@ -202,70 +166,6 @@ def _databases(engine: Engine, whose: str, database: dict[str, Any]) -> dict[str
     """DATABASES, with names under which two runs can share a server; SQLite's are in memory."""
     entry = {**database, "ENGINE": getattr(engine, whose)}
     return {alias: {**entry, "NAME": f"{whose}_{alias}" if database else ""} for alias in ("default", "other")}
-
-
-def outcomes(record: Path) -> Outcomes:
-    """Each test's worst outcome."""
-    found: Outcomes = {}
-    for line in record.read_text().splitlines():
-        test, outcome, details = json.loads(line)
-        if found.get(test, ("", ""))[0] != "failed":
-            found[test] = (outcome, details)
-    return found
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """How many tests passed, were skipped or failed with both engines; those that went worse with ours only, by name;
-    exemptions that explain nothing."""
-
-    passed: int
-    skipped: int
-    failed: int
-    explained: list[str]
-    unexplained: list[str]
-    needless: list[str]
-
-    @property
-    def good(self) -> bool:
-        return not self.unexplained and not self.needless
-
-
-def judge(stock: Outcomes, ours: Outcomes, exemptions: Mapping[str, str]) -> Verdict:
-    """Compare two runs; print what is not as it should be."""
-    worse = {test for test in stock | ours if _is_worse(stock.get(test), ours.get(test))}
-    alike = Counter(outcome for test, (outcome, _) in stock.items() if test not in worse)
-    verdict = Verdict(
-        passed=alike["passed"],
-        skipped=alike["skipped"],
-        failed=alike["failed"],
-        explained=sorted(worse & set(exemptions)),
-        unexplained=sorted(worse - set(exemptions)),
-        needless=sorted(test for test in exemptions if test in ours and test not in worse | SOMETIMES),
-    )
-    for test in verdict.unexplained:
-        outcome, details = ours.get(test, ("not run", ""))
-        print(f"\n  {outcome} with ours only: {test}\n{textwrap.indent(details, '    ')}")
-    for test in verdict.needless:
-        print(f"  No longer needed in django_suite_exemptions.py: {test}")
-    return verdict
-
-
-def _table(verdicts: dict[str, Verdict]) -> str:
-    lines = [
-        "                with both engines           with ours only",
-        "                passed  skipped   failed    explained  unexplained",
-    ]
-    for name, verdict in verdicts.items():
-        alike = f"{verdict.passed:8}{verdict.skipped:9}{verdict.failed:9}"
-        lines.append(f"{name:14}{alike}{len(verdict.explained):13}{len(verdict.unexplained):13}")
-    return "\n".join(lines)
-
-
-def _is_worse(stock: Outcome, ours: Outcome) -> bool:
-    if ours is not None and ours[0] not in ("passed", "skipped"):
-        return stock is None or stock[0] in ("passed", "skipped")
-    return stock is not None and stock[0] == "passed" and (ours is None or ours[0] != "passed")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""The verdict on two runs of Django's tests."""
+"""The verdict on two runs of a suite of tests."""
 
 import json
 from pathlib import Path
 
 import pytest
 
+import comparison
 import django_suite
 from django_suite_exemptions import EXEMPTIONS
 
@@ -29,23 +30,23 @@ PASSED, SKIPPED, FAILED, STARTED = (("passed", ""), ("skipped", "why"), ("failed
         (None, PASSED, False),
     ],
 )
-def test_what_counts_as_worse(stock: django_suite.Outcome, ours: django_suite.Outcome, worse: bool) -> None:
+def test_what_counts_as_worse(stock: comparison.Outcome, ours: comparison.Outcome, worse: bool) -> None:
     stock_run, our_run = ({"a.test": outcome} if outcome else {} for outcome in (stock, ours))
-    assert django_suite.judge(stock_run, our_run, {}).good is not worse
+    assert comparison.judge(stock_run, our_run, {}).good is not worse
 
 
 def test_an_exemption_explains_a_difference_and_must_be_needed() -> None:
     exemptions = {"a.test": "by design"}
-    assert django_suite.judge({"a.test": PASSED}, {"a.test": FAILED}, exemptions).explained == ["a.test"]
-    assert django_suite.judge({}, {}, exemptions).good, "it was not run"
-    assert not django_suite.judge({"a.test": PASSED}, {"a.test": PASSED}, exemptions).good
+    assert comparison.judge({"a.test": PASSED}, {"a.test": FAILED}, exemptions).explained == ["a.test"]
+    assert comparison.judge({}, {}, exemptions).good, "it was not run"
+    assert not comparison.judge({"a.test": PASSED}, {"a.test": PASSED}, exemptions).good
 
 
 def test_the_worst_outcome_of_a_test_counts(tmp_path: Path) -> None:
     record = tmp_path / "record.jsonl"
     lines = [["a", *STARTED], ["a", *FAILED], ["a", *PASSED], ["b", *STARTED], ["b", *PASSED], ["c", *STARTED]]
     record.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    assert django_suite.outcomes(record) == {"a": FAILED, "b": PASSED, "c": STARTED}
+    assert comparison.outcomes(record) == {"a": FAILED, "b": PASSED, "c": STARTED}
 
 
 def test_every_engine_has_its_exemptions() -> None:
