@@ -50,6 +50,7 @@ class Site:
             figures.waited_s + seconds * (1 - min(1.0, self._rate / most)),
             figures.cpu_s + answered * self._cpu_s[way],
             figures.idle_s + seconds * self._idle[way],
+            in_flight=int(self._rate > most),
         )
 
 
@@ -93,6 +94,14 @@ def test_long_requests_get_their_threads_from_the_main_thread_at_once():
 def test_nothing_is_learnt_from_few_requests():
     site = Site({Way.MAIN: 0.0003, Way.PASSED_ON: 0.0005, Way.KEPT: 0.0004}, NEVER_IDLE, rate=20)
     assert site.run(19) is Way.KEPT
+
+
+def test_nothing_is_learnt_while_no_requests_come():
+    """What was learnt before counts once they come again: nobody waits for a way that serves those who are not there."""
+    site = Site(CHEAP_KEPT, {Way.MAIN: 0.0, Way.PASSED_ON: 0.0, Way.KEPT: 0.6})
+    assert site.run(12) is Way.PASSED_ON
+    site._rate = 0
+    assert site.run(12) is Way.PASSED_ON
 
 
 def test_all_workers_try_at_the_same_moments():

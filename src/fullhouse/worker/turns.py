@@ -48,13 +48,15 @@ _IDLE = 0.1
 
 class Figures(NamedTuple):
     """Of a worker since its start: requests that were answered; in seconds, how long that took from the arrival of
-    each, in all, how long the loop waited for events, what the worker computed; and what the processors stood idle."""
+    each, in all, how long the loop waited for events, what the worker computed; and what the processors stood idle.
+    in_flight: requests that are not answered now."""
 
     answered: float
     answer_s: float
     waited_s: float
     cpu_s: float
     idle_s: float
+    in_flight: int = 0
 
 
 class _Seen:
@@ -104,10 +106,10 @@ class Trials:
     def __init__(self) -> None:
         self._seen = {way: _Seen() for way in Way}
         self._left: list[Way] = []
+        self._windows: list[tuple[Way, Figures, Figures, float]] = []
 
     def begin(self, now: float) -> None:
-        for seen in self._seen.values():
-            seen.fade()
+        self._windows.clear()
         self._left = _ROUNDS * list(Way)
         self._next(now)
 
@@ -117,15 +119,27 @@ class Trials:
         self.look_at = now + _SETTLE_S
 
     def look(self, now: float, figures: Figures) -> bool:
-        """Go on with the trial; whether it is over."""
+        """Go on with the trial; whether it is over.
+
+        One in which the requests began to come, or ceased, says nothing: its windows had different loads.
+        """
         if self._before is None:
             self._before, self._began_at, self.look_at = figures, now, now + _WINDOW_S
             return False
-        self._seen[self.way].add(self._before, figures, now - self._began_at)
+        if figures.answered == self._before.answered and not figures.in_flight:
+            return True
+        self._windows.append((self.way, self._before, figures, now - self._began_at))
         if not self._left:
+            self._learn()
             return True
         self._next(now)
         return False
+
+    def _learn(self) -> None:
+        for seen in self._seen.values():
+            seen.fade()
+        for way, before, after, elapsed_s in self._windows:
+            self._seen[way].add(before, after, elapsed_s)
 
     @property
     def best(self) -> Way | None:

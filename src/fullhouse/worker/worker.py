@@ -285,7 +285,8 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         choice, now = self._choice, self._channels.now
         if now >= choice.look_at:
             idle = idle_s() if choice.is_trying else 0.0
-            figures = (self.tally.requests, self.tally.seconds, self._loop.waited_s, time.process_time(), idle)
+            tally, in_flight = self.tally, self._threads.in_flight()
+            figures = (tally.requests, tally.seconds, self._loop.waited_s, time.process_time(), idle, in_flight)
             choice.look(now, Figures(*figures))
             if choice.way is Way.MAIN:
                 self._turns.give_back()
