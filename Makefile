@@ -1,6 +1,7 @@
 # make demo   serve the demo site on 127.0.0.1:8000 (PORT=, DB=mariadb, DB=mysql, DB=postgresql)
 # make test   every check there is; PYTHON=python3.13 chooses the interpreter
-# make django-suite   Django's own tests, with its engines and with ours (ENGINE=mysql, MODULES="backends ...")
+# make django-suite   Django's own tests, with its engines and with ours (ENGINE=mysql, ENGINE=gis, MODULES="backends ...")
+# make ecosystem   other packages' own tests, with Django's engines and with ours (SUITES="django-silk", SHORT=1)
 # make fresh   the README's commands in a new container of Debian stable, from a clone of HEAD (root, with podman)
 # make docs   the settings page from the option table, and the documentation in build/docs
 # make captures   run the commands in the documents, and write what they print
@@ -45,6 +46,10 @@ check: $(VENV)/test
 .PHONY: django-suite
 django-suite: $(VENV)/test
 	$(BIN)/python tools/django_suite.py $(ENGINE) $(if $(MODULES),--modules $(MODULES))
+
+.PHONY: ecosystem
+ecosystem: $(VENV)/test
+	$(BIN)/python tools/ecosystem.py $(if $(SHORT),--short) $(SUITES)
 
 .PHONY: fresh matrix
 fresh:

@@ -131,7 +131,7 @@ def _compare(name: str, engine: Engine, tests: Path, modules: list[str]) -> "Ver
         ]
         for run in as_completed(runs):
             print(f"  {run.result()}", flush=True)
-    return judge(*map(outcomes, records.values()), EXEMPTIONS.get(name, {}), SOMETIMES)
+    return judge(*map(outcomes, records.values()), EXEMPTIONS[name], SOMETIMES)
 
 
 def _run(engine: Engine, whose: str, database: dict[str, Any], suite: list[str], record: Path) -> str:

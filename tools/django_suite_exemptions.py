@@ -47,5 +47,19 @@ SQLITE3 = {
     "backends.sqlite.tests.TestTransactionMode.test_default_transaction_mode": IMMEDIATE,
 }
 
+POSTGIS = {
+    "gis_tests.inspectapp.tests.OGRInspectTest.test_time_field": (
+        "Makes OGR's connection only for engines that have Django's own names, and is skipped for others."
+    ),
+}
+
 # Engine → test → reason.
-EXEMPTIONS = {"mysql": POOLED, "pymysql": POOLED, "postgresql": POOLED | POSTGRESQL, "sqlite3": SQLITE3}
+EXEMPTIONS = {
+    "mysql": POOLED,
+    "pymysql": POOLED,
+    "postgresql": POOLED | POSTGRESQL,
+    "sqlite3": SQLITE3,
+    "postgis": POSTGIS,
+    "mysql_gis": {},
+    "spatialite": {},
+}

@@ -1,7 +1,7 @@
 """Run the tests of other packages with our engines and with Django's, and compare test by test.
 
     python tools/ecosystem.py                             # every suite of ecosystem_suites.py
-    python tools/ecosystem.py --ci                        # the short selection
+    python tools/ecosystem.py --short                      # the short selection
     python tools/ecosystem.py django-silk --server mysql
 
 No test that passes with Django's engine may fail with ours, except those that `ecosystem_suites.py` names with a
@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tarfile
 import time
-import venv
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -28,13 +27,12 @@ import django
 
 from comparison import Outcomes, Verdict, database, judge, outcomes, table
 from ecosystem_suites import EXEMPTIONS, SUITES, Suite
+from overlay import BUILD, overlay, pip
 
 TOOLS = Path(__file__).resolve().parent
 SOURCE = TOOLS.parent / "src"
-BUILD = TOOLS.parent / "build" / "ecosystem"
 DRIVERS = {"mysql": "mysqlclient", "postgresql": "psycopg"}
 PACKAGES = {"stock": "django.db.backends", "ours": "fullhouse.db"}
-FETCH_TIMEOUT_S = 600.0
 TIMEOUT_S = 1800.0
 
 
@@ -46,10 +44,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compare our engines with Django's by the tests of other packages.")
     names = [suite.name for suite in SUITES]
     parser.add_argument("suites", nargs="*", choices=[[], *names], metavar="SUITE", help=", ".join(names))
-    parser.add_argument("--ci", action="store_true", help="the short selection")
+    parser.add_argument("--short", action="store_true", help="the short selection")
     parser.add_argument("--server", choices=DRIVERS, help="those that run on this one only")
     arguments = parser.parse_args()
-    wanted = arguments.suites or [suite.name for suite in SUITES if suite.in_ci or not arguments.ci]
+    wanted = arguments.suites or [suite.name for suite in SUITES if suite.is_short or not arguments.short]
     runs = [
         (suite, server)
         for suite in SUITES
@@ -74,7 +72,7 @@ def _compare_all(server: str, suites: list[Suite]) -> Iterator[tuple[str, Verdic
 
 
 def _compare(suite: Suite, server: str, entry: dict[str, Any], setting: str) -> Verdict:
-    python = _environment(suite)
+    python = overlay(suite.name, [f"{suite.name}=={suite.version}", *suite.needs])
     source = _fetch(suite)
     key = hashlib.sha256(repr((setting, suite)).encode()).hexdigest()[:12]
     stem = "-".join(filter(None, (suite.name, suite.variant, server)))
@@ -102,32 +100,13 @@ def _fetch(suite: Suite) -> Path:
     if not place.exists():
         downloaded = BUILD / "downloads" / f"{suite.name}-{suite.version}"
         what = ["--no-deps", "--no-binary", suite.name, f"{suite.name}=={suite.version}"]
-        _pip([], ["download", "--dest", str(downloaded), *what])
+        pip([], ["download", "--dest", str(downloaded), *what])
         (archive_path,) = downloaded.glob("*.tar.gz")
         with tarfile.open(archive_path) as archive:
             archive.extractall(place, filter="data")
     (BUILD / "sources" / "pytest.ini").touch()  # else pytest would find ours above
     (source,) = place.iterdir()
     return source
-
-
-def _environment(suite: Suite) -> Path:
-    """The Python of its environment, which sees what is installed here, unless it has its own."""
-    place = BUILD / "environments" / f"{suite.name}-{platform.python_version()}"
-    needs = [f"{suite.name}=={suite.version}", f"django=={django.__version__}", *suite.needs]
-    done, said = place / "needs", "\n".join(needs)
-    if not done.exists() or done.read_text() != said:
-        venv.create(place, clear=True, with_pip=False)
-        (below,) = place.glob("lib/python*/site-packages")
-        (below / "below.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
-        _pip(["--python", str(place / "bin" / "python")], ["install", *needs])
-        done.write_text(said)
-    return place / "bin" / "python"
-
-
-def _pip(where: list[str], what: list[str]) -> None:
-    command = [sys.executable, "-m", "pip", *where, "--quiet", "--disable-pip-version-check", *what]
-    subprocess.run(command, check=True, timeout=FETCH_TIMEOUT_S)
 
 
 def _run(suite: Suite, whose: str, server: str, entry: dict[str, Any], python: Path, source: Path, record: Path) -> str:

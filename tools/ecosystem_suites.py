@@ -11,7 +11,7 @@ class Suite:
     command: what Python is given, in `folder` of the source. servers: postgresql, mysql, one run each.
     variant: what is special about this row. needs: what else the tests import. environment: variables that they ask
     for. settings: of Django, instead of theirs. engine: the ENGINE of a library with one of its own, built on the one
-    that is named by `base_setting`. in_ci: whether it is part of the short selection.
+    that is named by `base_setting`. is_short: whether it is part of the short selection, which CI runs.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Suite:
     settings: dict[str, Any] = field(default_factory=dict)
     engine: str | None = None
     base_setting: str | None = None
-    in_ci: bool = False
+    is_short: bool = False
 
     def __str__(self) -> str:
         return " ".join(filter(None, (self.name, self.version, self.variant)))
@@ -43,7 +43,7 @@ SUITES = (
         _BOTH,
         needs=("html5lib", "jinja2", "django-csp", "django-template-partials", "pygments", "whitenoise", "selenium"),
         environment={"DJANGO_SETTINGS_MODULE": "tests.settings"},
-        in_ci=True,
+        is_short=True,
     ),
     Suite(
         "django-treebeard",
@@ -53,7 +53,7 @@ SUITES = (
         needs=("pytest-django", "pytest-rerunfailures"),
         environment={"DJANGO_SETTINGS_MODULE": "tests.settings"},
     ),
-    Suite("django-reversion", "6.4.0", ("manage.py", *_TEST), folder="tests", in_ci=True),
+    Suite("django-reversion", "6.4.0", ("manage.py", *_TEST), folder="tests", is_short=True),
     Suite("django-simple-history", "3.13.0", ("runtests.py",), _BOTH),
     Suite(
         "django-silk",
@@ -70,7 +70,7 @@ SUITES = (
         folder="dts_test_project",
         engine="django_tenants.postgresql_backend",
         base_setting="ORIGINAL_BACKEND",
-        in_ci=True,
+        is_short=True,
     ),
     Suite(
         "django-tenants",

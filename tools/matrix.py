@@ -117,8 +117,8 @@ def run_leg(leg: Leg) -> Result:
 
 def _run_here(leg: Leg, log: IO[str], result: Result) -> None:
     make = programs.path("make")
-    for target in ("test", "django-suite"):
-        words = [make, target, f"PYTHON={leg.python}"]
+    for target, *variables in (("test",), ("django-suite",), ("ecosystem", "SHORT=1")):
+        words = [make, target, f"PYTHON={leg.python}", *variables]
         _tell(log, " ".join(words))
         with _own_group(words, log) as process:
             code = process.wait(TEST_TIMEOUT_S)
