@@ -56,7 +56,7 @@ class Figures(NamedTuple):
     waited_s: float
     cpu_s: float
     idle_s: float
-    in_flight: int = 0
+    in_flight: float = 0.0
 
 
 class _Seen:
