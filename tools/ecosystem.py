@@ -10,6 +10,7 @@ that are installed here. How a suite goes with Django's engine is kept, so that 
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import django
@@ -73,17 +75,15 @@ def _compare_all(server: str, suites: list[Suite]) -> Iterator[tuple[str, Verdic
 
 def _compare(suite: Suite, server: str, entry: dict[str, Any], setting: str) -> Verdict:
     python = overlay(suite.name, [f"{suite.name}=={suite.version}", *suite.needs])
-    source = _fetch(suite)
+    archive = _fetch(suite)
     key = hashlib.sha256(repr((setting, suite)).encode()).hexdigest()[:12]
     stem = "-".join(filter(None, (suite.name, suite.variant, server)))
     records = {"stock": BUILD / f"{stem}-stock-{key}.jsonl", "ours": BUILD / f"{stem}-ours.jsonl"}
     records["ours"].unlink(missing_ok=True)
     for whose, record in records.items():
         if not record.exists():
-            print(
-                f"  {suite}: {_run(suite, whose, server, entry, python, source, record)}",
-                flush=True,
-            )
+            with _extracted(archive) as source:
+                print(f"  {suite}: {_run(suite, whose, server, entry, python, source, record)}", flush=True)
     stock, ours = (_without_folder(outcomes(record)) for record in records.values())
     return judge(stock, ours, EXEMPTIONS.get(suite.name, {}))
 
@@ -95,18 +95,24 @@ def _without_folder(found: Outcomes) -> Outcomes:
 
 
 def _fetch(suite: Suite) -> Path:
-    """The folder of its source distribution."""
-    place = BUILD / "sources" / f"{suite.name}-{suite.version}"
-    if not place.exists():
-        downloaded = BUILD / "downloads" / f"{suite.name}-{suite.version}"
+    """Its source distribution."""
+    downloaded = BUILD / "downloads" / f"{suite.name}-{suite.version}"
+    if not downloaded.exists():
         what = ["--no-deps", "--no-binary", suite.name, f"{suite.name}=={suite.version}"]
         pip([], ["download", "--dest", str(downloaded), *what])
-        (archive_path,) = downloaded.glob("*.tar.gz")
-        with tarfile.open(archive_path) as archive:
-            archive.extractall(place, filter="data")
-    (BUILD / "sources" / "pytest.ini").touch()  # else pytest would find ours above
-    (source,) = place.iterdir()
-    return source
+    (archive,) = downloaded.glob("*.tar.gz")
+    return archive
+
+
+@contextlib.contextmanager
+def _extracted(archive: Path) -> Iterator[Path]:
+    """The folder of a source, as it came: what one run leaves in it would change the next."""
+    with TemporaryDirectory(dir=BUILD) as place:
+        (Path(place) / "pytest.ini").touch()  # else pytest would find ours above
+        with tarfile.open(archive) as source:
+            source.extractall(place, filter="data")
+        (folder,) = (entry for entry in Path(place).iterdir() if entry.is_dir())
+        yield folder
 
 
 def _run(suite: Suite, whose: str, server: str, entry: dict[str, Any], python: Path, source: Path, record: Path) -> str:

