@@ -6,6 +6,7 @@ It finds the project, plans and loads it anew, so that a reload serves the code,
 import json
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -79,18 +80,33 @@ def main(order: Order) -> int:
         os.set_inheritable(descriptor, False)
     arguments = make_parser().parse_args(order.words)
     try:
-        planned = plan_for(arguments.project, arguments, order.worker_memory)
-        values = gunicorn_settings(planned.settings, planned.plan, planned.project.name, DatabaseHooks())
-        budgets = allot(planned.plan, planned.settings)
-        if order.alone:
-            put_into_force(budgets)
-        elif order.may_preload:  # else they are said; the banner has shown those of the first one
-            for note in planned.plan.notes:
-                print(f"fullhouse: {note}", file=sys.stderr, flush=True)
+        planned, values = _plan(order, arguments)
     except FullhouseError as error:
         print(f"fullhouse: {error}", file=sys.stderr, flush=True)
         report_failure(order.reports, error, in_log=True)
         return error.exit_code
+    if not values["preload_app"]:
+        forbid_opening()
+    before = threads_and_sockets()
+    return master.serve(
+        Told(planned.project, order.reports, planned.settings.reload),
+        values,
+        with_traceback=arguments.traceback,
+        freeze_gc=planned.settings.freeze_gc,
+        may_fork=lambda: begin_anew_if_unsafe(order, before),
+    )
+
+
+def _plan(order: Order, arguments: Namespace) -> tuple[Planned, dict[str, Any]]:
+    """Make the plan and report it; the plan, and gunicorn's settings under it. Raises FullhouseError."""
+    planned = plan_for(arguments.project, arguments, order.worker_memory)
+    values = gunicorn_settings(planned.settings, planned.plan, planned.project.name, DatabaseHooks())
+    budgets = allot(planned.plan, planned.settings)
+    if order.alone:
+        put_into_force(budgets)
+    elif order.may_preload:  # else they are said; the banner has shown those of the first one
+        for note in planned.plan.notes:
+            print(f"fullhouse: {note}", file=sys.stderr, flush=True)
     published = {str(path): budget for path, budget in budgets.items()}
     send(order.reports, "planned", workers=planned.plan.workers, budgets=published)
     hooks = Hooks(
@@ -103,22 +119,11 @@ def main(order: Order) -> int:
     )
     if not order.alone:  # the site has started already, and another generation serves
         values.pop("on_starting", None)
-    values = hooks.added_to(values) | {
+    return planned, hooks.added_to(values) | {
         "bind": [f"fd://{descriptor}" for descriptor in order.listeners],
         "pidfile": None,  # the supervisor's
+        "preload_app": values["preload_app"] and order.may_preload,
     }
-    values["preload_app"] = values["preload_app"] and order.may_preload
-    project = Told(planned.project, order.reports, planned.settings.reload)
-    if not values["preload_app"]:
-        forbid_opening()
-    before = threads_and_sockets()
-    return master.serve(
-        project,
-        values,
-        with_traceback=arguments.traceback,
-        freeze_gc=planned.settings.freeze_gc,
-        may_fork=lambda: begin_anew_if_unsafe(order, before),
-    )
 
 
 def begin_anew_if_unsafe(order: Order, before: set[str]) -> None:
