@@ -36,6 +36,7 @@ SOURCE = TOOLS.parent / "src"
 DRIVERS = {"mysql": "mysqlclient", "postgresql": "psycopg"}
 PACKAGES = {"stock": "django.db.backends", "ours": "fullhouse.db"}
 TIMEOUT_S = 1800.0
+KILL_TIMEOUT_S = 20.0
 
 
 class SuiteError(Exception):
@@ -145,7 +146,7 @@ def _run(suite: Suite, whose: str, server: str, entry: dict[str, Any], python: P
         finally:
             if process.poll() is None:
                 process.kill()
-                process.wait()
+                process.wait(KILL_TIMEOUT_S)
     if not unfinished.exists() or not outcomes(unfinished):
         raise SuiteError(f"{suite.name} could not be run; see {log_path}.")
     unfinished.rename(record)

@@ -166,7 +166,7 @@ def _running(server: Server, python: Path, whose: str, private: PrivateServer) -
                 process.wait(STOP_TIMEOUT_S)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            process.wait(STOP_TIMEOUT_S)
 
 
 def _await(answers: Callable[[], bool], process: "subprocess.Popen[bytes]", log: Any) -> None:
@@ -230,7 +230,7 @@ def _ask_and_look(port: int, path: str, private: PrivateServer, observer: Any) -
         seen.answered, seen.failed = _ask(port, path)
     finally:
         done.set()
-        thread.join()
+        thread.join(STOP_TIMEOUT_S)
     return seen
 
 

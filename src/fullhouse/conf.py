@@ -11,7 +11,7 @@ from argparse import Namespace
 
 from gunicorn.config import Config
 
-from fullhouse.errors import FullhouseError
+from fullhouse.errors import ConfigurationError, FullhouseError
 from fullhouse.site.databases import DatabaseHooks, publish
 from fullhouse.site.planned import plan_for
 from fullhouse.site.project import module_named_by
@@ -31,6 +31,10 @@ try:
     _said = Namespace(worker_class=_words.worker_class) if _words.worker_class else Namespace()
     _planned = plan_for(module_named_by(_words.args[0] if _words.args else None), _said)
     _values = gunicorn_settings(_planned.settings, _planned.plan, _planned.project.name, DatabaseHooks())
+    if _planned.settings.static and "static" in _planned.settings.sources:
+        raise ConfigurationError(
+            "static needs fullhouse serve. Under gunicorn, put WhiteNoise's middleware into MIDDLEWARE."
+        )
     if "preload" not in _planned.settings.sources:  # gunicorn does not look whether that is safe
         _values["preload_app"] = False
     publish(_planned.plan, _planned.settings)

@@ -19,7 +19,6 @@ from fullhouse.errors import ApplicationError, DatabaseError, FullhouseError
 from fullhouse.site.databases import DatabaseHooks, allot, forbid_opening, put_into_force
 from fullhouse.site.forking import close_connections, threads_and_sockets
 from fullhouse.site.planned import Planned, plan_for
-from fullhouse.site.project import Project
 from fullhouse.supervisor import master
 from fullhouse.supervisor.gunicorn_settings import gunicorn_settings
 from fullhouse.supervisor.hooks import Hooks, report_failure
@@ -57,20 +56,20 @@ class Told:
     shows_syntax_errors: whether gunicorn's reloader is on, which shows them in the browser and waits.
     """
 
-    project: Project
+    planned: Planned
     pipe: int
     shows_syntax_errors: bool
 
     def load_application(self) -> Callable[..., Any]:
         try:
-            return self.project.load_application()
+            return self.planned.static.in_front_of(self.planned.project.load_application())
         except ApplicationError as error:
             if not (self.shows_syntax_errors and isinstance(error.__cause__, SyntaxError)):
                 report_failure(self.pipe, error, in_log=True)
             raise
 
     def load_what_requests_need(self) -> None:
-        self.project.load_what_requests_need()
+        self.planned.project.load_what_requests_need()
 
 
 def main(order: Order) -> int:
@@ -89,7 +88,7 @@ def main(order: Order) -> int:
         forbid_opening()
     before = threads_and_sockets()
     return master.serve(
-        Told(planned.project, order.reports, planned.settings.reload),
+        Told(planned, order.reports, planned.settings.reload),
         values,
         with_traceback=arguments.traceback,
         freeze_gc=planned.settings.freeze_gc,

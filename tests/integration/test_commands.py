@@ -213,6 +213,7 @@ def test_plan_for_a_program(pristine: Site) -> None:
         "machine",
         "servers",
         "steps",
+        "static_files",
         "notes",
     }
     assert (plan["project"], plan["sizing"]) == ("mysite", "recipe")

@@ -59,6 +59,7 @@ SAMPLES: dict[str, tuple[Any, str]] = {
     "transfer_memory": (32 << 20, "32M"),
     "max_body": (1 << 20, "1M"),
     "preload": (False, "no"),
+    "static": (False, "no"),
     "freeze_gc": (False, "no"),
     "reload": (True, "yes"),
     "access_log": ("-", "-"),

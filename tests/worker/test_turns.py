@@ -97,7 +97,7 @@ def test_nothing_is_learnt_from_few_requests():
 
 
 def test_nothing_is_learnt_while_no_requests_come():
-    """What was learnt before counts once they come again: nobody waits for a way that serves those who are not there."""
+    """What was learnt before counts once they come again."""
     site = Site(CHEAP_KEPT, {Way.MAIN: 0.0, Way.PASSED_ON: 0.0, Way.KEPT: 0.6})
     assert site.run(12) is Way.PASSED_ON
     site._rate = 0

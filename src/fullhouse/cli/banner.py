@@ -26,6 +26,8 @@ def banner(planned: Planned, addresses: Sequence[str], *, colour: bool) -> str:
     if timeouts := _timeouts(settings):
         rows.append(("timeouts", timeouts))
     rows += [("database", server_line(server)) for server in plan.servers]
+    if planned.static.said:
+        rows.append(("static files", planned.static.said))
     rows += [("note", note) for note in plan.notes]
     overrides = [f"{name} from {source}" for name, source in settings.sources.items() if source.isupper()]
     if overrides:

@@ -216,8 +216,8 @@ def _not_understood(word: str) -> ConfigurationError:
 def plan_text(planned: Planned, output_format: str) -> str:
     """The plan as `--format` wants it."""
     if output_format == "json":
-        return as_json(planned.plan, planned.project.name)
-    return as_text(planned.plan, f"Plan for {planned.project.name}")
+        return as_json(planned.plan, planned.project.name, planned.static.said)
+    return as_text(planned.plan, f"Plan for {planned.project.name}", planned.static.said)
 
 
 def _serve(planned: Planned, words: Sequence[str]) -> NoReturn:

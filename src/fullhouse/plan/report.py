@@ -6,8 +6,8 @@ from typing import Any
 from fullhouse.plan.planner import Plan, ServerPlan
 
 
-def as_text(plan: Plan, title: str) -> str:
-    """The plan as aligned lines: name, number, how it came about."""
+def as_text(plan: Plan, title: str, static_files: str) -> str:
+    """The plan as aligned lines: name, number, how it came about. static_files: who serves them; empty: none are."""
     rows = [(step.name, _figure(step.value), step.why) for step in plan.steps]
     names = max(len(name) for name, _, _ in rows)
     figures = max(len(figure) for _, figure, _ in rows)
@@ -15,6 +15,8 @@ def as_text(plan: Plan, title: str) -> str:
     lines += [f"  {name:<{names}}  {figure:>{figures}}  {why}".rstrip() for name, figure, why in rows]
     lines += ["", f"  = {plan.workers} workers × {plan.threads} threads: {plan.requests} requests at once"]
     lines += [f"  = {server_line(server)}" for server in plan.servers]
+    if static_files:
+        lines.append(f"  static files: {static_files}")
     lines += [f"  note: {note}" for note in plan.notes]
     return "\n".join(lines)
 
@@ -29,7 +31,7 @@ def server_line(server: ServerPlan) -> str:
     )
 
 
-def as_json(plan: Plan, project: str) -> str:
+def as_json(plan: Plan, project: str, static_files: str) -> str:
     """The same, for programs. Sessions, bytes and seconds are whole numbers."""
     document: dict[str, Any] = {
         "project": project,
@@ -61,6 +63,7 @@ def as_json(plan: Plan, project: str) -> str:
             for server in plan.servers
         ],
         "steps": [{"name": step.name, "value": step.value, "why": step.why} for step in plan.steps],
+        "static_files": static_files or None,
         "notes": plan.notes,
     }
     return json.dumps(document, indent=2, ensure_ascii=False)

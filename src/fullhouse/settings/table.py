@@ -219,6 +219,13 @@ class Settings:
         "threads or opens sockets or database connections, each worker loads it itself, and the log says so.",
         "preload_app",
     )
+    static: bool = _option(
+        SWITCH,
+        True,
+        SERVING,
+        "Serve the files of STATIC_ROOT under STATIC_URL, where WhiteNoise is installed: pip install "
+        "'fullhouse[static]'.",
+    )
     freeze_gc: bool = _option(
         SWITCH, True, SERVING, "Exclude the loaded application from garbage collection, and collect less often."
     )

@@ -15,6 +15,7 @@ from fullhouse.site import project
 from fullhouse.site.databases import ask_limits
 from fullhouse.site.forking import threads_and_sockets
 from fullhouse.site.project import Project
+from fullhouse.site.static_files import StaticFiles, static_files
 from fullhouse.supervisor.gunicorn_args import from_gunicorn_cmd_args, from_gunicorn_file
 
 
@@ -25,6 +26,7 @@ class Planned:
     project: Project
     settings: Settings
     plan: Plan
+    static: StaticFiles
 
 
 def plan_for(name: str | None, arguments: Namespace, worker_memory: int | None = None) -> Planned:
@@ -57,4 +59,5 @@ def plan_for(name: str | None, arguments: Namespace, worker_memory: int | None =
             f"Bodies and responses too large for memory go to files in {gettempdir()}, which is itself in memory "
             "(tmpfs). Set TMPDIR to a folder on disk."
         )
-    return Planned(found, settings, replace(plan, notes=(*plan.notes, *notes)))
+    static = static_files(settings, found.django)
+    return Planned(found, settings, replace(plan, notes=(*plan.notes, *notes)), static)

@@ -34,11 +34,16 @@ class Project:
     settings_module: str
 
     @property
-    def options(self) -> Mapping[str, Any]:
-        """The FULLHOUSE dict of its settings. Raises ConfigurationError where it is no dict."""
+    def django(self) -> Any:
+        """Django's settings."""
         from django.conf import settings
 
-        options = getattr(settings, "FULLHOUSE", {})
+        return settings
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The FULLHOUSE dict of its settings. Raises ConfigurationError where it is no dict."""
+        options = getattr(self.django, "FULLHOUSE", {})
         if not isinstance(options, Mapping):
             raise ConfigurationError(f"{self.settings_module}: FULLHOUSE must be a dict, not {type(options).__name__}.")
         return options
@@ -48,10 +53,8 @@ class Project:
         """Dotted path of its WSGI application: as WSGI_APPLICATION says, else `NAME.wsgi.application` where that is,
         else Django's own, as for `runserver`.
         """
-        from django.conf import settings
-
-        if settings.WSGI_APPLICATION:
-            return str(settings.WSGI_APPLICATION)
+        if self.django.WSGI_APPLICATION:
+            return str(self.django.WSGI_APPLICATION)
         return f"{self.name}.wsgi.application" if _exists(f"{self.name}.wsgi") else DJANGOS_APPLICATION
 
     def load_application(self) -> Callable[..., Any]:
