@@ -27,6 +27,7 @@ class Site:
         self.choice = LoopChoice()
         self.now = 1000.0
         self.figures = Figures(0.0, 0.0, 0.0, 0.0, 0.0)
+        self.in_flight = 0
         self.seconds = dict.fromkeys(Way, 0.0)
 
     def run(self, seconds: float) -> Way:
@@ -35,7 +36,7 @@ class Site:
         while self.now < end:
             self._serve(0.001)
             if self.now >= self.choice.look_at:
-                self.choice.look(self.now, self.figures)
+                self.choice.look(self.now, self.figures, self.in_flight)
         return self.choice.way
 
     def _serve(self, seconds: float) -> None:
@@ -44,13 +45,13 @@ class Site:
         self.seconds[way] += seconds
         most = (1 - self._idle[way]) / self._cpu_s[way]
         answered = min(most, self._rate) * seconds
+        self.in_flight = int(self._rate > most)
         self.figures = Figures(
             figures.answered + answered,
             figures.answer_s + answered * self._cpu_s[way] * (2 if self._rate > most else 1),
             figures.waited_s + seconds * (1 - min(1.0, self._rate / most)),
             figures.cpu_s + answered * self._cpu_s[way],
             figures.idle_s + seconds * self._idle[way],
-            in_flight=int(self._rate > most),
         )
 
 

@@ -19,8 +19,6 @@ DECISIVE = ("DJANGO_SETTINGS_MODULE", "FULLHOUSE_", "GUNICORN_CMD_ARGS", "WEB_CO
 
 def deployment(planned: Planned, options: Sequence[str]) -> Deployment:
     """The facts. options: of `fullhouse serve`, repeated in the command."""
-    from django.conf import settings as django
-
     settings = planned.settings
     command = [sys.executable, "-m", "fullhouse", "serve", planned.project.name, *options]
     return Deployment(
@@ -40,7 +38,7 @@ def deployment(planned: Planned, options: Sequence[str]) -> Deployment:
         max_body=settings.max_body,
         has_own_worker=settings.worker_class == OPTIONS["worker_class"].default,
         log=os.path.abspath(settings.log_file) if settings.log_file else str(log_path(planned.project.name, None)),
-        files=_files(django),
+        files=_files(planned.project.django),
     )
 
 

@@ -56,10 +56,9 @@ def static_files(settings: Settings, django: Any) -> StaticFiles:
         return StaticFiles("by WhiteNoise, which is in MIDDLEWARE")
     missing = _missing(django.STATIC_ROOT)
     if not missing:
-        url = address.path.removeprefix(
-            (django.FORCE_SCRIPT_NAME or "").rstrip("/")
-        )  # which the application never sees
-        return StaticFiles(f"{address.path} from {django.STATIC_ROOT}", str(django.STATIC_ROOT), url)
+        unseen = (django.FORCE_SCRIPT_NAME or "").rstrip("/")  # by the application
+        said = f"{address.path} from {django.STATIC_ROOT}"
+        return StaticFiles(said, str(django.STATIC_ROOT), address.path.removeprefix(unseen))
     if "static" in settings.sources:
         raise ConfigurationError(f"static is on, but {missing}.")
     return StaticFiles(f"by nobody: {missing}, {_ELSE}")

@@ -48,15 +48,13 @@ _IDLE = 0.1
 
 class Figures(NamedTuple):
     """Of a worker since its start: requests that were answered; in seconds, how long that took from the arrival of
-    each, in all, how long the loop waited for events, what the worker computed; and what the processors stood idle.
-    in_flight: requests that are not answered now."""
+    each, in all, how long the loop waited for events, what the worker computed; and what the processors stood idle."""
 
     answered: float
     answer_s: float
     waited_s: float
     cpu_s: float
     idle_s: float
-    in_flight: float = 0.0
 
 
 class _Seen:
@@ -118,15 +116,15 @@ class Trials:
         self._before: Figures | None = None
         self.look_at = now + _SETTLE_S
 
-    def look(self, now: float, figures: Figures) -> bool:
-        """Go on with the trial; whether it is over.
+    def look(self, now: float, figures: Figures, in_flight: int) -> bool:
+        """Go on with the trial; whether it is over. in_flight: requests that are not answered now.
 
         One in which the requests began to come, or ceased, says nothing: its windows had different loads.
         """
         if self._before is None:
             self._before, self._began_at, self.look_at = figures, now, now + _WINDOW_S
             return False
-        if figures.answered == self._before.answered and not figures.in_flight:
+        if figures.answered == self._before.answered and not in_flight:
             return True
         self._windows.append((self.way, self._before, figures, now - self._began_at))
         if not self._left:
@@ -166,9 +164,9 @@ class LoopChoice:
         self._is_quick = True
         self._before = Figures(0.0, 0.0, 0.0, 0.0, 0.0)
 
-    def look(self, now: float, figures: Figures) -> None:
+    def look(self, now: float, figures: Figures, in_flight: int) -> None:
         self._look_at_cpu(figures)
-        if self.is_trying and self._trials.look(now, figures):
+        if self.is_trying and self._trials.look(now, figures, in_flight):
             self.is_trying = False
             self._best = self._trials.best or self._best
         if now >= self._trial_at:

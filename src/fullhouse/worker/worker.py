@@ -285,9 +285,8 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         choice, now = self._choice, self._channels.now
         if now >= choice.look_at:
             idle = idle_s() if choice.is_trying else 0.0
-            tally, in_flight = self.tally, self._threads.in_flight()
-            figures = (tally.requests, tally.seconds, self._loop.waited_s, time.process_time(), idle, in_flight)
-            choice.look(now, Figures(*figures))
+            figures = (self.tally.requests, self.tally.seconds, self._loop.waited_s, time.process_time(), idle)
+            choice.look(now, Figures(*figures), self.in_flight())
             if choice.way is Way.MAIN:
                 self._turns.give_back()
             elif choice.way is Way.KEPT and self._turns.is_lent:

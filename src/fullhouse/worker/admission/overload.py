@@ -172,8 +172,11 @@ class Overload:
         self._needed_at = now
 
     def end_if_over(self, now: float) -> None:
-        """After a whole interval: by chance, even under ten times the load a queue runs empty for a moment."""
-        if self.is_on and now - self._needed_at >= self.interval_s:
+        """After a whole interval: by chance, even under ten times the load a queue runs empty for a moment.
+
+        Called while it is on.
+        """
+        if now - self._needed_at >= self.interval_s:
             self._end()
 
     def _begin_if_needed(self, now: float, counts: Counts) -> None:
