@@ -27,12 +27,7 @@ def database(kind: str) -> Iterator[tuple[dict[str, Any], str]]:
         yield {}, f"SQLite {sqlite3.sqlite_version}"
         return
     with mysql_family() if kind == "mysql" else postgresql() as server:
-        access = {
-            "host": server.host,
-            "port": server.port,
-            "user": server.admin_user,
-            "password": server.admin_password,
-        }
+        access = server.admin_access
         if kind == "mysql":
             with pymysql.connect(**access) as connection:
                 product = {"mariadb": "MariaDB", "mysql": "MySQL"}[server.engine]

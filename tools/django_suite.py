@@ -26,6 +26,7 @@ import django
 
 from comparison import Verdict, database, judge, outcomes, table
 from django_suite_exemptions import EXEMPTIONS, SOMETIMES
+from overlay import source_archive
 
 TOOLS = Path(__file__).resolve().parent
 SOURCE = TOOLS.parent / "src"
@@ -107,15 +108,12 @@ def _fetch_tests() -> Path:
     folder = BUILD / f"django-{django.__version__}"
     if not folder.exists():
         print(f"Fetching the source distribution of Django {django.__version__} ...", flush=True)
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-        what = ["--no-deps", "--no-binary", "django", f"django=={django.__version__}"]
-        subprocess.run([*pip, "--dest", str(BUILD), *what], check=True, timeout=TIMEOUT_S)
-        with tarfile.open(BUILD / f"{folder.name}.tar.gz") as archive:
+        with tarfile.open(source_archive("django", django.__version__)) as archive:
             archive.extractall(BUILD, filter="data")
     return folder / "tests"
 
 
-def _compare(name: str, engine: Engine, tests: Path, modules: list[str]) -> "Verdict":
+def _compare(name: str, engine: Engine, tests: Path, modules: list[str]) -> Verdict:
     """Run the modules with both engines, at the same time."""
     with database(engine.server) as (entry, server), ThreadPoolExecutor() as pool:
         driver = f"{engine.driver} {version(engine.driver)}" if engine.driver else "no driver"

@@ -1,7 +1,7 @@
 """Run the tests of other packages with our engines and with Django's, and compare test by test.
 
     python tools/ecosystem.py                             # every suite of ecosystem_suites.py
-    python tools/ecosystem.py --short                      # the short selection
+    python tools/ecosystem.py --short                     # the short selection
     python tools/ecosystem.py django-silk --server mysql
 
 No test that passes with Django's engine may fail with ours, except those that `ecosystem_suites.py` names with a
@@ -29,7 +29,7 @@ import django
 
 from comparison import Outcomes, Verdict, database, judge, outcomes, table
 from ecosystem_suites import EXEMPTIONS, SUITES, Suite
-from overlay import BUILD, overlay, pip
+from overlay import BUILD, overlay, source_archive
 
 TOOLS = Path(__file__).resolve().parent
 SOURCE = TOOLS.parent / "src"
@@ -50,16 +50,14 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="the short selection")
     parser.add_argument("--server", choices=DRIVERS, help="those that run on this one only")
     arguments = parser.parse_args()
-    wanted = arguments.suites or [suite.name for suite in SUITES if suite.is_short or not arguments.short]
-    runs = [
-        (suite, server)
+    wanted = [
+        suite
         for suite in SUITES
-        for server in suite.servers
-        if suite.name in wanted and arguments.server in (None, server)
+        if (suite.name in arguments.suites or not arguments.suites) and (suite.is_short or not arguments.short)
     ]
     verdicts: dict[str, Verdict] = {}
-    for server in DRIVERS:
-        if suites := [suite for suite, its_server in runs if its_server == server]:
+    for server in [arguments.server] if arguments.server else DRIVERS:
+        if suites := [suite for suite in wanted if server in suite.servers]:
             verdicts.update(_compare_all(server, suites))
     print(table(dict(sorted(verdicts.items()))))
     return 0 if all(verdict.good for verdict in verdicts.values()) else 1
@@ -76,7 +74,7 @@ def _compare_all(server: str, suites: list[Suite]) -> Iterator[tuple[str, Verdic
 
 def _compare(suite: Suite, server: str, entry: dict[str, Any], setting: str) -> Verdict:
     python = overlay(suite.name, [f"{suite.name}=={suite.version}", *suite.needs])
-    archive = _fetch(suite)
+    archive = source_archive(suite.name, suite.version)
     key = hashlib.sha256(repr((setting, suite)).encode()).hexdigest()[:12]
     stem = "-".join(filter(None, (suite.name, suite.variant, server)))
     records = {"stock": BUILD / f"{stem}-stock-{key}.jsonl", "ours": BUILD / f"{stem}-ours.jsonl"}
@@ -85,24 +83,14 @@ def _compare(suite: Suite, server: str, entry: dict[str, Any], setting: str) -> 
         if not record.exists():
             with _extracted(archive) as source:
                 print(f"  {suite}: {_run(suite, whose, server, entry, python, source, record)}", flush=True)
-    stock, ours = (_without_folder(outcomes(record)) for record in records.values())
+    stock, ours = (_some_passed(outcomes(record)) for record in records.values())
     return judge(stock, ours, EXEMPTIONS.get(suite.name, {}))
 
 
-def _without_folder(found: Outcomes) -> Outcomes:
+def _some_passed(found: Outcomes) -> Outcomes:
     if not any(outcome == "passed" for outcome, _ in found.values()):
         raise SuiteError("No test has passed with one of both engines: see the logs in build/ecosystem.")
     return found
-
-
-def _fetch(suite: Suite) -> Path:
-    """Its source distribution."""
-    downloaded = BUILD / "downloads" / f"{suite.name}-{suite.version}"
-    if not downloaded.exists():
-        what = ["--no-deps", "--no-binary", suite.name, f"{suite.name}=={suite.version}"]
-        pip([], ["download", "--dest", str(downloaded), *what])
-    (archive,) = downloaded.glob("*.tar.gz")
-    return archive
 
 
 @contextlib.contextmanager

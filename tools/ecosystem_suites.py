@@ -1,6 +1,6 @@
 """The packages whose own tests `ecosystem.py` runs, one row each, and the tests that may fail, each with its reason."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -35,6 +35,16 @@ _BOTH = ("postgresql", "mysql")
 _PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
 _TEST = ("test", "--noinput", "--parallel=1", "--verbosity=0")
 
+_TENANTS = Suite(
+    "django-tenants",
+    "4.0.1",
+    ("manage.py", *_TEST, "django_tenants"),
+    folder="dts_test_project",
+    engine="django_tenants.postgresql_backend",
+    base_setting="ORIGINAL_BACKEND",
+    is_short=True,
+)
+
 SUITES = (
     Suite(
         "django-debug-toolbar",
@@ -63,25 +73,8 @@ SUITES = (
         folder="project",
         needs=("factory-boy", "freezegun", "networkx", "pillow", "pydot", "pygments"),
     ),
-    Suite(
-        "django-tenants",
-        "4.0.1",
-        ("manage.py", *_TEST, "django_tenants"),
-        folder="dts_test_project",
-        engine="django_tenants.postgresql_backend",
-        base_setting="ORIGINAL_BACKEND",
-        is_short=True,
-    ),
-    Suite(
-        "django-tenants",
-        "4.0.1",
-        ("manage.py", *_TEST, "django_tenants"),
-        variant="TENANT_LIMIT_SET_CALLS",
-        folder="dts_test_project",
-        settings={"TENANT_LIMIT_SET_CALLS": True},
-        engine="django_tenants.postgresql_backend",
-        base_setting="ORIGINAL_BACKEND",
-    ),
+    _TENANTS,
+    replace(_TENANTS, variant="TENANT_LIMIT_SET_CALLS", settings={"TENANT_LIMIT_SET_CALLS": True}),
     Suite(
         "django-celery-beat",
         "2.9.0",

@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,10 @@ class Server:
 
 
 _ASGI, _WSGI = "other_servers_site:asgi_application", "other_servers_site:application"
+_UVICORN = Server(("-m", "uvicorn", _ASGI, "--port={port}", "--workers=2", "--log-level=critical"), ("uvicorn",))
 SERVERS = {
-    "uvicorn": Server(("-m", "uvicorn", _ASGI, "--port={port}", "--workers=2", "--log-level=critical"), ("uvicorn",)),
-    "uvicorn, async view": Server(
-        ("-m", "uvicorn", _ASGI, "--port={port}", "--workers=2", "--log-level=critical"), ("uvicorn",), "/async"
-    ),
+    "uvicorn": _UVICORN,
+    "uvicorn, async view": replace(_UVICORN, path="/async"),
     "granian (ASGI)": Server(
         ("-m", "granian", "--interface=asgi", "--port={port}", "--workers=2", "--no-log", _ASGI), ("granian",)
     ),
@@ -242,15 +241,9 @@ def _count(private: PrivateServer, observer: Any) -> tuple[int, int]:
 
 
 def _connect(private: PrivateServer) -> Any:
-    access = {
-        "host": private.host,
-        "port": private.port,
-        "user": private.admin_user,
-        "password": private.admin_password,
-    }
     if private.vendor == "mysql":
-        return pymysql.connect(**access, autocommit=True)
-    return psycopg.connect(**access, dbname=private.database, autocommit=True)
+        return pymysql.connect(**private.admin_access, autocommit=True)
+    return psycopg.connect(**private.admin_access, dbname=private.database, autocommit=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Environments above this one, for what only a tool needs: they use the Django and the drivers that are here."""
+"""What only a tool needs: source distributions, and environments that add to what is installed here."""
 
 import platform
 import subprocess
@@ -21,12 +21,21 @@ def overlay(name: str, needs: list[str]) -> Path:
         venv.create(place, clear=True, with_pip=False)
         (packages,) = place.glob("lib/python*/site-packages")
         (packages / "below.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
-        pip(["--python", str(python)], ["install", *needs])
+        _pip(["--python", str(python)], ["install", *needs])
         done.write_text(said)
     return python
 
 
-def pip(where: list[str], what: list[str]) -> None:
-    """Raises CalledProcessError."""
+def source_archive(name: str, version: str) -> Path:
+    """The source distribution of a package."""
+    downloaded = BUILD / "downloads" / f"{name}-{version}"
+    if not downloaded.exists():
+        what = ["--no-deps", "--no-binary", name, f"{name}=={version}"]
+        _pip([], ["download", "--dest", str(downloaded), *what])
+    (archive,) = downloaded.glob("*.tar.gz")
+    return archive
+
+
+def _pip(where: list[str], what: list[str]) -> None:
     command = [sys.executable, "-m", "pip", *where, "--quiet", "--disable-pip-version-check", *what]
     subprocess.run(command, check=True, timeout=TIMEOUT_S)

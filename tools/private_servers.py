@@ -97,6 +97,11 @@ class PrivateServer:
         """Django's word for it: mysql or postgresql."""
         return "postgresql" if self.engine == "postgresql" else "mysql"
 
+    @property
+    def admin_access(self) -> dict[str, Any]:
+        """What a driver's `connect` is given to log in as the administrator, without a database."""
+        return {"host": self.host, "port": self.port, "user": self.admin_user, "password": self.admin_password}
+
     def environment(self) -> dict[str, str]:
         """The variables that make the demo site use this server."""
         return {
