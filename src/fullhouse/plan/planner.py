@@ -1,104 +1,20 @@
 """The arithmetic: limits in, a plan out. Pure; every number leaves a step that says how it came about."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import ceil
 from typing import NoReturn
 
 from fullhouse.errors import PlanError
+from fullhouse.plan import sizing
 from fullhouse.plan.limits import Limit
 from fullhouse.plan.machine import Machine
+from fullhouse.plan.plan import GENERATIONS, Plan, ServerPlan, Step
 from fullhouse.settings.table import Settings
 
 # A tenth of the limit is left to others, and 40 at the most: the figure of the classic recipe for a limit of 1000.
 RESERVE_SHARE = 10
 RECIPE_RESERVE = 40
-# A reload of gunicorn starts the new workers before the old ones have left.
-GENERATIONS = 2
-
-# What fit counts for a worker, from a Django site with its imports (60 to 110 MiB seen), and for a thread with its
-# stack, a request's objects and a result set. A quarter of the memory stays free, and half of that is for requests and
-# responses on their way.
-WORKER_MEMORY = 128 << 20
-THREAD_MEMORY = 8 << 20
-MEMORY_SHARE = 0.75
-TRANSFER_SHARE = 8
-TRANSFER_MEMORY = 64 << 20
-# A request in flight may hold its client's socket, a database connection and a file; a worker has files of its own.
-FILES_PER_THREAD = 3
-FILES_PER_WORKER = 64
-# More threads than this on one interpreter spend the core on switching between them.
-MAX_THREADS = 128
-
-
-@dataclass(frozen=True)
-class Step:
-    """One line of the plan: the number, and how it came about."""
-
-    name: str
-    value: int | float | str
-    why: str
-
-
-@dataclass(frozen=True)
-class ServerPlan:
-    """One database server's part of the plan.
-
-    reserve: sessions left to others. budget: sessions this host may use. connections: sessions that the plan can hold
-    at once in the worst case. slots: the part of them that the pools of each database user share. fair_share: slots
-    that one worker's pool of one alias can always get.
-    """
-
-    limit: Limit
-    reserve: int
-    budget: int
-    connections: int = 0
-    slots: int = 0
-    fair_share: int = 0
-
-    @property
-    def per_thread(self) -> int:
-        """Sessions that one thread holds with Django's own engines: one for each alias, twice during a reload."""
-        return self.limit.stock * GENERATIONS
-
-    @property
-    def per_worker(self) -> int:
-        """Sessions that pools of Django's own hold for each worker, twice during a reload."""
-        return sum(self.limit.pool_sizes) * GENERATIONS
-
-    def for_threads(self, workers: int) -> int | None:
-        """Threads of this host that the budget carries beside so many workers; None: any number, as every alias is
-        pooled.
-
-        Where some aliases are pooled and some are not, the budget is split between the two by their numbers.
-        """
-        if self.per_thread == 0:
-            return None
-        left = max(0, self.budget - workers * self.per_worker)
-        return left * self.limit.stock // (self.limit.stock + len(self.limit.pooled)) // self.per_thread
-
-
-@dataclass(frozen=True)
-class Plan:
-    """workers × threads, the pool of each worker (connections it may hold, over all aliases), and the evidence.
-
-    transfer_memory: bytes that each worker may keep of requests and responses on their way.
-    """
-
-    sizing: str
-    workers: int
-    threads: int
-    pool: int
-    transfer_memory: int
-    machine: Machine
-    servers: tuple[ServerPlan, ...]
-    steps: tuple[Step, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def requests(self) -> int:
-        """Requests that run at once."""
-        return self.workers * self.threads
 
 
 def make_plan(settings: Settings, machine: Machine, limits: Sequence[Limit]) -> Plan:
@@ -108,12 +24,12 @@ def make_plan(settings: Settings, machine: Machine, limits: Sequence[Limit]) -> 
     """
     machine, steps = _given_machine(settings, machine)
     servers = [_budgeted(settings, limit, steps) for limit in limits]
-    size = _size_by_recipe if settings.sizing == "recipe" else _size_to_fit
+    size = sizing.by_recipe if settings.sizing == "recipe" else sizing.to_fit
     (workers, why_workers), (threads, why_threads) = size(settings, machine, servers)
     steps += [Step("workers", workers, why_workers), Step("threads", threads, why_threads)]
     if threads < 1:
         _refuse_no_thread(settings, servers, workers)
-    transfer_memory = _transfer_memory(settings, machine, workers, steps)
+    transfer_memory = sizing.transfer_memory(settings, machine, workers, steps)
     servers = [_checked(settings, server, workers, threads, steps) for server in servers]
     pool = _pool(settings, servers, threads, steps)
     return Plan(
@@ -190,92 +106,6 @@ def _reserve(settings: Settings, limit: Limit) -> tuple[int, str]:
 def _taken_by_others(limit: Limit) -> int:
     """Sessions of the limit that others hold now. Beyond a cap of our own account there may be room for them."""
     return max(0, (limit.others or 0) - (limit.shared - limit.limit))
-
-
-Figure = tuple[int, str]  # a number, and how it came about
-
-
-def _size_by_recipe(settings: Settings, machine: Machine, servers: Sequence[ServerPlan]) -> tuple[Figure, Figure]:
-    """The classic recipe's workers and threads, each fixed by hand where the settings say so."""
-    if settings.workers:
-        workers = settings.workers, settings.sources["workers"]
-    else:
-        workers = int(2 * machine.cores) + 1, f"2 × cores + 1 = 2 × {machine.cores:g} + 1"
-    if settings.threads:
-        return workers, (settings.threads, settings.sources["threads"])
-    if not servers:
-        return workers, _machine_threads(machine, workers[0])
-    least = min(server.budget for server in servers)
-    threads = int(least / settings.connections_per_thread / workers[0])
-    why = f"budget / connections_per_thread / workers = {least} / {settings.connections_per_thread} / {workers[0]}"
-    return workers, (threads, why)
-
-
-def _size_to_fit(settings: Settings, machine: Machine, servers: Sequence[ServerPlan]) -> tuple[Figure, Figure]:
-    """One worker for each core, and as many threads as the machine and every server's budget carry."""
-    wanted = settings.workers or ceil(machine.cores)
-    carried, tightest = min(
-        ((fitting, server) for server in servers if (fitting := server.for_threads(wanted)) is not None),
-        key=lambda pair: pair[0],
-        default=(None, None),
-    )
-    if settings.workers:
-        workers = settings.workers, settings.sources["workers"]
-    elif carried is not None and 0 < carried < machine.cores:
-        workers = carried, "fewer than cores: the budget allows no more"
-    else:
-        workers = ceil(machine.cores), "one per core"
-    threads = _machine_threads(machine, workers[0])
-    if settings.threads:
-        threads = settings.threads, settings.sources["threads"]
-    elif tightest is not None and carried is not None and carried // workers[0] < threads[0]:
-        threads = (
-            carried // workers[0],
-            f"budget / aliases / {GENERATIONS} for a reload / workers = {tightest.budget} / "
-            f"{tightest.limit.stock} / {GENERATIONS} / {workers[0]}; each thread holds its own connections",
-        )
-    return workers, threads
-
-
-def _machine_threads(machine: Machine, workers: int) -> Figure:
-    """Threads of each worker that the machine carries, and what bounds them."""
-    worker = machine.worker_memory or WORKER_MEMORY
-    memory = (machine.memory * MEMORY_SHARE - workers * worker) / (workers * THREAD_MEMORY)
-    known = "measured" if machine.worker_memory else "assumed"
-    threads, why = min(
-        (
-            int(memory),
-            f"what fits in memory at {_mib(worker)} per worker ({known}) and {_mib(THREAD_MEMORY)} per thread",
-        ),
-        (
-            (machine.open_files - FILES_PER_WORKER) // FILES_PER_THREAD,
-            "what the open-file limit allows at 3 per thread",
-        ),
-        (MAX_THREADS, "the most that one process runs well"),
-    )
-    return (threads, why) if threads > 0 else (1, "at least one; memory or open files are short")
-
-
-def _transfer_memory(settings: Settings, machine: Machine, workers: int, steps: list[Step]) -> int:
-    """Bytes of each worker for requests and responses on their way. Raises PlanError for more than stays free."""
-    if settings.transfer_memory is None:
-        size = min(TRANSFER_MEMORY, machine.memory // TRANSFER_SHARE // workers)
-        why = f"per worker: memory / {TRANSFER_SHARE} / workers, at most {_mib(TRANSFER_MEMORY)}"
-    else:
-        size, why = settings.transfer_memory, f"per worker: {settings.sources['transfer_memory']}"
-        free = int(machine.memory * (1 - MEMORY_SHARE))
-        if size * workers > free:
-            raise PlanError(
-                f"{workers} worker(s) need {_mib(size * workers)} of transfer memory, {_mib(size)} each, "
-                f"and the quarter of the memory that is left for it is {_mib(free)}.\n"
-                f"Lower transfer_memory to {_mib(free // workers)} (--transfer-memory), or the number of workers."
-            )
-    steps.append(Step("transfer memory", _mib(size), f"{why}; beyond it, bodies and responses go to files"))
-    return size
-
-
-def _mib(size: int) -> str:
-    return f"{size / (1 << 20):.0f} MiB"
 
 
 def _refuse_no_thread(settings: Settings, servers: Sequence[ServerPlan], workers: int) -> NoReturn:

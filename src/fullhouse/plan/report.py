@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from fullhouse.plan.planner import Plan, ServerPlan
+from fullhouse.plan.plan import Plan, ServerPlan
 
 
 def as_text(plan: Plan, title: str, static_files: str) -> str:

@@ -22,7 +22,7 @@ from fullhouse.db.pooled import Pooled
 from fullhouse.errors import ConfigurationError, DatabaseError, described
 from fullhouse.plan import limits
 from fullhouse.plan.limits import Limit
-from fullhouse.plan.planner import Plan
+from fullhouse.plan.plan import Plan
 from fullhouse.pool import forks
 from fullhouse.settings.table import Settings
 from fullhouse.site.error_log import show_unseen_errors

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import gettempdir
 
 from fullhouse.plan import machine, planner
-from fullhouse.plan.planner import Plan
+from fullhouse.plan.plan import Plan
 from fullhouse.settings.arguments import from_arguments
 from fullhouse.settings.layers import from_environment, layered
 from fullhouse.settings.table import Settings

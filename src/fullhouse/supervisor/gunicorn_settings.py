@@ -15,7 +15,7 @@ from gunicorn.workers.gthread import ThreadWorker
 from gunicorn.workers.sync import SyncWorker
 
 from fullhouse.errors import ConfigurationError, described
-from fullhouse.plan.planner import Plan
+from fullhouse.plan.plan import Plan
 from fullhouse.settings.layers import nearest
 from fullhouse.settings.table import OPTIONS, Settings
 from fullhouse.supervisor.gunicorn_args import OURS

@@ -1,0 +1,79 @@
+"""A plan as data: what was decided for the workers and for each database server, and how each number came about."""
+
+from dataclasses import dataclass
+
+from fullhouse.plan.limits import Limit
+from fullhouse.plan.machine import Machine
+
+# A reload of gunicorn starts the new workers before the old ones have left.
+GENERATIONS = 2
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of the plan: the number, and how it came about."""
+
+    name: str
+    value: int | float | str
+    why: str
+
+
+@dataclass(frozen=True)
+class ServerPlan:
+    """One database server's part of the plan.
+
+    reserve: sessions left to others. budget: sessions this host may use. connections: sessions that the plan can hold
+    at once in the worst case. slots: the part of them that the pools of each database user share. fair_share: slots
+    that one worker's pool of one alias can always get.
+    """
+
+    limit: Limit
+    reserve: int
+    budget: int
+    connections: int = 0
+    slots: int = 0
+    fair_share: int = 0
+
+    @property
+    def per_thread(self) -> int:
+        """Sessions that one thread holds with Django's own engines: one for each alias, twice during a reload."""
+        return self.limit.stock * GENERATIONS
+
+    @property
+    def per_worker(self) -> int:
+        """Sessions that pools of Django's own hold for each worker, twice during a reload."""
+        return sum(self.limit.pool_sizes) * GENERATIONS
+
+    def for_threads(self, workers: int) -> int | None:
+        """Threads of this host that the budget carries beside so many workers; None: any number, as every alias is
+        pooled.
+
+        Where some aliases are pooled and some are not, the budget is split between the two by their numbers.
+        """
+        if self.per_thread == 0:
+            return None
+        left = max(0, self.budget - workers * self.per_worker)
+        return left * self.limit.stock // (self.limit.stock + len(self.limit.pooled)) // self.per_thread
+
+
+@dataclass(frozen=True)
+class Plan:
+    """workers × threads, the pool of each worker (connections it may hold, over all aliases), and the evidence.
+
+    transfer_memory: bytes that each worker may keep of requests and responses on their way.
+    """
+
+    sizing: str
+    workers: int
+    threads: int
+    pool: int
+    transfer_memory: int
+    machine: Machine
+    servers: tuple[ServerPlan, ...]
+    steps: tuple[Step, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def requests(self) -> int:
+        """Requests that run at once."""
+        return self.workers * self.threads
