@@ -35,6 +35,10 @@ try:
         raise ConfigurationError(
             "static needs fullhouse serve. Under gunicorn, put WhiteNoise's middleware into MIDDLEWARE."
         )
+    if _planned.plan.companions:
+        raise ConfigurationError(
+            "processes needs fullhouse serve. Under gunicorn, have them started by what starts gunicorn."
+        )
     if "preload" not in _planned.settings.sources:  # gunicorn does not look whether that is safe
         _values["preload_app"] = False
     publish(_planned.plan, _planned.settings)

@@ -107,7 +107,8 @@ def _plan(order: Order, arguments: Namespace) -> tuple[Planned, dict[str, Any]]:
         for note in planned.plan.notes:
             print(f"fullhouse: {note}", file=sys.stderr, flush=True)
     published = {str(path): budget for path, budget in budgets.items()}
-    send(order.reports, "planned", workers=planned.plan.workers, budgets=published)
+    beside = [asdict(one) for one in planned.programs]
+    send(order.reports, "planned", workers=planned.plan.workers, budgets=published, programs=beside)
     hooks = Hooks(
         order.reports,
         Lifeline.make(order.lifeline),

@@ -17,6 +17,7 @@ SITE = Deployment(
     backlog=99,
     has_tls=False,
     graceful_timeout_s=30,
+    companions_s=0,
     stop_delay_s=120,
     boot_timeout_s=60,
     timeout_s=30,
@@ -50,6 +51,12 @@ def test_paths_have_quotes_where_they_need_them() -> None:
 def test_a_stop_may_take_its_delay_too() -> None:
     assert "stopwaitsecs=165" in lines("supervisord")
     assert "TimeoutStopSec=165" in lines("systemd")
+
+
+def test_a_stop_waits_for_the_companions_too() -> None:
+    site = replace(SITE, companions_s=600)
+    assert "stopwaitsecs=615" in lines("supervisord", site)
+    assert "TimeoutStopSec=615" in lines("systemd", site)
 
 
 def test_systemd_listens_on_every_address() -> None:

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from fullhouse.errors import PlanError
 from fullhouse.plan.limits import Limit, merged
 from fullhouse.plan.machine import Machine
-from fullhouse.plan.planner import Plan, host_budget, make_plan
+from fullhouse.plan.plan import Plan
+from fullhouse.plan.planner import host_budget, make_plan
+from fullhouse.plan.report import server_line
 from fullhouse.settings.layers import layered
 from fullhouse.settings.table import Settings
 
@@ -80,6 +82,16 @@ CASES = {
     "fit: others hold more than a tenth": Case(4, 11, 91, {}, (server(151, others=60),)),
     "fit: others do not eat up a cap of our own account": Case(4, 2, 18, {}, (server(500, others=50, account=20),)),
     "fit: others reach into a cap of our own account": Case(4, 1, 10, {}, (server(60, others=50, account=20),)),
+    "fit: companions come off the budget": Case(
+        4, 15, 135, {"processes": {"tasks": {"command": "x", "connections": 8}}}, (server(151),)
+    ),
+    "recipe: companions come off the budget": Case(
+        9,
+        53,
+        968,
+        {**RECIPE, "reserve": 32, "processes": {"tasks": {"command": "x", "connections": 8}}},
+        (server(1000),),
+    ),
     "fit: SQLite alone": Case(4, 128),
     "fit: memory for a few threads": Case(1, 16, None, {"cores": 1, "memory": 342 << 20}),
     "fit: memory below one worker": Case(1, 1, None, {"cores": 1, "memory": "64M"}),
@@ -334,3 +346,36 @@ def test_threads_fit_into_what_workers_leave_which_is_measured_where_one_runs() 
     assert measured.threads == (768 - 2 * 30) // (2 * 8)
     assert "at 128 MiB per worker (assumed) and 8 MiB per thread" in str(guessed.steps)
     assert "at 30 MiB per worker (measured)" in str(measured.steps)
+
+
+def test_companions_get_their_part_of_the_slots_and_the_web_the_rest() -> None:
+    pooled = replace(server(100), pooled=("default",), others=None)
+    tasks = {"command": "worker", "count": 2, "connections": 4}
+    made = plan(pooled, reserve=8, processes={"tasks": tasks, "beat": "beat"})
+    (part,) = made.servers
+    assert (part.budget, part.slots, part.for_web) == (92, 92, 83)
+    assert part.companions == (("tasks", 8), ("beat", 1))
+    assert part.fair_share * made.workers + part.for_companions <= part.slots
+    assert server_line(part) == (
+        "default: MariaDB, 92 connections at most, of a budget of 92 (web 83, tasks 8, beat 1), reserve 8"
+    )
+    names = {step.name: (step.value, step.why) for step in made.steps}
+    assert names["tasks of default"] == (8, "2 × (4 connection(s) × 1 alias(es)), processes['tasks']")
+
+
+def test_companions_on_djangos_engines_hold_theirs_once() -> None:
+    """A reload ends them before it starts them anew, and so they are not counted twice."""
+    made = plan(server(151), processes={"tasks": {"command": "worker", "connections": 8}})
+    (part,) = made.servers
+    assert part.connections == made.workers * made.threads * 2 + 8 <= part.budget
+
+
+def test_companions_that_leave_the_web_nothing_are_refused() -> None:
+    with pytest.raises(PlanError) as refused:
+        plan(server(20), processes={"tasks": {"command": "worker", "connections": 18}})
+    assert str(refused.value) == (
+        "The processes beside the web workers need 18 sessions of MariaDB (tasks 18), and this host's budget is 18 "
+        "sessions (limit 20, reserve 2, hosts 1, and 18 of it for tasks), which leaves the web none.\n"
+        "Lower their count or connections, or raise max_connections to 22."
+    )
+    assert plan(server(24), processes={"tasks": {"command": "worker", "connections": 18}}).threads == 1

@@ -68,6 +68,7 @@ SAMPLES: dict[str, tuple[Any, str]] = {
     "log_level": ("info", "info"),
     "process_name": ("box office", "box office"),
     "python_path": (("/a", "/b"), "/a,/b"),
+    "processes": ({"tasks": "manage.py db_worker", "beat": "beat"}, "tasks='manage.py db_worker' beat=beat"),
     "env": ({"A": "1", "B": "two words"}, "A=1 B='two words'"),
     "gunicorn": ({"umask": "7"}, "umask=7"),
 }

@@ -1,11 +1,13 @@
 """The start banner: what was decided and why, in a few lines; colours only on a terminal."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from typing import TextIO
 
 from fullhouse import __version__
 from fullhouse.plan.report import server_line
+from fullhouse.settings.companions import Companion
 from fullhouse.settings.table import Settings
 from fullhouse.site.planned import Planned
 
@@ -28,6 +30,8 @@ def banner(planned: Planned, addresses: Sequence[str], *, colour: bool) -> str:
     rows += [("database", server_line(server)) for server in plan.servers]
     if planned.static.said:
         rows.append(("static files", planned.static.said))
+    if planned.plan.companions:
+        rows.append(("processes", ", ".join(_run(one) for one in planned.plan.companions)))
     rows += [("note", note) for note in plan.notes]
     overrides = [f"{name} from {source}" for name, source in settings.sources.items() if source.isupper()]
     if overrides:
@@ -54,6 +58,11 @@ def wants_colour(stream: TextIO) -> bool:
 
 def _address(scheme: str, address: str) -> str:
     return address if address.startswith("unix:") else f"{scheme}://{address}/"
+
+
+def _run(companion: Companion) -> str:
+    times = f"{companion.count} × " if companion.count > 1 else ""
+    return f"{companion.name}: {times}{shlex.join(companion.command)}"
 
 
 def _timeouts(settings: Settings) -> str:

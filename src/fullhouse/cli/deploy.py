@@ -4,6 +4,7 @@ import getpass
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def deployment(planned: Planned, options: Sequence[str]) -> Deployment:
         backlog=settings.backlog,
         has_tls=settings.certfile is not None,
         graceful_timeout_s=settings.graceful_timeout,
+        companions_s=max((ceil(one.graceful_timeout) for one in planned.plan.companions), default=0),
         stop_delay_s=settings.stop_delay,
         boot_timeout_s=settings.boot_timeout,
         timeout_s=settings.timeout,

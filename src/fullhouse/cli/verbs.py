@@ -149,6 +149,7 @@ def _as_text(report: Mapping[str, Any]) -> str:
         lines.append(f"  generation {one['number']}  {one['state']} for {_duration(one['since_s'])}, {workers}")
         for row in one["workers"]:
             lines += _worker_lines(row)
+    lines += [_companion_line(row) for row in report["processes"]]
     if report["crashes"]:
         lines.append(f"  crashes       {report['crashes']} in a row")
     if report["last_failure"]:
@@ -167,6 +168,12 @@ def _worker_lines(row: Mapping[str, Any]) -> list[str]:
             f"{one['waiting']} waiting, {one['slots']} of the host's {one['budget']} slots"
         )
     return lines
+
+
+def _companion_line(row: Mapping[str, Any]) -> str:
+    pid = f", pid {row['pid']}" if row["pid"] else ""
+    crashes = f", ended by itself {row['crashes']} × in a row" if row["crashes"] else ""
+    return f"  {row['name']} {row['number']}  {row['state']} for {_duration(row['since_s'])}{pid}{crashes}"
 
 
 def _duration(seconds: float) -> str:

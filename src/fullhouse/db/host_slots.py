@@ -2,7 +2,8 @@
 
 `serve` publishes the plan: the length of each slot file, which every process of the site on this host sees, and the
 fair share of each alias, which its forked workers inherit. A process that finds no length (`manage.py migrate` on a
-host that serves nothing) has one slot, and the first connection on it asks the server and makes the plan.
+host that serves nothing) has one slot, and the first connection on it asks the server and makes the plan. A companion
+process is told its share by the supervisor.
 """
 
 import logging
@@ -18,7 +19,7 @@ from fullhouse.budget.slots import Share, SlotFile, slot_path
 from fullhouse.errors import ConfigurationError, DatabaseError
 from fullhouse.plan import limits, planner
 from fullhouse.private_folder import runtime_folder
-from fullhouse.settings.layers import from_environment, layered
+from fullhouse.settings.layers import COMPANION_SHARE, from_environment, layered
 from fullhouse.settings.table import Settings
 
 if TYPE_CHECKING:
@@ -106,6 +107,15 @@ def _options_in_force() -> Settings:
     return from_environment(options, os.environ)
 
 
+def _share_of_companion() -> int | None:
+    """Slots that each pool of this process can always get, if the supervisor has started it.
+
+    A process that such a one starts in its turn may have inherited the variable: it gets the usual one slot.
+    """
+    supervisor, _, connections = os.environ.get(COMPANION_SHARE, "").partition(":")
+    return max(1, int(connections)) if supervisor == str(os.getppid()) else None
+
+
 class HostSlots:
     """The share of one pool, in the terms that the pool asks for."""
 
@@ -113,9 +123,10 @@ class HostSlots:
         self._alias = alias
         self._file = SlotFile.open(path_of(vendor, database))
         self._options = _options_in_force() if self.unplanned else Settings()
-        if alias not in _fair_shares and not self.unplanned:
+        fair_share = _fair_shares.get(alias) or _share_of_companion()
+        if fair_share is None and not self.unplanned:
             self._warn_of_old_plan()
-        self._share = self._file.share(alias, _fair_shares.get(alias, 1))
+        self._share = self._file.share(alias, fair_share or 1)
         self.acquire_nowait = self._share.acquire_nowait
         self.release = self._share.release
         self.announce_waiting = self._share.announce_waiting

@@ -22,7 +22,8 @@ PERCENT = "%"
 class Deployment:
     """command: the words of `fullhouse serve`. addresses: HOST:PORT or unix:PATH. *_s: as in the settings.
 
-    environment: variables that decide what is served, and how. files: folders by URL that nginx serves itself: Django's
+    environment: variables that decide what is served, and how. companions_s: what the processes beside the web workers
+    may take to end. files: folders by URL that nginx serves itself: Django's
     static and media files.
     """
 
@@ -35,6 +36,7 @@ class Deployment:
     backlog: int
     has_tls: bool
     graceful_timeout_s: int
+    companions_s: int
     stop_delay_s: int
     boot_timeout_s: int
     timeout_s: int
@@ -47,7 +49,7 @@ class Deployment:
     @property
     def stop_s(self) -> int:
         """What a stop may take, until nothing is left to be ended."""
-        return self.stop_delay_s + self.graceful_timeout_s + STOP_MARGIN_S
+        return max(self.stop_delay_s + self.graceful_timeout_s, self.companions_s) + STOP_MARGIN_S
 
 
 def _one_line(text: str, *, never: str = "") -> str:
@@ -93,7 +95,7 @@ autorestart=true
 startretries=3
 ; It counts as started once the process has lived so long.
 startsecs=2
-; TERM drains; our graceful_timeout is {site.graceful_timeout_s} s, and the rest is ended after it.
+; TERM drains; our graceful_timeout is {site.graceful_timeout_s} s{_companions(site)}, and the rest is ended after it.
 stopsignal=TERM
 stopwaitsecs={site.stop_s}
 ; A TERM to the workers as well would cut the drain short; a KILL must reach everything.
@@ -106,6 +108,10 @@ stdout_logfile={_for_supervisord(site.log, never=PERCENT)}
 stdout_logfile_maxbytes=20MB
 stdout_logfile_backups=20
 """
+
+
+def _companions(site: Deployment) -> str:
+    return f" ({site.companions_s} s for the processes beside the web)" if site.companions_s else ""
 
 
 def systemd_service(site: Deployment) -> str:
@@ -128,7 +134,7 @@ WorkingDirectory={_for_systemd(site.folder)}
 ExecReload=/bin/kill -HUP $MAINPID
 # TERM goes to the supervisor alone, which drains; KILL goes to all.
 KillMode=mixed
-# Above boot_timeout, {site.boot_timeout_s} s, and graceful_timeout, {site.graceful_timeout_s} s.
+# Above boot_timeout, {site.boot_timeout_s} s, and graceful_timeout, {site.graceful_timeout_s} s{_companions(site)}.
 TimeoutStartSec={site.boot_timeout_s + STOP_MARGIN_S}
 TimeoutStopSec={site.stop_s}
 WatchdogSec=30

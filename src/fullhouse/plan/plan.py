@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from fullhouse.plan.limits import Limit
 from fullhouse.plan.machine import Machine
+from fullhouse.settings.companions import Companion
 
 # A reload of gunicorn starts the new workers before the old ones have left.
 GENERATIONS = 2
@@ -24,7 +25,8 @@ class ServerPlan:
 
     reserve: sessions left to others. budget: sessions this host may use. connections: sessions that the plan can hold
     at once in the worst case. slots: the part of them that the pools of each database user share. fair_share: slots
-    that one worker's pool of one alias can always get.
+    that one worker's pool of one alias can always get. companions: (name, sessions kept for it) of each one; their
+    pools may always have `shared_with_companions` of the slots.
     """
 
     limit: Limit
@@ -33,6 +35,18 @@ class ServerPlan:
     connections: int = 0
     slots: int = 0
     fair_share: int = 0
+    companions: tuple[tuple[str, int], ...] = ()
+    shared_with_companions: int = 0
+
+    @property
+    def for_companions(self) -> int:
+        """Sessions of the budget that are kept for companions."""
+        return sum(sessions for _, sessions in self.companions)
+
+    @property
+    def for_web(self) -> int:
+        """Sessions of the budget that are left to the web workers."""
+        return max(0, self.budget - self.for_companions)
 
     @property
     def per_thread(self) -> int:
@@ -52,7 +66,7 @@ class ServerPlan:
         """
         if self.per_thread == 0:
             return None
-        left = max(0, self.budget - workers * self.per_worker)
+        left = max(0, self.for_web - workers * self.per_worker)
         return left * self.limit.stock // (self.limit.stock + len(self.limit.pooled)) // self.per_thread
 
 
@@ -60,7 +74,8 @@ class ServerPlan:
 class Plan:
     """workers × threads, the pool of each worker (connections it may hold, over all aliases), and the evidence.
 
-    transfer_memory: bytes that each worker may keep of requests and responses on their way.
+    transfer_memory: bytes that each worker may keep of requests and responses on their way. companions: the programs
+    that run beside the workers.
     """
 
     sizing: str
@@ -72,6 +87,7 @@ class Plan:
     servers: tuple[ServerPlan, ...]
     steps: tuple[Step, ...]
     notes: tuple[str, ...]
+    companions: tuple[Companion, ...] = ()
 
     @property
     def requests(self) -> int:

@@ -10,6 +10,7 @@ from fullhouse.plan import sizing
 from fullhouse.plan.limits import Limit
 from fullhouse.plan.machine import Machine
 from fullhouse.plan.plan import GENERATIONS, Plan, ServerPlan, Step
+from fullhouse.settings.companions import Companion, companions
 from fullhouse.settings.table import Settings
 
 # A tenth of the limit is left to others, and 40 at the most: the figure of the classic recipe for a limit of 1000.
@@ -23,7 +24,8 @@ def make_plan(settings: Settings, machine: Machine, limits: Sequence[Limit]) -> 
     Raises PlanError where the worst case would not fit a server's budget.
     """
     machine, steps = _given_machine(settings, machine)
-    servers = [_budgeted(settings, limit, steps) for limit in limits]
+    beside = companions(settings)
+    servers = [_with_companions(settings, _budgeted(settings, limit, steps), beside, steps) for limit in limits]
     size = sizing.by_recipe if settings.sizing == "recipe" else sizing.to_fit
     (workers, why_workers), (threads, why_threads) = size(settings, machine, servers)
     steps += [Step("workers", workers, why_workers), Step("threads", threads, why_threads)]
@@ -42,6 +44,7 @@ def make_plan(settings: Settings, machine: Machine, limits: Sequence[Limit]) -> 
         tuple(servers),
         tuple(steps),
         _notes(settings, servers),
+        beside,
     )
 
 
@@ -85,6 +88,35 @@ def _budgeted(settings: Settings, limit: Limit, steps: list[Step]) -> ServerPlan
     return ServerPlan(limit, reserve, budget)
 
 
+def _with_companions(
+    settings: Settings, server: ServerPlan, beside: Sequence[Companion], steps: list[Step]
+) -> ServerPlan:
+    """`server` with what it keeps for the companions, and their steps.
+
+    There is never more than one run of each: a reload ends the old one before it starts the new. Raises PlanError where
+    nothing is left to the web.
+    """
+    limit = server.limit
+    kept: list[tuple[str, int]] = []
+    for one in beside:
+        own = f" + {sum(limit.pool_sizes)} of Django's own pools" if limit.pool_sizes else ""
+        aliases = limit.stock + len(limit.pooled)
+        sessions = one.count * (one.connections * aliases + sum(limit.pool_sizes))
+        why = f"{one.count} × ({one.connections} connection(s) × {aliases} alias(es){own}), processes[{one.name!r}]"
+        steps.append(Step(f"{one.name} of {', '.join(limit.aliases)}", sessions, why))
+        kept.append((one.name, sessions))
+    shared = sum(one.count * one.connections for one in beside) * len(limit.pooled)
+    server = replace(server, companions=tuple(kept), shared_with_companions=shared)
+    if beside and server.for_web < 1:
+        names = ", ".join(f"{name} {sessions}" for name, sessions in kept)
+        raise PlanError(
+            f"The processes beside the web workers need {server.for_companions} sessions of {limit.server} ({names}), "
+            f"and {_budget_text(settings, server)}, which leaves the web none.\n"
+            f"Lower their count or connections, or raise {_higher(settings, server, 1)}."
+        )
+    return server
+
+
 def host_budget(settings: Settings, limit: Limit) -> int:
     """Sessions of this server that pools of this host may use. Raises PlanError for a budget over the limit."""
     server = _budgeted(settings, limit, [])
@@ -110,9 +142,9 @@ def _taken_by_others(limit: Limit) -> int:
 
 def _refuse_no_thread(settings: Settings, servers: Sequence[ServerPlan], workers: int) -> NoReturn:
     recipe = settings.sizing == "recipe"
-    tightest = min(servers, key=lambda server: server.budget // (1 if recipe else server.per_thread or 1))
+    tightest = min(servers, key=lambda server: server.for_web // (1 if recipe else server.per_thread or 1))
     per_thread = max(tightest.per_thread, settings.connections_per_thread if recipe else 0)
-    fewer = tightest.budget // per_thread
+    fewer = tightest.for_web // per_thread
     lower = f"Lower the number of workers to {fewer} (--workers)" if fewer else "Lower the reserve (--reserve)"
     raise PlanError(
         f"No thread fits {tightest.limit.server}: {_budget_text(settings, tightest)}, and {workers} worker(s) with one "
@@ -125,11 +157,14 @@ def _budget_text(settings: Settings, server: ServerPlan) -> str:
     facts = f"limit {server.limit.limit}, reserve {server.reserve}, hosts {settings.hosts}"
     if settings.budget is not None:
         facts = f"fixed by {settings.sources['budget']}"
+    if server.for_companions:
+        facts += f", and {server.for_companions} of it for {', '.join(name for name, _ in server.companions)}"
     return f"this host's budget is {server.budget} sessions ({facts})"
 
 
 def _higher(settings: Settings, server: ServerPlan, needed: int) -> str:
-    """What to raise, and how far, for a budget of `needed`."""
+    """What to raise, and how far, for a budget with `needed` sessions for the web."""
+    needed += server.for_companions
     sessions = needed * settings.hosts
     if settings.budget is not None:
         beyond = f", and with it {_bounds_below(server.limit, sessions)}" if sessions > server.limit.limit else ""
@@ -157,9 +192,9 @@ def _checked(settings: Settings, server: ServerPlan, workers: int, threads: int,
     """`server` with its worst case: what Django's own engines hold in every thread, and the slots of the pools."""
     limit = server.limit
     held = workers * (threads * server.per_thread + server.per_worker)
-    if server.per_worker and workers * server.per_worker + len(limit.pooled) > server.budget:
+    if server.per_worker and workers * server.per_worker + len(limit.pooled) > server.for_web:
         _refuse_own_pools(settings, server, workers)
-    if held + len(limit.pooled) > server.budget:
+    if held + len(limit.pooled) > server.for_web:
         fitting = (server.for_threads(workers) or 0) // workers
         lower = f"threads to {fitting} (--threads)" if fitting > 0 else "the number of workers (--workers)"
         own = f", each with {sum(limit.pool_sizes)} in Django's own pools" if limit.pool_sizes else ""
@@ -169,21 +204,23 @@ def _checked(settings: Settings, server: ServerPlan, workers: int, threads: int,
             f"{_budget_text(settings, server)}.\n"
             f"Lower {lower}, or raise {_higher(settings, server, held + len(limit.pooled))}."
         )
+    held += server.for_companions - server.shared_with_companions
     if not limit.pooled:
         return replace(server, connections=held)
-    kept = _kept_to_cancel(settings, server) if server.budget - held > len(limit.pooled) else 0
+    pooled = len(limit.pooled) + server.shared_with_companions
+    kept = _kept_to_cancel(settings, server) if server.budget - held > pooled else 0
     if kept:
         why = "budget - 1 for cancelling statements, since the reserve leaves none"
         steps.append(Step(f"slots of {', '.join(limit.pooled)}", server.budget - held - kept, why))
     slots = (server.budget - held - kept) // limit.users
-    fair_share = max(1, slots * limit.users // len(limit.pooled) // workers)
+    fair_share = max(1, (slots * limit.users - server.shared_with_companions) // len(limit.pooled) // workers)
     return replace(server, connections=server.budget, slots=slots, fair_share=fair_share)
 
 
 def _refuse_own_pools(settings: Settings, server: ServerPlan, workers: int) -> NoReturn:
     limit = server.limit
     held = workers * server.per_worker
-    left = server.budget - len(limit.pooled)
+    left = server.for_web - len(limit.pooled)
     fewer = left // server.per_worker
     fitting = left // workers // GENERATIONS // len(limit.pool_sizes)
     ways = [f"max_size to {fitting}"] if fitting > 0 else []

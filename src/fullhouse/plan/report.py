@@ -1,6 +1,7 @@
 """The plan as a person reads it, and as a program does."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from fullhouse.plan.plan import Plan, ServerPlan
@@ -27,8 +28,16 @@ def server_line(server: ServerPlan) -> str:
     held = "" if limit.others is None else f"; held now: {limit.ours} by this user, {limit.others} by others"
     return (
         f"{', '.join(limit.aliases)}: {limit.server}, {server.connections} connections at most, "
-        f"of a budget of {server.budget}{held}"
+        f"of a budget of {server.budget}{_parts(server)}{held}"
     )
+
+
+def _parts(server: ServerPlan) -> str:
+    """How the budget is divided between the web workers and their companions; nothing where there are none."""
+    if not server.companions:
+        return ""
+    parts = ", ".join(f"{name} {sessions}" for name, sessions in (("web", server.for_web), *server.companions))
+    return f" ({parts}), reserve {server.reserve}"
 
 
 def as_json(plan: Plan, project: str, static_files: str) -> str:
@@ -59,9 +68,12 @@ def as_json(plan: Plan, project: str, static_files: str) -> str:
                 "budget": server.budget,
                 "connections": server.connections,
                 "slots": server.slots,
+                "web": server.for_web,
+                "companions": dict(server.companions),
             }
             for server in plan.servers
         ],
+        "processes": [asdict(one) for one in plan.companions],
         "steps": [{"name": step.name, "value": step.value, "why": step.why} for step in plan.steps],
         "static_files": static_files or None,
         "notes": plan.notes,

@@ -35,7 +35,7 @@ def by_recipe(settings: Settings, machine: Machine, servers: Sequence[ServerPlan
         return workers, (settings.threads, settings.sources["threads"])
     if not servers:
         return workers, _machine_threads(machine, workers[0])
-    least = min(server.budget for server in servers)
+    least = min(server.for_web for server in servers)
     threads = int(least / settings.connections_per_thread / workers[0])
     why = f"budget / connections_per_thread / workers = {least} / {settings.connections_per_thread} / {workers[0]}"
     return workers, (threads, why)
@@ -61,7 +61,7 @@ def to_fit(settings: Settings, machine: Machine, servers: Sequence[ServerPlan]) 
     elif tightest is not None and carried is not None and carried // workers[0] < threads[0]:
         threads = (
             carried // workers[0],
-            f"budget / aliases / {GENERATIONS} for a reload / workers = {tightest.budget} / "
+            f"budget / aliases / {GENERATIONS} for a reload / workers = {tightest.for_web} / "
             f"{tightest.limit.stock} / {GENERATIONS} / {workers[0]}; each thread holds its own connections",
         )
     return workers, threads

@@ -146,6 +146,9 @@ ADDRESSES = Kind(
 FOLDERS = Kind("a list of folders, or one text with commas", _text_list, _text_list, "FOLDER", repeatable=True)
 ALIASES = Kind("a list of aliases, or one text with commas", _text_list, _text_list, "ALIAS", repeatable=True)
 PAIRS = Kind("NAME=VALUE pairs (a dict in settings)", _pairs_from_text, _mapping, "NAME=VALUE", repeatable=True)
+COMMANDS = Kind(
+    "NAME='COMMAND' pairs (a dict in settings)", _pairs_from_text, _mapping, "NAME='COMMAND'", repeatable=True
+)
 TIMES_BY_PATH = Kind(
     "/PATH=SECONDS pairs, numbers above 0 (a dict in settings)",
     lambda text: _times_by_path({name: float(value) for name, value in _pairs_from_text(text).items()}),

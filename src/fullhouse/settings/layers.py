@@ -14,8 +14,11 @@ from typing import Any
 from fullhouse.errors import ConfigurationError
 from fullhouse.settings.table import ENVIRONMENT_PREFIX, OPTIONS, Settings
 
-# These share the prefix and are no options: the demo site's, and the folder that is needed before any option is read.
-FOREIGN_PREFIXES = ("FULLHOUSE_DEMO_", "FULLHOUSE_RUNTIME_FOLDER")
+# Tells a companion process its part of the slots: the pid of the supervisor, which is its parent, and a number.
+COMPANION_SHARE = "FULLHOUSE_COMPANION_SHARE"
+# These share the prefix and are no options: the demo site's, the folder that is needed before any option is read, and
+# what the supervisor tells a companion.
+FOREIGN_PREFIXES = ("FULLHOUSE_DEMO_", "FULLHOUSE_RUNTIME_FOLDER", COMPANION_SHARE)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

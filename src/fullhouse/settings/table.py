@@ -13,6 +13,7 @@ from typing import Any
 from fullhouse.settings.kinds import (
     ADDRESSES,
     ALIASES,
+    COMMANDS,
     FOLDERS,
     MEMORY,
     PAIRS,
@@ -348,6 +349,13 @@ class Settings:
         PROCESS,
         'Process name in ps and top. Default: "fullhouse: PROJECT".',
         "proc_name",
+    )
+    processes: Mapping[str, Any] = _option(
+        COMMANDS,
+        NO_PAIRS,
+        PROCESS,
+        "Programs that run beside the web workers, such as task workers, by name: a command, or a dict with command, "
+        "count, connections, stop_signal and graceful_timeout.",
     )
     python_path: tuple[str, ...] = _option(
         FOLDERS,

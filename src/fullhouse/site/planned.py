@@ -2,6 +2,7 @@
 
 import os
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import gettempdir
@@ -12,21 +13,27 @@ from fullhouse.settings.arguments import from_arguments
 from fullhouse.settings.layers import from_environment, layered
 from fullhouse.settings.table import Settings
 from fullhouse.site import project
+from fullhouse.site.companions import programs
 from fullhouse.site.databases import ask_limits
 from fullhouse.site.forking import threads_and_sockets
 from fullhouse.site.project import Project
 from fullhouse.site.static_files import StaticFiles, static_files
+from fullhouse.supervisor.companions import Program
 from fullhouse.supervisor.gunicorn_args import from_gunicorn_cmd_args, from_gunicorn_file
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A project with the settings in force and the plan that follows from them."""
+    """A project with the settings in force and the plan that follows from them.
+
+    static: who serves its static files. programs: those that run beside the web workers.
+    """
 
     project: Project
     settings: Settings
     plan: Plan
     static: StaticFiles
+    programs: Sequence[Program]
 
 
 def plan_for(name: str | None, arguments: Namespace, worker_memory: int | None = None) -> Planned:
@@ -60,4 +67,5 @@ def plan_for(name: str | None, arguments: Namespace, worker_memory: int | None =
             "(tmpfs). Set TMPDIR to a folder on disk."
         )
     static = static_files(settings, found.django)
-    return Planned(found, settings, replace(plan, notes=(*plan.notes, *notes)), static)
+    beside = programs(plan.companions, settings, found.settings_module)
+    return Planned(found, settings, replace(plan, notes=(*plan.notes, *notes)), static, beside)

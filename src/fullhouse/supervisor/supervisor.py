@@ -18,6 +18,7 @@ from typing import Any
 
 from fullhouse.budget.slots import SlotFile
 from fullhouse.supervisor import processes, systemd
+from fullhouse.supervisor.companion_processes import CompanionProcesses
 from fullhouse.supervisor.logfile import LogFile
 from fullhouse.supervisor.policy import (
     NOT_UP,
@@ -71,12 +72,14 @@ class Supervisor:
         self._policy = policy
         self._members: dict[int, Member] = {}
         self._budgets: dict[int, dict[str, int]] = {}  # slots by slot file, of plans that are not in force
+        self._programs: dict[int, list[dict[str, Any]]] = {}  # companions of generations that have not opened
         self._started = time.monotonic()
         self._exit_code: int | None = None
         self.selector = selectors.DefaultSelector()
         board.create(launch.board)
         self._board = board.Board(launch.board)
         self._lifeline, self._lifeline_held = os.pipe()
+        self._companions = CompanionProcesses(self.selector, self._lifeline, self._write, _report)
         self._log: LogFile | None = None
         self._log_pipe = -1
         self._output: int | None = None  # what replaces the standard output and error of the generations
@@ -88,12 +91,13 @@ class Supervisor:
         self._listen_to_signals()
         try:
             self._do(self._policy.start(time.monotonic()))
-            while self._exit_code is None:
+            while self._exit_code is None or not self._companions.all_gone:
                 self._step()
             return self._exit_code
         finally:
             for member in self._members.values():
                 processes.kill_group(member.master, signal.SIGKILL)
+            self._companions.kill()
             processes.kill_descendants(_LAST_WORD_S)
             self._copy_output()
 
@@ -125,14 +129,19 @@ class Supervisor:
         if self._log is None:
             return
         with suppress(BlockingIOError):
-            data = os.read(self._log_pipe, 1 << 16)
+            self._write(os.read(self._log_pipe, 1 << 16))
+
+    def _write(self, data: bytes) -> None:
+        """Write into the log; and until the first generation serves to where we write, too."""
+        if self._log is not None:
             self._log.write(data)
-            if not self._log.takes_output:
-                say(data)
+        if self._log is None or not self._log.takes_output:
+            say(data)
 
     def stop(self) -> None:
         """Drain and leave. A second call ends everything at once."""
         self._systemd.stopping()
+        self._companions.stop()
         self._do(self._policy.stop(time.monotonic()))
 
     def status(self) -> dict[str, Any]:
@@ -145,6 +154,7 @@ class Supervisor:
             "stopping": self._policy.stopping,
             "crashes": self._policy.crashes,
             "last_failure": self._policy.last_failure,
+            "processes": self._companions.status(),
             "generations": [
                 {
                     "number": one.number,
@@ -159,12 +169,14 @@ class Supervisor:
         }
 
     def _step(self) -> None:
-        wait = min(self._policy.next_time - time.monotonic(), self._systemd.watchdog_s or inf)
+        due = min(self._policy.next_time, self._companions.next_time)
+        wait = min(due - time.monotonic(), self._systemd.watchdog_s or inf)
         for callback in callbacks(self.selector, None if wait == inf else max(0.0, wait)):
             callback()
         now = time.monotonic()
         self._systemd.alive(now)
         self._do(self._policy.tick(now))
+        self._companions.tick()
 
     def _listen_to_signals(self) -> None:
         woken, wake = os.pipe()
@@ -201,6 +213,7 @@ class Supervisor:
 
     def _reap(self) -> None:
         ended = dict(processes.reap_nowait())
+        self._companions.reap(ended)
         for number, member in list(self._members.items()):
             if member.master not in ended:
                 continue
@@ -210,6 +223,7 @@ class Supervisor:
             member.reports.close()
             del self._members[number]
             self._budgets.pop(number, None)
+            self._programs.pop(number, None)
             status = ended[member.master]
             code = os.waitstatus_to_exitcode(status)
             self._do(
@@ -229,6 +243,7 @@ class Supervisor:
                 case "planned":
                     self._policy.planned(number, report["workers"])
                     self._budgets[number] = report["budgets"]
+                    self._programs[number] = report["programs"]
                 case "ready":
                     self._do(self._policy.worker_ready(number, report["pid"], now))
                 case "failed":
@@ -258,7 +273,7 @@ class Supervisor:
                 case Opened(number):
                     self._open(number)
                 case Report(text):
-                    say(f"fullhouse: {text}\n".encode(errors="replace"))
+                    _report(text)
                 case Finish(code):
                     self._exit_code = code
 
@@ -270,6 +285,7 @@ class Supervisor:
         if number in self._reopen_later:
             self._reopen_later.remove(number)
             self._signal(self._members[number], signal.SIGUSR1)
+        self._companions.run(self._programs.pop(number))
         self._systemd.ready()
 
     def _spawn(self, number: int) -> None:
@@ -336,6 +352,10 @@ def say(line: bytes) -> None:
     """Write to standard error, the log of the supervisor. A full disk or a closed pipe costs lines, never the site."""
     with suppress(OSError):
         os.write(2, line)
+
+
+def _report(text: str) -> None:
+    say(f"fullhouse: {text}\n".encode(errors="replace"))
 
 
 def _as_dict(row: board.Row) -> dict[str, Any]:

@@ -1,0 +1,175 @@
+"""What the supervisor does next about companion processes. No process and no clock in here, as in `policy`.
+
+A program runs `count` times; each run has a seat, known by the program's name and a number from 1. A reload ends the
+process in a seat, and starts its successor once it is gone: there are never two of one, so a scheduler schedules once,
+and the plan counts them once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from math import inf
+from typing import Any
+
+from fullhouse.supervisor.policy import BACKOFF_S, CRASH_LOOP, STABLE_S, Report
+
+
+@dataclass(frozen=True)
+class Program:
+    """What runs. words: the command. environ: variables beyond the supervisor's own. connections: of its fair share."""
+
+    name: str
+    words: Sequence[str]
+    environ: dict[str, str]
+    count: int
+    connections: int
+    stop_signal: str
+    graceful_timeout: float
+
+
+class State(StrEnum):
+    RUNNING = "running"
+    DRAINING = "draining"
+    WAITING = "waiting"
+
+
+@dataclass
+class Seat:
+    """wanted: what is to run here; None: nothing any more. deadline: when to end what drains, or start what waits."""
+
+    name: str
+    number: int
+    wanted: Program | None
+    state: State = State.WAITING
+    since: float = 0.0
+    deadline: float = inf
+    crashes: int = 0
+
+    @property
+    def title(self) -> str:
+        """For people: the name, and the number where there are several."""
+        return f"{self.name} {self.number}" if self.wanted is not None and self.wanted.count > 1 else self.name
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start this program in this seat."""
+
+    seat: Seat
+    program: Program
+
+
+@dataclass(frozen=True)
+class Drain:
+    """Tell the process in this seat to finish its work and to end."""
+
+    seat: Seat
+
+
+@dataclass(frozen=True)
+class Kill:
+    """End the process in this seat, and all that it has started, at once."""
+
+    seat: Seat
+
+
+Action = Start | Drain | Kill | Report
+
+
+class Companions:
+    """Decides. Every method takes the time (monotonic seconds) and returns what is to be done."""
+
+    def __init__(self) -> None:
+        self._seats: dict[tuple[str, int], Seat] = {}
+        self._stopping = False
+
+    @property
+    def seats(self) -> Sequence[Seat]:
+        return list(self._seats.values())
+
+    @property
+    def next_time(self) -> float:
+        """When `tick` is due; infinity where nothing is awaited."""
+        return min((seat.deadline for seat in self._seats.values()), default=inf)
+
+    def run(self, programs: Sequence[Program], now: float) -> list[Action]:
+        """From now on run these, anew where they run already, and nothing else."""
+        if self._stopping:
+            return []
+        wanted = {(one.name, number): one for one in programs for number in range(1, one.count + 1)}
+        actions: list[Action] = []
+        for key, seat in list(self._seats.items()):
+            actions += self._replace(seat, wanted.pop(key, None), now)
+        for (name, number), program in wanted.items():
+            seat = self._seats[name, number] = Seat(name, number, program)
+            actions += self._start(seat, program, now)
+        return actions
+
+    def stop(self, now: float) -> list[Action]:
+        """End all. Again: at once."""
+        if self._stopping:
+            return [Kill(seat) for seat in self.seats]
+        self._stopping = True
+        return [action for seat in self.seats for action in self._replace(seat, None, now)]
+
+    def ended(self, seat: Seat, how: str, now: float) -> list[Action]:
+        """The process in the seat is gone; `how` it ended."""
+        if seat.wanted is None:
+            del self._seats[seat.name, seat.number]
+            return []
+        if seat.state is State.DRAINING:
+            seat.crashes = 0
+            return self._start(seat, seat.wanted, now)
+        if now - seat.since >= STABLE_S:
+            seat.crashes = 0
+        delay = BACKOFF_S[min(seat.crashes, len(BACKOFF_S) - 1)]
+        seat.crashes += 1
+        seat.state, seat.since, seat.deadline = State.WAITING, now, now + delay
+        loop = f" This is a crash loop: {seat.crashes} in a row." if seat.crashes >= CRASH_LOOP else ""
+        when = f"in {delay:g} s" if delay else "now"
+        return [Report(f"{seat.title} ended by itself: {how}.{loop} It is started again {when}.")]
+
+    def tick(self, now: float) -> list[Action]:
+        """Do what is due: start what waits, end what does not drain."""
+        actions: list[Action] = []
+        for seat in self.seats:
+            if seat.deadline > now:
+                continue
+            seat.deadline = inf
+            if seat.state is State.WAITING and seat.wanted is not None:
+                actions += self._start(seat, seat.wanted, now)
+            else:
+                text = f"{seat.title} did not end within {now - seat.since:.0f} s of its stop signal and was killed"
+                actions += [Report(text), Kill(seat)]
+        return actions
+
+    def _start(self, seat: Seat, program: Program, now: float) -> list[Action]:
+        seat.state, seat.since, seat.deadline = State.RUNNING, now, inf
+        return [Start(seat, program)]
+
+    def _replace(self, seat: Seat, program: Program | None, now: float) -> list[Action]:
+        """End what runs in the seat; `program` comes after it, if any."""
+        runs, seat.wanted = seat.wanted, program
+        if seat.state is State.WAITING:
+            seat.crashes = 0
+            if program is not None:
+                return self._start(seat, program, now)
+            del self._seats[seat.name, seat.number]
+        elif seat.state is State.RUNNING:
+            patience = runs.graceful_timeout if runs is not None else 0.0
+            seat.state, seat.since, seat.deadline = State.DRAINING, now, now + patience
+            return [Drain(seat)]
+        return []
+
+    def as_dicts(self, now: float) -> list[dict[str, Any]]:
+        """For `fullhouse status`; times in seconds."""
+        return [
+            {
+                "name": seat.name,
+                "number": seat.number,
+                "state": seat.state,
+                "since_s": round(now - seat.since, 1),
+                "crashes": seat.crashes,
+            }
+            for seat in self.seats
+        ]
