@@ -22,11 +22,12 @@ OLDEST = (3, 11)
 LOCK = Path(__file__).parent.parent / "requirements" / "test.txt"
 
 # Which libraries of the lock file a use needs, beside those that fullhouse itself requires.
+DEMO = ("whitenoise", "django-tasks", "django-tasks-db", "django-stubs-ext", "typing-extensions")
 LIBRARIES = {
-    "demo-sqlite": (),
-    "demo-mariadb": ("mysqlclient",),
-    "demo-mysql": ("mysqlclient",),
-    "demo-postgresql": ("psycopg", "psycopg-binary", "typing-extensions"),
+    "demo-sqlite": DEMO,
+    "demo-mariadb": (*DEMO, "mysqlclient"),
+    "demo-mysql": (*DEMO, "mysqlclient"),
+    "demo-postgresql": (*DEMO, "psycopg", "psycopg-binary"),
     "test": None,  # all of them
 }
 RUNTIME = ("django", "asgiref", "sqlparse", "gunicorn", "httptools", "packaging", "setproctitle", "setuptools")

@@ -18,34 +18,25 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psycopg
-import pymysql
-
 import programs
 from overlay import overlay
-from private_servers import PrivateServer, mysql_family, postgresql
+from private_servers import PrivateServer
+from sessions import MAKERS, PACKAGES, count, entry, observer_of, watched
 
 TOOLS = Path(__file__).resolve().parent
 SOURCE = TOOLS.parent / "src"
 MOST_SESSIONS = 40
 CLIENTS, SECONDS, LEAVERS = 200, 4, 1000
 START_TIMEOUT_S, STOP_TIMEOUT_S, LOAD_TIMEOUT_S = 30.0, 20.0, 120.0
-SAMPLE_EVERY_S = 0.005
 ALMOST = 0.8  # of the sessions that were at work before: a sample may miss some, and a lost one is lost for good
-PACKAGES = {"stock": "django.db.backends", "ours": "fullhouse.db"}
+ALMOST = 0.8  # of the sessions that were at work before: a sample may miss some, and a lost one is lost for good
 QUIET_TIMEOUT_S = 60.0
-# All sessions, and those that are at a statement.
-COUNT = {
-    "postgresql": "SELECT count(*), count(*) FILTER (WHERE state = 'active') FROM pg_stat_activity WHERE usename = %s",
-    "mysql": "SELECT count(*), count(nullif(command, 'Sleep')) FROM information_schema.processlist WHERE user = %s",
-}
 
 
 @dataclass(frozen=True)
@@ -101,7 +92,7 @@ class Seen:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Count the sessions of a site under other servers.")
     parser.add_argument("servers", nargs="*", choices=[[], *SERVERS], metavar="SERVER", help=", ".join(SERVERS))
-    parser.add_argument("--database", choices=COUNT, default="postgresql")
+    parser.add_argument("--database", choices=MAKERS, default="postgresql")
     parser.add_argument("--engine", choices=PACKAGES, help="this one only")
     arguments = parser.parse_args()
     good = True
@@ -121,16 +112,15 @@ def main() -> int:
 def _measure(server: Server, name: str, whose: str, database: str) -> tuple[Seen, Seen]:
     """Before and after clients have left without waiting for their answers."""
     python = overlay("-".join(re.findall(r"\w+", name)), list(server.needs)) if server.needs else Path(sys.executable)
-    make = postgresql if database == "postgresql" else mysql_family
     with (
-        make(max_connections=MOST_SESSIONS) as private,
+        MAKERS[database](max_connections=MOST_SESSIONS) as private,
         _running(server, python, whose, private) as port,
-        _connect(private) as observer,
+        observer_of(private) as observer,
     ):
         seen = _ask_and_look(port, server.path, private, observer)
         _leave(port, server.path)
         deadline = time.monotonic() + QUIET_TIMEOUT_S
-        while _count(private, observer)[1] and time.monotonic() < deadline:
+        while count(private, observer)[1] and time.monotonic() < deadline:
             time.sleep(1)
         return seen, _ask_and_look(port, server.path, private, observer)
 
@@ -139,17 +129,9 @@ def _measure(server: Server, name: str, whose: str, database: str) -> tuple[Seen
 def _running(server: Server, python: Path, whose: str, private: PrivateServer) -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
-    entry = {
-        "ENGINE": f"{PACKAGES[whose]}.{private.vendor}",
-        "NAME": private.database,
-        "USER": private.user,
-        "PASSWORD": private.password,
-        "HOST": private.host,
-        "PORT": str(private.port),
-    }
     environment = {
         **os.environ,
-        "OTHER_SERVERS_DATABASE": json.dumps(entry),
+        "OTHER_SERVERS_DATABASE": json.dumps(entry(whose, private)),
         "DJANGO_SETTINGS_MODULE": "other_servers_site",
         "PYTHONPATH": os.pathsep.join([str(SOURCE), str(TOOLS)]),
     }
@@ -215,35 +197,10 @@ def _leave(port: int, path: str) -> None:
 
 
 def _ask_and_look(port: int, path: str, private: PrivateServer, observer: Any) -> Seen:
-    """Look at the server's sessions every few milliseconds while its clients ask."""
-    seen, done = Seen(), threading.Event()
-
-    def look() -> None:
-        while not done.wait(SAMPLE_EVERY_S):
-            sessions, at_work = _count(private, observer)
-            seen.sessions, seen.at_work = max(seen.sessions, sessions), max(seen.at_work, at_work)
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        seen.answered, seen.failed = _ask(port, path)
-    finally:
-        done.set()
-        thread.join(STOP_TIMEOUT_S)
-    return seen
-
-
-def _count(private: PrivateServer, observer: Any) -> tuple[int, int]:
-    with observer.cursor() as cursor:
-        cursor.execute(COUNT[private.vendor], (private.user,))
-        sessions, at_work = cursor.fetchone()
-    return sessions, at_work
-
-
-def _connect(private: PrivateServer) -> Any:
-    if private.vendor == "mysql":
-        return pymysql.connect(**private.admin_access, autocommit=True)
-    return psycopg.connect(**private.admin_access, dbname=private.database, autocommit=True)
+    """Look at the server's sessions while its clients ask."""
+    with watched(private, observer) as sessions:
+        answered, failed = _ask(port, path)
+    return Seen(answered, failed, sessions.most, sessions.at_work)
 
 
 if __name__ == "__main__":

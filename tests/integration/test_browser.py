@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 import programs
+from browser import UNSTYLED, Browser, browser
+from supervised import wait_until
 from support import DEADLINE_S, Site, make_certificate
 
 OPTIONS = (
@@ -46,3 +48,35 @@ def test_a_browser_shows_the_programme_and_the_seats(tmp_path: Path, scheme: str
         assert event.count('name="seat"') == 9 * 14
         assert server.end() == 0
         assert server.errors() == ""
+
+
+def test_the_admin_of_the_demo_is_styled_and_its_task_worker_confirms_an_order(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    words = ["-m", "fullhouse.demo", "--bind", "127.0.0.1:0", "--workers", "1"]
+    with Site(tmp_path).started(*words, FULLHOUSE_DEMO_FOLDER=str(folder)) as server:
+        server.read_banner()
+        assert f"  static files  /static/ from {folder / 'static'}" in server.banner
+        assert any("tasks: python -m django db_worker" in line for line in server.banner)
+        password = (folder / "admin_password").read_text()
+        with browser(f"http://127.0.0.1:{server.port}", tmp_path / "profile") as window:
+            window.open("/admin/")
+            window.fill(username="boxoffice", password=password)
+            window.press("[type=submit]")
+            assert window.background("#header") != UNSTYLED
+            assert window.driver.save_screenshot(str(tmp_path / "admin.png"))
+            window.open("/admin/boxoffice/event/")
+            assert EVENT in window.text("#result_list")
+            window.open("/events/1/")
+            window.fill(buyer="Ann")
+            window.driver.execute_script("document.querySelector('[name=seat]:not(:disabled)').click()")
+            window.press("form [type=submit], form button")
+            assert "The seat is yours" in window.text()
+            wait_until(lambda: "The confirmation was sent" in reloaded(window), "the order was confirmed")
+            assert window.complaints() == []
+        assert "Dear Ann" in "".join(mail.read_text() for mail in (folder / "mail").iterdir())
+        assert server.end() == 0
+
+
+def reloaded(window: Browser) -> str:
+    window.driver.refresh()
+    return window.text()

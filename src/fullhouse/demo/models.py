@@ -88,6 +88,7 @@ class Order(models.Model):
     seat = models.OneToOneField(Seat, models.PROTECT)
     buyer = models.CharField(max_length=BUYER_LENGTH)
     created = models.DateTimeField(auto_now_add=True, db_index=True)
+    confirmed = models.DateTimeField(null=True, editable=False)
 
     class Meta:
         ordering = ("-created", "-id")

@@ -1,6 +1,7 @@
 """Opening the box office: the tables, the events, the seats."""
 
 import os
+import secrets
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,6 +64,9 @@ PROGRAMME = (
 )
 
 
+ADMIN = "boxoffice"
+
+
 def prepare(shows: Sequence[Show] = PROGRAMME, out: TextIO | None = None) -> None:
     """Make the tables and put `shows` on sale, telling `out` (default: sys.stdout) what is done.
 
@@ -83,6 +87,28 @@ def prepare(shows: Sequence[Show] = PROGRAMME, out: TextIO | None = None) -> Non
             out.write(f"On sale: {show.name}, {show.rows * show.seats_per_row} seats\n")
             out.flush()
     out.write(f"The box office is open: {Event.objects.count()} events.\n")
+    connections.close_all()
+
+
+def open_admin(out: TextIO | None = None) -> None:
+    """Gather the static files and make an account for /admin/, telling `out` its password. After `prepare`.
+
+    The password is made once, and kept beside the secret key.
+    """
+    from django.conf import settings
+    from django.contrib.auth import get_user_model
+    from django.core.management import call_command
+    from django.db import connections
+
+    call_command("collectstatic", verbosity=0, interactive=False)
+    path = settings.STATIC_ROOT.parent / "admin_password"
+    accounts = get_user_model().objects
+    if not path.exists() or not accounts.filter(username=ADMIN).exists():
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(9))
+        accounts.filter(username=ADMIN).delete()
+        accounts.create_superuser(ADMIN, password=path.read_text())
+    (out or sys.stdout).write(f"The admin is at /admin/: user {ADMIN}, password {path.read_text()}\n")
     connections.close_all()
 
 

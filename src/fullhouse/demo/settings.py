@@ -2,7 +2,7 @@
 
 FULLHOUSE_DEMO_DB          sqlite (default), mysql, mariadb or postgresql
 FULLHOUSE_DEMO_ENGINE      a Django engine in place of fullhouse's for that database
-FULLHOUSE_DEMO_FOLDER      where the SQLite file and the secret key live (default: build/demo)
+FULLHOUSE_DEMO_FOLDER      where the SQLite file, the keys, static files and mails live (default: build/demo)
 FULLHOUSE_DEMO_SECRET_KEY  in place of the key that is made and kept in that folder
 FULLHOUSE_DEMO_HOST, _PORT, _USER, _PASSWORD, _NAME
                            of a database server (default: the database `fullhouse` on 127.0.0.1)
@@ -12,6 +12,7 @@ import os
 import secrets
 import tempfile
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -81,16 +82,52 @@ DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]", "testserver"]
 DATABASES = {"default": _database(_folder)}
 
-INSTALLED_APPS = ["fullhouse.demo.apps.BoxOfficeConfig"]
+# Orders are confirmed by a task, where the package that keeps tasks in the database is installed.
+CONFIRMS_ORDERS = find_spec("django_tasks_db") is not None
+
+INSTALLED_APPS = [
+    "fullhouse.demo.apps.BoxOfficeConfig",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    *(["django_tasks_db"] if CONFIRMS_ORDERS else []),
+]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
+TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
+EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
+EMAIL_FILE_PATH = _folder / "mail"
+STATIC_URL = "/static/"
+STATIC_ROOT = _folder / "static"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"},
+}
 ROOT_URLCONF = "fullhouse.demo.urls"
 WSGI_APPLICATION = "fullhouse.demo.wsgi.application"
-TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
 LANGUAGE_CODE = "en-gb"
 TIME_ZONE = "UTC"
 USE_TZ = True

@@ -3,6 +3,7 @@
 from itertools import groupby
 from operator import attrgetter
 
+from django.conf import settings
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -71,4 +72,5 @@ def orders(request: HttpRequest) -> HttpResponse:
 @require_safe
 def order(request: HttpRequest, order_id: int) -> HttpResponse:
     order = get_object_or_404(Order.objects.select_related("seat__event"), pk=order_id)
-    return render(request, "boxoffice/order.html", {"order": order})
+    context = {"order": order, "expects_confirmation": settings.CONFIRMS_ORDERS}
+    return render(request, "boxoffice/order.html", context)
