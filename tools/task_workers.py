@@ -92,7 +92,7 @@ SYSTEMS = {
     ),
     "django-q2": System("q2", ("-m", "django", "qcluster"), ("django-q2", "redis", "setuptools"), "fail"),
     "django tasks": System(
-        "tasks", ("-m", "django", "db_worker", "--interval=0.05", "--verbosity=0"), ("redis",), "fail", copies=AT_ONCE
+        "tasks", ("-m", "django", "db_worker", "--interval=0.5", "--verbosity=0"), ("redis",), "fail", copies=AT_ONCE
     ),
 }
 

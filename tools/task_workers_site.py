@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -77,9 +78,12 @@ def fail() -> None:
 
 def enqueue(system: str, task: str, number: int) -> None:
     """Put the task into the queue, so many times."""
+    from django.db import transaction
+
     put = getattr(import_module("task_workers_site"), f"put_{system}")(task)
-    for _ in range(number):
-        put()
+    with transaction.atomic() if system == "tasks" else nullcontext():  # its queue is the database
+        for _ in range(number):
+            put()
 
 
 BODIES = {"work": work, "die": die, "fail": fail}

@@ -17,9 +17,9 @@ from fullhouse import __version__
 from fullhouse.cli import verbs
 from fullhouse.cli.banner import banner, wants_colour
 from fullhouse.cli.deploy import deploy
+from fullhouse.cli.plan import plan_text
 from fullhouse.deploy.files import FILES
 from fullhouse.errors import ConfigurationError, FullhouseError
-from fullhouse.plan.report import as_json, as_text
 from fullhouse.private_folder import runtime_folder
 from fullhouse.settings.arguments import add_options, as_arguments
 from fullhouse.settings.layers import nearest
@@ -41,6 +41,10 @@ DESCRIPTION = (
 PROJECT_HELP = (
     "Name of the Django project: mysite means mysite.settings, run from the folder that holds manage.py. "
     "Optional if DJANGO_SETTINGS_MODULE is set."
+)
+FROM_HELP = (
+    "Show what becomes of this file, too: uWSGI's .ini, NGINX Unit's .json, a Procfile, or a gunicorn configuration "
+    "(.py). Those with the usual names are found. May be given several times."
 )
 OVERVIEW = """start here, in the folder that holds manage.py:
   fullhouse plan mysite                  show what fits this machine and the live database, and why
@@ -71,6 +75,7 @@ EXAMPLES = {
     "plan": """examples:
   fullhouse plan mysite                             plan for this machine and the live database
   fullhouse plan mysite --format json               the same as JSON
+  fullhouse plan mysite --from deploy/uwsgi.ini     and what becomes of each line of another server's file
   fullhouse plan mysite --max-connections 1000 --reserve 40 --cores 8 --sizing recipe
                                                     plan for another machine, without a database""",
     "deploy": """examples:
@@ -122,6 +127,7 @@ def _add_planned(commands: Any, name: str, summary: str) -> None:
     command.add_argument("--traceback", action="store_true", help="Show the full traceback of an error.")
     if name == "plan":
         add_format(command)
+        command.add_argument("--from", dest="others", action="append", metavar="FILE", help=FROM_HELP)
     add_options(command)
 
 
@@ -178,14 +184,14 @@ def _run(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     if arguments.command not in PLANNED:
         _address(arguments)
         return 0
-    with redirect_stdout(sys.stderr):  # what the site's settings print is no part of a plan or a file
+    if arguments.command == "plan":
+        print(plan_text(arguments.project, arguments))
+        return 0
+    with redirect_stdout(sys.stderr):  # what the site's settings print is no part of a file
         planned = plan_for(arguments.project, arguments)
     if arguments.command == "serve":
         return _serve(planned, words)
-    if arguments.command == "plan":
-        print(plan_text(planned, arguments.format))
-    else:
-        print(deploy(arguments.kind, planned, [*as_arguments(arguments)], arguments.into))
+    print(deploy(arguments.kind, planned, [*as_arguments(arguments)], arguments.into))
     return 0
 
 
@@ -211,13 +217,6 @@ def _not_understood(word: str) -> ConfigurationError:
     if word.startswith("-"):
         return ConfigurationError(f"Unknown option {word}.{nearest(word.partition('=')[0], FLAGS)}")
     return ConfigurationError(f"Unexpected argument {word!r}: a command takes one PROJECT and options.")
-
-
-def plan_text(planned: Planned, output_format: str) -> str:
-    """The plan as `--format` wants it."""
-    if output_format == "json":
-        return as_json(planned.plan, planned.project.name, planned.static.said)
-    return as_text(planned.plan, f"Plan for {planned.project.name}", planned.static.said)
 
 
 def _serve(planned: Planned, words: Sequence[str]) -> NoReturn:

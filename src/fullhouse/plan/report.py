@@ -1,6 +1,5 @@
 """The plan as a person reads it, and as a program does."""
 
-import json
 from dataclasses import asdict
 from typing import Any
 
@@ -40,9 +39,9 @@ def _parts(server: ServerPlan) -> str:
     return f" ({parts}), reserve {server.reserve}"
 
 
-def as_json(plan: Plan, project: str, static_files: str) -> str:
+def as_data(plan: Plan, project: str, static_files: str) -> dict[str, Any]:
     """The same, for programs. Sessions, bytes and seconds are whole numbers."""
-    document: dict[str, Any] = {
+    return {
         "project": project,
         "sizing": plan.sizing,
         "workers": plan.workers,
@@ -78,7 +77,6 @@ def as_json(plan: Plan, project: str, static_files: str) -> str:
         "static_files": static_files or None,
         "notes": plan.notes,
     }
-    return json.dumps(document, indent=2, ensure_ascii=False)
 
 
 def _figure(value: float | str) -> str:

@@ -28,16 +28,21 @@ def from_gunicorn_file(settings: Settings, folder: Path) -> Settings:
     path = folder / CONFIG_FILE
     if not path.exists():
         return settings
-    try:
-        names = runpy.run_path(str(path))
-    except (Exception, SystemExit) as error:
-        raise ConfigurationError(f"{CONFIG_FILE} cannot be read: {described(error)}") from error
-    given = {name: value for name, value in names.items() if name in Config().settings}
+    given = settings_in(path)
     for name in PLANNED:
         if name in given:
             remedy = f", or set FULLHOUSE[{OURS[name]!r}] to fix it" if name in OURS else ""
             raise ConfigurationError(f"{CONFIG_FILE} sets {name}, which the plan decides.\nRemove it{remedy}.")
     return _laid_over(settings, given, CONFIG_FILE)
+
+
+def settings_in(path: Path) -> dict[str, Any]:
+    """What a configuration file sets of gunicorn's settings. Raises ConfigurationError."""
+    try:
+        names = runpy.run_path(str(path))
+    except (Exception, SystemExit) as error:
+        raise ConfigurationError(f"{path.name} cannot be read: {described(error)}") from error
+    return {name: value for name, value in names.items() if name in Config().settings}
 
 
 def from_gunicorn_cmd_args(settings: Settings, environ: Mapping[str, str]) -> Settings:

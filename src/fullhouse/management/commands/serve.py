@@ -7,10 +7,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from fullhouse.cli.main import add_format, plan_text
+from fullhouse.cli.main import add_format
+from fullhouse.cli.plan import plan_text
 from fullhouse.errors import FullhouseError
 from fullhouse.settings.arguments import add_options, as_arguments
-from fullhouse.site.planned import plan_for
 
 
 class Command(BaseCommand):
@@ -30,7 +30,7 @@ class Command(BaseCommand):
         arguments = argparse.Namespace(**options)
         if options["plan"]:
             try:
-                self.stdout.write(plan_text(plan_for(None, arguments), options["format"]))
+                self.stdout.write(plan_text(None, arguments))
             except FullhouseError as error:
                 raise CommandError(str(error), returncode=error.exit_code) from error
             return
