@@ -49,6 +49,7 @@ django-suite: $(VENV)/test
 
 .PHONY: ecosystem
 ecosystem: $(VENV)/test
+	$(if $(SUITES),,$(BIN)/python -m pytest tests/ecosystem)
 	$(BIN)/python tools/ecosystem.py $(if $(SHORT),--short) $(SUITES)
 
 .PHONY: fresh matrix

@@ -159,32 +159,39 @@ class Site:
         self, *words: str, workers: int = 2, before: Sequence[str] = (), **variables: str
     ) -> Iterator["Supervised"]:
         """The same, as soon as its address is known. before: words of a program that starts it."""
-        log = (self.folder / "log").open("w+")
-        notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        (self.folder / "notified").unlink(missing_ok=True)
-        notified.bind(str(self.folder / "notified"))
-        notified.setblocking(False)
         command = [sys.executable, "-m", "fullhouse", "serve", "mysite", "--bind=127.0.0.1:0", f"--workers={workers}"]
-        process = subprocess.Popen(
-            [*before, *command, *words],
-            cwd=self.folder,
-            env={**self.environment, "NOTIFY_SOCKET": str(self.folder / "notified"), **variables},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        running = Supervised(process, log, notified)
-        try:
+        with supervised([*before, *command, *words], self.folder, {**self.environment, **variables}) as running:
             yield running
-        finally:
-            seen = running.tree()
-            if process.poll() is None:
-                process.kill()
-            process.wait(DEADLINE_S)
-            wait_until(lambda: not alive(seen), "nothing of the server was left")
-            log.close()
-            notified.close()
+
+
+@contextmanager
+def supervised(command: Sequence[str], folder: Path, environment: dict[str, str]) -> Iterator["Supervised"]:
+    """A supervisor that this command starts in the folder; nothing of it is left after the block."""
+    log = (folder / "log").open("w+")
+    notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    (folder / "notified").unlink(missing_ok=True)
+    notified.bind(str(folder / "notified"))
+    notified.setblocking(False)
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**environment, "NOTIFY_SOCKET": str(folder / "notified")},
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    running = Supervised(process, log, notified)
+    try:
+        yield running
+    finally:
+        seen = running.tree()
+        if process.poll() is None:
+            process.kill()
+        process.wait(DEADLINE_S)
+        wait_until(lambda: not alive(seen), "nothing of the server was left")
+        log.close()
+        notified.close()
 
 
 class Supervised:
@@ -298,10 +305,14 @@ def alive(tree: dict[int, str]) -> list[int]:
 
 
 class Load:
-    """Clients that ask for a page as fast as they are answered, each answer checked, until the block ends."""
+    """Clients that ask for the home page as fast as they are answered, until the block ends.
 
-    def __init__(self, port: int, *, clients: int = 4, keep_alive: bool) -> None:
+    expected: what each answer begins with.
+    """
+
+    def __init__(self, port: int, *, clients: int = 4, keep_alive: bool, expected: str = "version") -> None:
         self._port = port
+        self._expected = expected
         self._keep_alive = keep_alive
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
@@ -319,7 +330,7 @@ class Load:
                 self.failures.append(repr(error))
                 connection.close()
             else:
-                if response.status != 200 or not text.startswith("version"):
+                if response.status != 200 or not text.lstrip().startswith(self._expected):
                     self.failures.append(f"{response.status} {text[:200]}")
                 self.answers.append(text)
         connection.close()
