@@ -15,7 +15,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,15 +23,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import programs
 from overlay import overlay
+from private_redis import ask, private_redis
 from private_servers import PrivateServer
 from sessions import MAKERS, PACKAGES, Sessions, count, entry, observer_of, watched
 
 TOOLS = Path(__file__).resolve().parent
 SOURCE = TOOLS.parent / "src"
 MOST_SESSIONS, AT_ONCE, TASKS, ENDED = 20, 24, 960, 1000
-START_TIMEOUT_S, STOP_TIMEOUT_S, TASKS_TIMEOUT_S, ENQUEUE_TIMEOUT_S = 60.0, 30.0, 240.0, 120.0
+STOP_TIMEOUT_S, TASKS_TIMEOUT_S, ENQUEUE_TIMEOUT_S = 30.0, 240.0, 120.0
 ALMOST = 0.8  # of the sessions that were at work before: a sample may miss some, and a lost one is lost for good
 
 
@@ -73,7 +72,7 @@ SYSTEMS = {
         "rq",
         (
             "-c",
-            "from rq.cli import main; main()",
+            "import task_workers_site; from rq.cli import main; main()",  # Django is loaded once, and forked
             "worker-pool",
             f"--num-workers={AT_ONCE}",
             "--logging-level=CRITICAL",
@@ -132,7 +131,7 @@ def _measure(system: System, name: str, whose: str, database: str) -> tuple[Seen
     python = overlay("-".join(re.findall(r"\w+", name)), list(system.needs))
     with (
         MAKERS[database](max_connections=MOST_SESSIONS) as private,
-        _redis(private.folder) as address,
+        private_redis() as address,
         observer_of(private) as observer,
     ):
         queue = Queue(system, python, address, entry(whose, private))
@@ -156,17 +155,18 @@ def _run(queue: "Queue", private: PrivateServer, observer: Any) -> Seen:
 class Queue:
     """A system's queue in Redis, and its workers."""
 
-    def __init__(self, system: System, python: Path, address: str, database: dict[str, Any]) -> None:
+    def __init__(self, system: System, python: Path, address: tuple[str, int], database: dict[str, Any]) -> None:
         self._system = system
         self._python = str(python)
         self._address = address
+        url = f"redis://{address[0]}:{address[1]}/0"
         self._environment = {
             **os.environ,
             "TASK_WORKERS_DATABASE": json.dumps(database),
-            "TASK_WORKERS_REDIS": address,
+            "TASK_WORKERS_REDIS": url,
             "TASK_WORKERS_SYSTEM": system.module,
             "TASK_WORKERS": str(AT_ONCE),
-            "RQ_REDIS_URL": address,
+            "RQ_REDIS_URL": url,
             "DJANGO_SETTINGS_MODULE": "task_workers_site",
             "PYTHONPATH": os.pathsep.join([str(SOURCE), str(TOOLS)]),
         }
@@ -205,10 +205,10 @@ class Queue:
         return self._log.read_text(errors="replace")[-2000:]
 
     def counted(self, what: str) -> int:
-        return int(_ask_redis(self._address, "GET", what) or 0)
+        return int(ask(self._address, "GET", what) or 0)
 
     def forget(self) -> None:
-        _ask_redis(self._address, "DEL", "done", "failed")
+        ask(self._address, "DEL", "done", "failed")
 
 
 def _wait(condition: Callable[[], bool], what: str, queue: Queue) -> None:
@@ -217,39 +217,6 @@ def _wait(condition: Callable[[], bool], what: str, queue: Queue) -> None:
         if time.monotonic() > deadline:
             raise RuntimeError(f"waited {TASKS_TIMEOUT_S:g} s in vain until {what}\n{queue.said()}")
         time.sleep(0.05)
-
-
-@contextlib.contextmanager
-def _redis(folder: Path) -> Iterator[str]:
-    """The address of a Redis of its own."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    command = [programs.path("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", "/"]
-    address = f"redis://127.0.0.1:{port}/0"
-    with (folder / "redis.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while True:
-            with contextlib.suppress(OSError):
-                _ask_redis(address, "PING")
-                break
-            if time.monotonic() > deadline or process.poll() is not None:
-                raise RuntimeError(f"Redis does not answer\n{(folder / 'redis.log').read_text()}")
-            time.sleep(0.05)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(STOP_TIMEOUT_S)
-
-
-def _ask_redis(address: str, *words: str) -> bytes:
-    """The answer to one command, which is a number or a short text."""
-    port = int(address.rpartition(":")[2].partition("/")[0])
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
-        client.sendall(b"".join([b"*%d\r\n" % len(words), *(b"$%d\r\n%s\r\n" % (len(w), w.encode()) for w in words)]))
-        lines = client.recv(1024).split(b"\r\n")
-    return lines[1] if lines[0].startswith(b"$") else lines[0][1:]
 
 
 if __name__ == "__main__":
