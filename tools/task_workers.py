@@ -70,15 +70,11 @@ SYSTEMS = {
     ),
     "rq": System(
         "rq",
-        (
-            "-c",
-            "import task_workers_site; from rq.cli import main; main()",  # Django is loaded once, and forked
-            "worker-pool",
-            f"--num-workers={AT_ONCE}",
-            "--logging-level=CRITICAL",
-        ),
+        # Django is loaded once, and forked for each task.
+        ("-c", "import task_workers_site; from rq.cli import main; main()", "worker", "--quiet"),
         ("rq", "redis"),
         "die",
+        copies=AT_ONCE,
     ),
     "huey threads": System(
         "huey", ("-m", "huey.bin.huey_consumer", "task_workers_site.huey", f"-w{AT_ONCE}"), ("huey", "redis"), "fail"

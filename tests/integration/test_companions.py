@@ -75,7 +75,7 @@ def test_web_and_tasks_share_one_budget_through_reloads(
     tasks = {"command": "worker.py 8", "connections": 3}
     with_processes(site, {"tasks": tasks}, budget=BUDGET, threads=16, env={"VERSION": "one"})
     plan = site.command("plan", site.name).stdout
-    assert f"of a budget of {BUDGET} (web 7, tasks 3), reserve" in plan
+    assert f"of a budget of {BUDGET} (web 7, tasks 3); held now" in plan
     with site.served() as running, Watch(server) as watch:
         wait_until(lambda: lines(running, "[tasks] begins with one"), "the worker had started")
         with Load(running.port, clients=32, keep_alive=True) as load:

@@ -36,7 +36,8 @@ def _parts(server: ServerPlan) -> str:
     if not server.companions:
         return ""
     parts = ", ".join(f"{name} {sessions}" for name, sessions in (("web", server.for_web), *server.companions))
-    return f" ({parts}), reserve {server.reserve}"
+    whole = server.budget + server.reserve == server.limit.limit  # neither fixed by hand, nor one of several hosts'
+    return f" ({parts})" + (f", reserve {server.reserve}" if whole else "")
 
 
 def as_data(plan: Plan, project: str, static_files: str) -> dict[str, Any]:
