@@ -108,7 +108,9 @@ def _plan(order: Order, arguments: Namespace) -> tuple[Planned, dict[str, Any]]:
             print(f"fullhouse: {note}", file=sys.stderr, flush=True)
     published = {str(path): budget for path, budget in budgets.items()}
     beside = [asdict(one) for one in planned.programs]
-    send(order.reports, "planned", workers=planned.plan.workers, budgets=published, programs=beside)
+    check = planned.migration_check and asdict(planned.migration_check)
+    workers = planned.plan.workers
+    send(order.reports, "planned", workers=workers, budgets=published, programs=beside, migration_check=check)
     hooks = Hooks(
         order.reports,
         Lifeline.make(order.lifeline),

@@ -40,6 +40,12 @@ for thread in threads:
 print("is done with", os.environ["VERSION"])
 """
 FAMILY = "import os, time; os.fork(); os.write(1, b'here\\n'); time.sleep(600)"
+MIGRATION = """
+from django.db import migrations
+
+class Migration(migrations.Migration):
+    operations = []
+"""
 BUDGET = 10
 
 
@@ -109,6 +115,25 @@ def test_a_worker_has_its_part_while_the_web_wants_everything(site: Site, mysql_
         before = lines(running, "[tasks] transaction")
         wait_until(lambda: lines(running, "[tasks] transaction") > before + 50, "the worker got connections")
     assert load.failures == []
+
+
+@pytest.mark.parametrize("vendor", ["mysql", "postgresql"])
+def test_none_starts_before_migrations_are_applied(site: Site, vendor: str, request: pytest.FixtureRequest) -> None:
+    server: PrivateServer = request.getfixturevalue(f"{vendor}_server")
+    site.use_database(server)
+    (site.folder / site.name / "migrations").mkdir()
+    (site.folder / site.name / "migrations" / "__init__.py").touch()
+    (site.folder / site.name / "migrations" / "0001_initial.py").write_text(MIGRATION)
+    site.append("settings", "INSTALLED_APPS += ['mysite']\n")
+    with_processes(site, {"tasks": "worker.py 1"}, env={"VERSION": "one"})
+    with site.served() as running:
+        waits = "fullhouse: tasks wait for migrations to be applied (exit code 1): run manage.py migrate."
+        wait_until(lambda: lines(running, waits), "the check was made")
+        assert running.get() == "version 1"
+        assert "migration check 1  " in site.command("status", site.name, str(running.port)).stdout
+        assert "[tasks]" not in running.output
+        site.manage("migrate", "--verbosity=0")
+        wait_until(lambda: lines(running, "[tasks] begins with one"), "the worker had started without a reload")
 
 
 def test_a_companion_that_ends_is_started_again_and_its_family_ends_with_it(site: Site) -> None:

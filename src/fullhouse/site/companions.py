@@ -12,6 +12,7 @@ from fullhouse.settings.table import Settings
 from fullhouse.supervisor.companions import Program
 
 _PYTHON = ("python", "python3")
+CHECK_TIMEOUT_S = 5.0  # of one that is replaced by the next reload
 
 
 def programs(companions: Sequence[Companion], settings: Settings, settings_module: str) -> list[Program]:
@@ -19,12 +20,7 @@ def programs(companions: Sequence[Companion], settings: Settings, settings_modul
 
     Raises ConfigurationError where a command is not there.
     """
-    environ = {"DJANGO_SETTINGS_MODULE": settings_module, **settings.env}
-    if settings.python_path:
-        folders = [*map(os.path.abspath, settings.python_path), os.environ.get("PYTHONPATH", "")]
-        environ["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
-    if "PYTHONUNBUFFERED" not in os.environ:
-        environ["PYTHONUNBUFFERED"] = "1"  # what it prints comes into the log at once
+    environ = _environ(settings, settings_module)
     return [
         Program(
             one.name,
@@ -37,6 +33,23 @@ def programs(companions: Sequence[Companion], settings: Settings, settings_modul
         )
         for one in companions
     ]
+
+
+def migration_check(settings: Settings, settings_module: str) -> Program:
+    """A program that ends with 0 if all migrations are applied."""
+    words = [sys.executable, "-m", "django", "migrate", "--check", "--verbosity=0"]
+    return Program("migration check", words, _environ(settings, settings_module), 1, 1, "KILL", CHECK_TIMEOUT_S)
+
+
+def _environ(settings: Settings, settings_module: str) -> dict[str, str]:
+    """The variables that a program of the project needs beyond those of the supervisor."""
+    environ = {"DJANGO_SETTINGS_MODULE": settings_module, **settings.env}
+    if settings.python_path:
+        folders = [*map(os.path.abspath, settings.python_path), os.environ.get("PYTHONPATH", "")]
+        environ["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
+    if "PYTHONUNBUFFERED" not in os.environ:
+        environ["PYTHONUNBUFFERED"] = "1"  # what it prints comes into the log at once
+    return environ
 
 
 def _found(companion: Companion) -> list[str]:

@@ -72,6 +72,11 @@ def ask_limits(settings: Settings) -> Asked:
     return Asked([_of_one_server(server[0], limits_of) for server, limits_of in by_server.items()], unknown)
 
 
+def has_database() -> bool:
+    """Whether the default alias, which migrations are for, is a database at all."""
+    return not _is_dummy(connections[DEFAULT_DB_ALIAS])
+
+
 def _address(connection: "BaseDatabaseWrapper") -> tuple[str, str, str]:
     return connection.vendor, *limits.server_address(connection.vendor, connection.settings_dict)
 

@@ -13,8 +13,8 @@ from fullhouse.settings.arguments import from_arguments
 from fullhouse.settings.layers import from_environment, layered
 from fullhouse.settings.table import Settings
 from fullhouse.site import project
-from fullhouse.site.companions import programs
-from fullhouse.site.databases import ask_limits
+from fullhouse.site.companions import migration_check, programs
+from fullhouse.site.databases import ask_limits, has_database
 from fullhouse.site.forking import threads_and_sockets
 from fullhouse.site.project import Project
 from fullhouse.site.static_files import StaticFiles, static_files
@@ -26,7 +26,8 @@ from fullhouse.supervisor.gunicorn_args import from_gunicorn_cmd_args, from_guni
 class Planned:
     """A project with the settings in force and the plan that follows from them.
 
-    static: who serves its static files. programs: those that run beside the web workers.
+    static: who serves its static files. programs: those that run beside the web workers, once migration_check has ended
+    with 0; None: there is nothing to check.
     """
 
     project: Project
@@ -34,6 +35,7 @@ class Planned:
     plan: Plan
     static: StaticFiles
     programs: Sequence[Program]
+    migration_check: Program | None
 
 
 def plan_for(name: str | None, arguments: Namespace, worker_memory: int | None = None) -> Planned:
@@ -68,4 +70,5 @@ def plan_for(name: str | None, arguments: Namespace, worker_memory: int | None =
         )
     static = static_files(settings, found.django)
     beside = programs(plan.companions, settings, found.settings_module)
-    return Planned(found, settings, replace(plan, notes=(*plan.notes, *notes)), static, beside)
+    check = migration_check(settings, found.settings_module) if beside and has_database() else None
+    return Planned(found, settings, replace(plan, notes=(*plan.notes, *notes)), static, beside, check)

@@ -61,9 +61,10 @@ class CompanionProcesses:
     def all_gone(self) -> bool:
         return not self._policy.seats
 
-    def run(self, programs: Sequence[Mapping[str, Any]]) -> None:
-        """From now on run these, anew where they run already, and nothing else."""
-        self._do(self._policy.run([Program(**one) for one in programs], time.monotonic()))
+    def run(self, programs: Sequence[Mapping[str, Any]], check: Mapping[str, Any] | None) -> None:
+        """Run these, anew where they run already, and nothing else, once `check` has ended with 0."""
+        wanted = [Program(**one) for one in programs]
+        self._do(self._policy.run(wanted, Program(**check) if check else None, time.monotonic()))
 
     def stop(self) -> None:
         """End all. Again: at once."""
@@ -88,7 +89,8 @@ class CompanionProcesses:
             if running.output in self._selector.get_map():
                 self._selector.unregister(running.output)
             os.close(running.output)
-            self._do(self._policy.ended(running.seat, processes.ending(ended[pid]), time.monotonic()))
+            code = os.waitstatus_to_exitcode(ended[pid])
+            self._do(self._policy.ended(running.seat, processes.ending(ended[pid]), code, time.monotonic()))
 
     def status(self) -> list[dict[str, Any]]:
         """For `fullhouse status`."""
@@ -125,7 +127,7 @@ class CompanionProcesses:
             pid = processes.spawn(words, environ, [self._lifeline], write)
         except OSError as error:
             os.close(read)
-            self._do(self._policy.ended(seat, f"it cannot be started, {error}", time.monotonic()))
+            self._do(self._policy.ended(seat, f"it cannot be started, {error}", 1, time.monotonic()))
             return
         finally:
             os.close(write)

@@ -2,7 +2,8 @@
 
 A program runs `count` times; each run has a seat, known by the program's name and a number from 1. A reload ends the
 process in a seat, and starts its successor once it is gone: there are never two of one, so a scheduler schedules once,
-and the plan counts them once.
+and the plan counts them once. Before that a check has to end well, which looks for migrations that are not applied: it
+is repeated until it does, and what runs goes on meanwhile.
 """
 
 from collections.abc import Sequence
@@ -81,21 +82,34 @@ class Companions:
 
     def __init__(self) -> None:
         self._seats: dict[tuple[str, int], Seat] = {}
+        self._check: Seat | None = None
+        self._next: Sequence[Program] = ()  # what is to run once the check has ended well
         self._stopping = False
 
     @property
     def seats(self) -> Sequence[Seat]:
-        return list(self._seats.values())
+        """Those of the check, while it lasts, and of all programs."""
+        return [*([self._check] if self._check else []), *self._seats.values()]
 
     @property
     def next_time(self) -> float:
         """When `tick` is due; infinity where nothing is awaited."""
-        return min((seat.deadline for seat in self._seats.values()), default=inf)
+        return min((seat.deadline for seat in self.seats), default=inf)
 
-    def run(self, programs: Sequence[Program], now: float) -> list[Action]:
-        """From now on run these, anew where they run already, and nothing else."""
+    def run(self, programs: Sequence[Program], check: Program | None, now: float) -> list[Action]:
+        """Run these, anew where they run already, and nothing else, once `check` has ended with 0."""
         if self._stopping:
             return []
+        self._next = programs
+        if check is None or not programs:
+            return self._replace_all(now)
+        if self._check is None:
+            self._check = Seat(check.name, 1, check)
+            return self._start(self._check, check, now)
+        return self._replace(self._check, check, now)
+
+    def _replace_all(self, now: float) -> list[Action]:
+        programs, self._next = self._next, ()
         wanted = {(one.name, number): one for one in programs for number in range(1, one.count + 1)}
         actions: list[Action] = []
         for key, seat in list(self._seats.items()):
@@ -112,11 +126,14 @@ class Companions:
         self._stopping = True
         return [action for seat in self.seats for action in self._replace(seat, None, now)]
 
-    def ended(self, seat: Seat, how: str, now: float) -> list[Action]:
-        """The process in the seat is gone; `how` it ended."""
+    def ended(self, seat: Seat, how: str, code: int, now: float) -> list[Action]:
+        """The process in the seat is gone; `how` it ended, in words and as an exit code."""
         if seat.wanted is None:
-            del self._seats[seat.name, seat.number]
+            self._remove(seat)
             return []
+        if seat is self._check and seat.state is State.RUNNING and code == 0:
+            self._remove(seat)
+            return self._replace_all(now)
         if seat.state is State.DRAINING:
             seat.crashes = 0
             return self._start(seat, seat.wanted, now)
@@ -127,6 +144,13 @@ class Companions:
         seat.state, seat.since, seat.deadline = State.WAITING, now, now + delay
         loop = f" This is a crash loop: {seat.crashes} in a row." if seat.crashes >= CRASH_LOOP else ""
         when = f"in {delay:g} s" if delay else "now"
+        if seat is self._check:
+            names = ", ".join(one.name for one in self._next)
+            return [
+                Report(
+                    f"{names} wait for migrations to be applied ({how}): run manage.py migrate. Looking again {when}."
+                )
+            ]
         return [Report(f"{seat.title} ended by itself: {how}.{loop} It is started again {when}.")]
 
     def tick(self, now: float) -> list[Action]:
@@ -154,12 +178,18 @@ class Companions:
             seat.crashes = 0
             if program is not None:
                 return self._start(seat, program, now)
-            del self._seats[seat.name, seat.number]
+            self._remove(seat)
         elif seat.state is State.RUNNING:
             patience = runs.graceful_timeout if runs is not None else 0.0
             seat.state, seat.since, seat.deadline = State.DRAINING, now, now + patience
             return [Drain(seat)]
         return []
+
+    def _remove(self, seat: Seat) -> None:
+        if seat is self._check:
+            self._check = None
+        else:
+            del self._seats[seat.name, seat.number]
 
     def as_dicts(self, now: float) -> list[dict[str, Any]]:
         """For `fullhouse status`; times in seconds."""

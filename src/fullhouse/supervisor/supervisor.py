@@ -72,7 +72,7 @@ class Supervisor:
         self._policy = policy
         self._members: dict[int, Member] = {}
         self._budgets: dict[int, dict[str, int]] = {}  # slots by slot file, of plans that are not in force
-        self._programs: dict[int, list[dict[str, Any]]] = {}  # companions of generations that have not opened
+        self._programs: dict[int, Any] = {}  # companions and their check, of generations that have not opened
         self._started = time.monotonic()
         self._exit_code: int | None = None
         self.selector = selectors.DefaultSelector()
@@ -243,7 +243,7 @@ class Supervisor:
                 case "planned":
                     self._policy.planned(number, report["workers"])
                     self._budgets[number] = report["budgets"]
-                    self._programs[number] = report["programs"]
+                    self._programs[number] = report["programs"], report["migration_check"]
                 case "ready":
                     self._do(self._policy.worker_ready(number, report["pid"], now))
                 case "failed":
@@ -285,7 +285,7 @@ class Supervisor:
         if number in self._reopen_later:
             self._reopen_later.remove(number)
             self._signal(self._members[number], signal.SIGUSR1)
-        self._companions.run(self._programs.pop(number))
+        self._companions.run(*self._programs.pop(number))
         self._systemd.ready()
 
     def _spawn(self, number: int) -> None:
