@@ -117,7 +117,7 @@ def _run(suite: Suite, whose: str, server: str, entry: dict[str, Any], python: P
     }
     environment = {
         **os.environ,
-        **suite.environment,
+        **{name: value.format(**entry) for name, value in suite.environment.items()},
         "ECOSYSTEM_JOB": json.dumps(job),
         "PYTHONPATH": os.pathsep.join([str(SOURCE), str(TOOLS)]),
     }

@@ -10,8 +10,9 @@ class Suite:
 
     command: what Python is given, in `folder` of the source. servers: postgresql, mysql, one run each.
     variant: what is special about this row. needs: what else the tests import. environment: variables that they ask
-    for. settings: of Django, instead of theirs. engine: the ENGINE of a library with one of its own, built on the one
-    that is named by `base_setting`. is_short: whether it is part of the short selection, which CI runs.
+    for; {PORT} in them and the like are those of the database. settings: of Django, instead of theirs. engine: the
+    ENGINE of a library with one of its own, built on the one that is named by `base_setting`. is_short: whether it is
+    part of the short selection, which CI runs.
     """
 
     name: str
@@ -90,6 +91,19 @@ SUITES = (
         _BOTH,
         needs=("pytest<9", "pytest-django", "pytest-benchmark", "pytz"),
         environment={"DJANGO_SETTINGS_MODULE": "t.proj.settings"},
+    ),
+    Suite(
+        "pytest-django",
+        "4.14.0",
+        (*_PYTEST, "tests"),
+        _BOTH,
+        needs=("pytest>=9", "pytest-xdist"),
+        # Its tests call the servers' own clients, too.
+        environment={
+            "DJANGO_SETTINGS_MODULE": "pytest_django_test.settings_postgres",
+            "PGPORT": "{PORT}",
+            "MYSQL_TCP_PORT": "{PORT}",
+        },
     ),
     Suite(
         "wagtail",
