@@ -214,6 +214,8 @@ def test_plan_for_a_program(pristine: Site) -> None:
         "servers",
         "steps",
         "static_files",
+        "processes",
+        "others",
         "notes",
     }
     assert (plan["project"], plan["sizing"]) == ("mysite", "recipe")

@@ -75,7 +75,7 @@ EXAMPLES = {
     "plan": """examples:
   fullhouse plan mysite                             plan for this machine and the live database
   fullhouse plan mysite --format json               the same as JSON
-  fullhouse plan mysite --from deploy/uwsgi.ini     and what becomes of each line of another server's file
+  fullhouse plan mysite --from deploy/uwsgi.ini     and what becomes of that file's lines
   fullhouse plan mysite --max-connections 1000 --reserve 40 --cores 8 --sizing recipe
                                                     plan for another machine, without a database""",
     "deploy": """examples:
