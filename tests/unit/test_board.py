@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from fullhouse.errors import ConfigurationError
-from fullhouse.telemetry.board import DATABASES, ROWS, Board, Counters, Database, Row, Writer, create
+from fullhouse.telemetry.board import DATABASES, ROWS, Board, Counters, Database, Row, Writer, create, dump_path
 from fullhouse.telemetry.recorder import Recorder
 from fullhouse.telemetry.tally import BUCKETS, Tally
 
@@ -38,7 +38,7 @@ def test_what_is_written_is_read(path: Path) -> None:
 def test_a_recorder_writes_what_a_tally_counts(path: Path) -> None:
     board, tally = Board(path), Tally()
     database = Database("default", 1, 1, 0, 0, 1, 20)
-    recorder = Recorder(Writer(path), (7, 2, 4), tally, lambda: [database], None)
+    recorder = Recorder(Writer(path), (7, 2, 4), tally, lambda: [database], str, None)
     recorder.record(100.0)
     for duration_s, failed in [(0.0004, False), (0.003, True), (10_000, False)]:
         tally.count(duration_s, failed=failed)
@@ -55,7 +55,7 @@ def test_a_recorder_writes_what_a_tally_counts(path: Path) -> None:
 def test_a_row_that_cannot_be_written_is_logged_once_and_does_not_stop_the_next(path: Path) -> None:
     board, tally, logged = Board(path), Tally(), []
     log = SimpleNamespace(exception=logged.append)
-    recorder = Recorder(Writer(path), (7, 2, 4), tally, list, log)
+    recorder = Recorder(Writer(path), (7, 2, 4), tally, list, str, log)
     tally.busy = -1
     for _ in range(2):
         recorder.record_guarded()
@@ -139,3 +139,20 @@ def test_has_its_room_from_the_start(tmp_path: Path) -> None:
 def test_a_disk_without_room_is_told() -> None:
     with pytest.raises(ConfigurationError, match="cannot be written: No such file"):
         create(Path("/nowhere/board"))
+
+
+def test_a_dump_is_written_once_for_each_that_was_asked_for(path: Path) -> None:
+    board, logged = Board(path), []
+    log = SimpleNamespace(warning=lambda text, dump: logged.append(text % dump), exception=logged.append)
+    recorder = Recorder(Writer(path), (7, 2, 4), Tally(), list, lambda: "all is quiet", log)
+    recorder.answer_dump()
+    assert board.ask_dump() == 1
+    recorder.answer_dump()
+    assert dump_path(path, 1, 7).read_text() == "all is quiet"
+    dump_path(path, 1, 7).unlink()
+    board.ask_dump(in_log=True)
+    for _ in range(2):
+        recorder.answer_dump()
+    assert logged == ["The threads of this worker:\nall is quiet"]
+    assert not dump_path(path, 1, 7).exists()
+    board.close()

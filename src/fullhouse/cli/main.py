@@ -70,6 +70,7 @@ VERBS = {
     "reload": "Reload the current code without dropping a request; the old code serves until the new is ready.",
     "status": "Show the running servers.",
     "logs": "Show the end of the server's log file.",
+    "dump": "Show what every thread of every worker is at: its request, its statement, its stack.",
 }
 EXAMPLES = {
     "plan": """examples:
@@ -207,6 +208,8 @@ def _address(arguments: argparse.Namespace) -> None:
             print(verbs.restart(project, port))
         case "reload":
             print(verbs.reload(project, port))
+        case "dump":
+            print(verbs.dump(project, port))
         case "status":
             print(verbs.status(project, port, arguments.format))
         case _:
@@ -226,7 +229,11 @@ def _serve(planned: Planned, words: Sequence[str]) -> NoReturn:
     runtime_folder()  # refuses before anything is said
     if settings.log_file is not None:
         LogFile(Path(settings.log_file).absolute()).close()  # refused now where it cannot be written
-    for signum in (signal.SIGHUP, signal.SIGUSR1):  # until the supervisor listens: nothing is loaded or open yet
+    for signum in (
+        signal.SIGHUP,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+    ):  # until the supervisor listens: nothing is loaded or open yet
         signal.signal(signum, signal.SIG_IGN)
     activated = activated_sockets(os.environ)
     with (

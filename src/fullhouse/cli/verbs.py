@@ -19,6 +19,8 @@ from fullhouse.supervisor import instances
 from fullhouse.supervisor.control import ask
 
 _POLL_S = 0.05
+# A worker looks twice a second whether somebody has asked.
+DUMP_PATIENCE_S = 5.0
 
 
 def log_path(project: str, port: str | None) -> Path:
@@ -128,6 +130,27 @@ def reload(project: str, port: str | None) -> str:
     if not reply["ok"]:
         raise ApplicationError(f"The reload failed; the old code is still serving.\n{reply['message']}")
     return f"{project} now serves the new code."
+
+
+def dump(project: str, port: str | None) -> str:
+    """What every thread of every worker is at. Raises NotRunningError."""
+    workers = ask(instances.find(runtime_folder(), project, port).control, {"verb": "dump"})["workers"]
+    deadline = time.monotonic() + DUMP_PATIENCE_S
+    return "\n\n".join(f"worker {pid}\n\n{_dumped(Path(path), deadline)}" for pid, path in workers.items())
+
+
+def _dumped(path: Path, deadline: float) -> str:
+    """What the worker writes into the file, which is removed."""
+    while not path.exists():
+        if time.monotonic() > deadline:
+            return (
+                f"no answer within {DUMP_PATIENCE_S:g} s: it is gone, or a library holds the interpreter and lets none "
+                "of its threads run."
+            )
+        time.sleep(_POLL_S)
+    text = path.read_text()
+    path.unlink(missing_ok=True)
+    return text
 
 
 def status(project: str | None, port: str | None, output_format: str) -> str:

@@ -20,6 +20,8 @@ from fullhouse.telemetry.board import Database, Writer
 from fullhouse.telemetry.recorder import Recorder
 from fullhouse.telemetry.tally import Tally
 from fullhouse.worker import Worker
+from fullhouse.worker.dump import dump
+from fullhouse.worker.stuck import NoQueries
 
 # A worker that ends sooner after its start has crashed, whatever the reason.
 SHORT_LIFE_S = 5.0
@@ -105,16 +107,22 @@ class Hooks:
     def _tell_board(self, worker: Any) -> None:
         row = Writer(self._board)
         self._is_open = lambda: row.opened_generation >= self._generation
-        tally = self._foreign.tally
+        tally, dump = self._foreign.tally, dump_of_others
         if isinstance(worker, Worker):
-            tally = worker.tally
+            tally, dump = worker.tally, worker.dump
             worker.site_is_stopping = lambda: row.site_is_stopping
-        Recorder(row, (worker.pid, self._generation, worker.cfg.threads), tally, self._databases, worker.log).start()
+        identity = (worker.pid, self._generation, worker.cfg.threads)
+        Recorder(row, identity, tally, self._databases, dump, worker.log).start()
 
     def _child_exit(self, _server: Any, worker: Any) -> None:
         life = time.monotonic() - self._born.pop(worker.age)
         self._streak = self._streak + 1 if life < SHORT_LIFE_S else 0
         send(self._pipe, "exit", pid=worker.pid, life=round(life, 3), streak=self._streak)
+
+
+def dump_of_others() -> str:
+    """What the threads of a worker of gunicorn's own are at: it does not tell their requests."""
+    return dump((), NoQueries(), time.monotonic())
 
 
 class ForeignTally:

@@ -64,6 +64,7 @@ def claim(folder: Path, project: str, port: str, facts: Mapping[str, Any]) -> tu
         if os.fstat(descriptor).st_nlink:
             break
         os.close(descriptor)  # its last holder removed it between our two calls
+    _remove_dumps(path)
     facts = {"project": project, "port": port, "pid": os.getpid(), **facts}
     os.ftruncate(descriptor, 0)
     os.write(descriptor, json.dumps(facts).encode())
@@ -86,9 +87,16 @@ def _lock(descriptor: int) -> bool:
 
 def release(instance: Instance, descriptor: int) -> None:
     """Remove the files, and then give the lock up."""
+    _remove_dumps(instance.lock)
     for path in (instance.board, instance.control, instance.lock):
         path.unlink(missing_ok=True)
     os.close(descriptor)
+
+
+def _remove_dumps(lock: Path) -> None:
+    """Those that nobody has fetched."""
+    for path in lock.parent.glob(f"{lock.stem}.dump-*"):
+        path.unlink(missing_ok=True)
 
 
 def find(folder: Path, project: str, port: str | None) -> Instance:

@@ -68,7 +68,10 @@ def spawn(words: Sequence[str], environ: Mapping[str, str], inherited: Iterable[
             file_actions=actions,
             setpgroup=0,
             setsigmask=[],
-            setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGUSR1],
+            setsigdef=[
+                *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
+                *(signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2),
+            ],
         )
     finally:
         for descriptor in inherited:

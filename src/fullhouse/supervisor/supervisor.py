@@ -40,7 +40,10 @@ from fullhouse.telemetry import board
 
 # A second later the kernel has ended every process that was signalled.
 _LAST_WORD_S = 2.0
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
+SIGNALS = (
+    *(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP),
+    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD),
+)
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,10 @@ class Supervisor:
                 self.stop()
             case "status":
                 client.answer({"ok": True, "status": self.status()})
+            case "dump":
+                number = self._board.ask_dump()
+                workers = {pid: str(board.dump_path(self._launch.board, number, pid)) for pid in self._workers()}
+                client.answer({"ok": True, "workers": workers})
             case verb:
                 client.answer({"ok": False, "message": f"There is no verb {verb!r}."})
 
@@ -196,6 +203,8 @@ class Supervisor:
                 self.reload()
             elif signum == signal.SIGUSR1:
                 self._reopen_logs()
+            elif signum == signal.SIGUSR2:
+                self._board.ask_dump(in_log=True)
             else:
                 self.stop()
                 if signum == signal.SIGQUIT:
@@ -324,8 +333,11 @@ class Supervisor:
 
     def _worker_memory(self) -> int | None:
         """Bytes of the largest worker that serves; None before the first one."""
-        workers = [pid for one in self._policy.generations for pid in one.ready]
-        return max(map(processes.memory_bytes, workers), default=0) or None
+        return max(map(processes.memory_bytes, self._workers()), default=0) or None
+
+    def _workers(self) -> list[int]:
+        """The processes that serve, of all generations."""
+        return [pid for one in self._policy.generations for pid in sorted(one.ready)]
 
     def _publish(self, number: int) -> None:
         """Put the generation's plan into force on this host, once: from now on it is the one that counts."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from fullhouse.errors import ConfigurationError
 from fullhouse.telemetry.tally import BUCKETS
 
-VERSION = 3
+VERSION = 4
 ROWS = 256
 DATABASES = 8
 _MAGIC = b"fullhouse board\0"
@@ -27,7 +27,9 @@ _HEADER = struct.Struct("=16sIIII")
 _STOPPING = _HEADER.size  # one byte, written by the supervisor alone
 _OPENED = struct.Struct("=I")  # the newest generation that serves, written by the supervisor alone ...
 _OPENED_AT = _HEADER.size + 4  # ... here
-_TABLE = _HEADER.size + 8
+_DUMPS = struct.Struct("=II")  # how many dumps were asked for, as files and for the log, by the supervisor alone ...
+_DUMPS_AT = _HEADER.size + 8  # ... here
+_TABLE = _HEADER.size + 16
 _SEQUENCE = struct.Struct("=Q")
 _ROW_SIZE = 1024
 _READ_TRIES = 100
@@ -81,6 +83,11 @@ class Row:
     databases: tuple[Database, ...]
 
 
+def dump_path(board: Path, number: int, pid: int) -> Path:
+    """Where a worker writes the dump of this number."""
+    return board.with_suffix(f".dump-{number}-{pid}")
+
+
 def create(path: Path) -> None:
     """Make an empty board, in place of any that is there. Raises ConfigurationError where there is no room for it."""
     header = _HEADER.pack(_MAGIC, VERSION, ROWS, _ROW_SIZE, BUCKETS)
@@ -111,8 +118,15 @@ class Writer:
     """A worker's own row. One thread of it calls `write`; any may ask what the supervisor has published."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._descriptor, self._memory = _open(path, os.O_RDWR)
         self._start = self._claim()
+
+    @property
+    def dumps_wanted(self) -> tuple[int, int]:
+        """How many dumps were asked for since the site's start: as files, and for the log."""
+        files, in_log = _DUMPS.unpack_from(self._memory, _DUMPS_AT)
+        return int(files), int(in_log)
 
     @property
     def site_is_stopping(self) -> bool:
@@ -161,6 +175,13 @@ class Board:
 
     def tell_opened(self, generation: int) -> None:
         _OPENED.pack_into(self._memory, _OPENED_AT, generation)
+
+    def ask_dump(self, *, in_log: bool = False) -> int:
+        """Have every worker write what its threads are at, into a file (`dump_path`) or its log; the dump's number."""
+        files, logged = _DUMPS.unpack_from(self._memory, _DUMPS_AT)
+        files, logged = (files, logged + 1) if in_log else (files + 1, logged)
+        _DUMPS.pack_into(self._memory, _DUMPS_AT, files, logged)
+        return int(files)
 
     def rows(self) -> Iterator[Row]:
         """Every row that was ever written; whether its process lives is for the caller to know."""

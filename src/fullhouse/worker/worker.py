@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from mmap import mmap
@@ -23,6 +23,7 @@ from fullhouse.telemetry.tally import Tally
 from fullhouse.worker.admission.queue import Admission, Waiting
 from fullhouse.worker.channel import Channel
 from fullhouse.worker.channels import Channels
+from fullhouse.worker.dump import dump
 from fullhouse.worker.http.refusal import body_bytes
 from fullhouse.worker.http.request import Request
 from fullhouse.worker.http.rules import http_rules
@@ -34,7 +35,7 @@ from fullhouse.worker.probes import Probes
 from fullhouse.worker.processors import idle_s
 from fullhouse.worker.siblings import Siblings
 from fullhouse.worker.stuck import DEFAULT_ALL_BUSY_S, NoQueries, Queries, StuckRequests, describe
-from fullhouse.worker.threads import Threads
+from fullhouse.worker.threads import Threads, ThreadState
 from fullhouse.worker.tls import TlsSocket, server_context
 from fullhouse.worker.triage import Job, Triage
 from fullhouse.worker.turns import Figures, LoopChoice, LoopTurns, Way
@@ -62,6 +63,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         self.is_held_up: Callable[[], bool] = lambda: False  # requests wait for database connections
         self.queries: Queries = NoQueries()
         self.thread_ends: Callable[[], object] = bool  # by each thread that ends, to close what was opened in it
+        self._states: Sequence[ThreadState] = ()  # of the threads, once it runs
 
     @classmethod
     def configured(cls, options: Options) -> "type[Worker]":
@@ -97,6 +99,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             owner=self,
             log=self.log,
         )
+        self._states = self._threads.states
         self._stuck = StuckRequests(
             options.time_limits,
             self.queries,
@@ -327,6 +330,10 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         for state in self._threads.states:
             if state.request is not None:
                 self.log.warning("A request is cut: %s", describe(state, now, self.queries))
+
+    def dump(self) -> str:
+        """What every thread is at; from any of them."""
+        return dump(self._states, self.queries, time.monotonic())
 
     def handle_abort(self, sig: int, frame: Any) -> None:
         """The master ends a worker whose loop is stuck: log where each thread is, and end."""
