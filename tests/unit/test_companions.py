@@ -12,7 +12,8 @@ from fullhouse.settings.companions import Companion, companions
 from fullhouse.settings.layers import layered
 from fullhouse.settings.table import Settings
 from fullhouse.supervisor.companions import Action, Companions, Drain, Kill, Program, Start, State
-from fullhouse.supervisor.policy import BACKOFF_S, STABLE_S, Report
+from fullhouse.supervisor.crashes import BACKOFF_S, STABLE_S
+from fullhouse.supervisor.policy import Report
 
 TASKS = Program("tasks", ["worker"], {}, 1, 4, "TERM", 60)
 CHECK = replace(TASKS, name="migration check", stop_signal="KILL")
@@ -84,7 +85,7 @@ def test_a_crash_loop_slows_down_and_a_long_life_ends_it() -> None:
         assert kinds(policy.tick(now)) == ["Start"]
     policy.ended(seat, "exit code 1", 1, now + STABLE_S)
     assert policy.next_time == now + STABLE_S + BACKOFF_S[0]
-    assert seat.crashes == 1
+    assert seat.crashes.count == 1
 
 
 def test_a_reload_begins_at_once_what_waits_to_be_started_again() -> None:

@@ -5,10 +5,8 @@ from typing import Any
 
 import pytest
 
+from fullhouse.supervisor.crashes import BACKOFF_S, CRASH_LOOP, STABLE_S
 from fullhouse.supervisor.policy import (
-    BACKOFF_S,
-    CRASH_LOOP,
-    STABLE_S,
     STOPPING,
     Action,
     Answer,
@@ -92,7 +90,7 @@ def test_a_broken_deploy_is_discarded_and_the_old_one_serves_on(policy: Policy, 
     assert answer.failure
     assert not [action for action in actions if isinstance(action, Spawn | Drain | Finish)]
     assert states(policy) == {1: State.READY}
-    assert policy.crashes == 0
+    assert policy.crashes.count == 0
 
 
 def test_the_first_reason_is_the_one_told(policy: Policy) -> None:
@@ -242,7 +240,7 @@ def test_a_crashed_generation_is_replaced_with_growing_delays(policy: Policy) ->
     for delay in (*BACKOFF_S, BACKOFF_S[-1]):
         (report,) = policy.gone(number, "killed by SIGKILL", now)
         assert isinstance(report, Report)
-        assert ("crash loop" in report.text) == (policy.crashes >= CRASH_LOOP)
+        assert ("crash loop" in report.text) == (policy.crashes.count >= CRASH_LOOP)
         assert policy.next_time == now + delay
         now += delay
         number += 1
@@ -251,9 +249,9 @@ def test_a_crashed_generation_is_replaced_with_growing_delays(policy: Policy) ->
 
 
 def test_a_generation_that_served_long_ends_the_row_of_crashes(policy: Policy) -> None:
-    policy.crashes = 5
+    policy.crashes.count = 5
     policy.gone(1, "killed by SIGKILL", STABLE_S)
-    assert policy.crashes == 1
+    assert policy.crashes.count == 1
     assert policy.next_time == STABLE_S
 
 
@@ -267,7 +265,7 @@ def test_a_replacement_that_does_not_come_up_is_tried_again(policy: Policy) -> N
 
 
 def test_a_reload_during_a_crash_loop_does_not_wait_for_the_backoff(policy: Policy) -> None:
-    policy.crashes = 5
+    policy.crashes.count = 5
     policy.gone(1, "killed by SIGKILL", 1)
     assert policy.reload(2) == [Spawn(2)]
     assert policy.tick(100) != [Spawn(3)]
@@ -280,7 +278,7 @@ def test_a_serving_generation_that_dies_during_a_reload_is_replaced_by_the_new_o
 
 
 def test_stop_during_a_backoff_finishes_at_once(policy: Policy) -> None:
-    policy.crashes = 5
+    policy.crashes.count = 5
     policy.gone(1, "killed by SIGKILL", 1)
     assert policy.stop(2)[-1] == Finish(0)
 

@@ -7,12 +7,13 @@ is repeated until it does, and what runs goes on meanwhile.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
 from typing import Any
 
-from fullhouse.supervisor.policy import BACKOFF_S, CRASH_LOOP, STABLE_S, Report
+from fullhouse.supervisor.crashes import Crashes
+from fullhouse.supervisor.policy import Report
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Seat:
     state: State = State.WAITING
     since: float = 0.0
     deadline: float = inf
-    crashes: int = 0
+    crashes: Crashes = field(default_factory=Crashes)
 
     @property
     def title(self) -> str:
@@ -135,23 +136,18 @@ class Companions:
             self._remove(seat)
             return self._replace_all(now)
         if seat.state is State.DRAINING:
-            seat.crashes = 0
+            seat.crashes = Crashes()
             return self._start(seat, seat.wanted, now)
-        if now - seat.since >= STABLE_S:
-            seat.crashes = 0
-        delay = BACKOFF_S[min(seat.crashes, len(BACKOFF_S) - 1)]
-        seat.crashes += 1
-        seat.state, seat.since, seat.deadline = State.WAITING, now, now + delay
-        loop = f" This is a crash loop: {seat.crashes} in a row." if seat.crashes >= CRASH_LOOP else ""
-        when = f"in {delay:g} s" if delay else "now"
+        crashes = seat.crashes
+        crashes.forget_if_stable(now - seat.since)
+        crashes.add()
+        seat.state, seat.since, seat.deadline = State.WAITING, now, now + crashes.delay_s
+        text = f"{seat.title} ended by itself: {how}.{crashes.loop} It is started again {crashes.when}."
         if seat is self._check:
             names = ", ".join(one.name for one in self._next)
-            return [
-                Report(
-                    f"{names} wait for migrations to be applied ({how}): run manage.py migrate. Looking again {when}."
-                )
-            ]
-        return [Report(f"{seat.title} ended by itself: {how}.{loop} It is started again {when}.")]
+            text = f"{names} wait for migrations to be applied ({how}): run manage.py migrate."
+            text += f" Looking again {crashes.when}."
+        return [Report(text)]
 
     def tick(self, now: float) -> list[Action]:
         """Do what is due: start what waits, end what does not drain."""
@@ -175,7 +171,7 @@ class Companions:
         """End what runs in the seat; `program` comes after it, if any."""
         runs, seat.wanted = seat.wanted, program
         if seat.state is State.WAITING:
-            seat.crashes = 0
+            seat.crashes = Crashes()
             if program is not None:
                 return self._start(seat, program, now)
             self._remove(seat)
@@ -199,7 +195,7 @@ class Companions:
                 "number": seat.number,
                 "state": seat.state,
                 "since_s": round(now - seat.since, 1),
-                "crashes": seat.crashes,
+                "crashes": seat.crashes.count,
             }
             for seat in self.seats
         ]

@@ -12,12 +12,8 @@ from math import inf
 from typing import Any, Protocol
 
 from fullhouse.errors import ApplicationError
+from fullhouse.supervisor.crashes import CRASH_LOOP, Crashes
 
-BACKOFF_S = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-# Serving that long ends a row of crashes.
-STABLE_S = 60.0
-# So many crashes in a row are a crash loop.
-CRASH_LOOP = 3
 # What a generation that fails by itself gets to say so and to end.
 LAST_WORD_S = 5.0
 NOT_UP = ApplicationError.exit_code
@@ -130,7 +126,7 @@ class Policy:
         self._opened_once = False
         self._stopping = False
         self._exit_code = 0
-        self.crashes = 0
+        self.crashes = Crashes()
         self.last_failure: str | None = None
 
     @property
@@ -310,20 +306,16 @@ class Policy:
         return [Answer(callers, failure)] if callers else []
 
     def _replace(self, generation: Generation, how: str, now: float) -> list[Action]:
-        if now - generation.since >= STABLE_S:
-            self.crashes = 0
+        self.crashes.forget_if_stable(now - generation.since)
         text = f"generation {generation.number} ended unexpectedly: {how}."
         if self._in_state(State.STARTING) is not None:
             return [Report(f"{text} The one that is starting takes its place.")]
         return self._schedule(text, now)
 
     def _schedule(self, text: str, now: float) -> list[Action]:
-        delay = BACKOFF_S[min(self.crashes, len(BACKOFF_S) - 1)]
-        self.crashes += 1
-        self._spawn_at = now + delay
-        loop = f" This is a crash loop: {self.crashes} in a row." if self.crashes >= CRASH_LOOP else ""
-        when = f"in {delay:g} s" if delay else "now"
-        return [Report(f"{text}{loop} It is replaced {when}.")]
+        self.crashes.add()
+        self._spawn_at = now + self.crashes.delay_s
+        return [Report(f"{text}{self.crashes.loop} It is replaced {self.crashes.when}.")]
 
     def _reload_if_wanted(self, now: float) -> list[Action]:
         waits = self._in_state(State.STARTING) or self._in_state(State.DRAINING)

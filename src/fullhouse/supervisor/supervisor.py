@@ -159,7 +159,7 @@ class Supervisor:
             "pid": os.getpid(),
             "uptime_s": round(now - self._started, 1),
             "stopping": self._policy.stopping,
-            "crashes": self._policy.crashes,
+            "crashes": self._policy.crashes.count,
             "last_failure": self._policy.last_failure,
             "processes": self._companions.status(),
             "generations": [
