@@ -15,6 +15,8 @@ import pymysql
 
 from private_servers import mysql_family, postgresql
 
+# Where Django's engines are, and ours: the vendor's name follows.
+PACKAGES = {"stock": "django.db.backends", "ours": "fullhouse.db"}
 # passed, skipped, failed, or started when the run ended in it; and the reason or traceback. None: not run.
 Outcome = tuple[str, str] | None
 Outcomes = dict[str, tuple[str, str]]  # by test

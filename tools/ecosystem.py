@@ -27,14 +27,13 @@ from typing import Any
 
 import django
 
-from comparison import Outcomes, Verdict, database, judge, outcomes, table
+from comparison import PACKAGES, Outcomes, Verdict, database, judge, outcomes, table
 from ecosystem_suites import EXEMPTIONS, SUITES, Suite
 from overlay import BUILD, overlay, source_archive
 
 TOOLS = Path(__file__).resolve().parent
 SOURCE = TOOLS.parent / "src"
 DRIVERS = {"mysql": "mysqlclient", "postgresql": "psycopg"}
-PACKAGES = {"stock": "django.db.backends", "ours": "fullhouse.db"}
 TIMEOUT_S = 1800.0
 KILL_TIMEOUT_S = 20.0
 

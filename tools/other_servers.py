@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import programs
+from comparison import PACKAGES
 from overlay import overlay
 from private_servers import PrivateServer
-from sessions import MAKERS, PACKAGES, count, entry, observer_of, watched
+from sessions import MAKERS, count, entry, observer_of, watched
 
 TOOLS = Path(__file__).resolve().parent
 SOURCE = TOOLS.parent / "src"

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import programs
+from server_guard import HOST
 
 START_TIMEOUT_S, STOP_TIMEOUT_S, ANSWER_TIMEOUT_S = 30.0, 20.0, 10.0
 
@@ -18,11 +19,11 @@ class RedisError(Exception):
 
 
 @contextlib.contextmanager
-def private_redis(host: str = "127.0.0.1", port: int | None = None) -> Iterator[tuple[str, int]]:
-    """Its address; `port` is a free one unless it is given."""
-    if port is None:
-        with socket.create_server((host, 0)) as listener:
-            port = listener.getsockname()[1]
+def private_redis() -> Iterator[tuple[str, int]]:
+    """Its address, with a free port."""
+    with socket.create_server((HOST, 0)) as listener:
+        address: tuple[str, int] = listener.getsockname()
+    host, port = address
     with TemporaryDirectory() as folder:
         command = [programs.path("redis-server"), "--bind", host, "--port", str(port), "--save", "", "--dir", folder]
         log = Path(folder) / "log"
@@ -30,19 +31,19 @@ def private_redis(host: str = "127.0.0.1", port: int | None = None) -> Iterator[
             process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
             deadline = time.monotonic() + START_TIMEOUT_S
-            while not _answers(host, port):
+            while not _answers(address):
                 if time.monotonic() > deadline or process.poll() is not None:
                     raise RedisError(f"Redis does not start at {host}:{port}\n{log.read_text()}")
                 time.sleep(0.05)
-            yield host, port
+            yield address
         finally:
             process.terminate()
             process.wait(STOP_TIMEOUT_S)
 
 
-def _answers(host: str, port: int) -> bool:
+def _answers(address: tuple[str, int]) -> bool:
     try:
-        return ask((host, port), "PING") == b"PONG"
+        return ask(address, "PING") == b"PONG"
     except OSError:
         return False
 

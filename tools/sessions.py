@@ -9,9 +9,9 @@ from typing import Any
 import psycopg
 import pymysql
 
+from comparison import PACKAGES
 from private_servers import PrivateServer, mysql_family, postgresql
 
-PACKAGES = {"stock": "django.db.backends", "ours": "fullhouse.db"}
 MAKERS: dict[str, Callable[..., Any]] = {"postgresql": postgresql, "mysql": mysql_family}
 # All sessions, and those that are at a statement.
 COUNT = {

@@ -23,10 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from comparison import PACKAGES
 from overlay import overlay
 from private_redis import ask, private_redis
 from private_servers import PrivateServer
-from sessions import MAKERS, PACKAGES, Sessions, count, entry, observer_of, watched
+from sessions import MAKERS, Sessions, count, entry, observer_of, watched
 
 TOOLS = Path(__file__).resolve().parent
 SOURCE = TOOLS.parent / "src"
