@@ -7,21 +7,17 @@ from pathlib import Path
 import pytest
 
 import programs
-from browser import UNSTYLED, Browser, browser
+from browser import OPTIONS, UNSTYLED, Browser, browser
 from supervised import wait_until
 from support import DEADLINE_S, Site, make_certificate
 
-OPTIONS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"),
-    *("--ignore-certificate-errors", "--dump-dom"),  # the certificate signs itself
-)
+DUMP = (*OPTIONS, "--ignore-certificate-errors", "--dump-dom")  # the certificate signs itself
 EVENT = "Midnight in Montmartre"
 
 
 def dump_page(url: str, profile: Path) -> str:
     """The page as the browser holds it once it is loaded and its scripts have run."""
-    command = [programs.path("chromium"), *OPTIONS, f"--user-data-dir={profile}", url]
+    command = [programs.path("chromium"), *DUMP, f"--user-data-dir={profile}", url]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=DEADLINE_S).stdout
 
 
