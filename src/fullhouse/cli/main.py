@@ -229,11 +229,8 @@ def _serve(planned: Planned, words: Sequence[str]) -> NoReturn:
     runtime_folder()  # refuses before anything is said
     if settings.log_file is not None:
         LogFile(Path(settings.log_file).absolute()).close()  # refused now where it cannot be written
-    for signum in (
-        signal.SIGHUP,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-    ):  # until the supervisor listens: nothing is loaded or open yet
+    # Until the supervisor listens: nothing is loaded or open yet.
+    for signum in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(signum, signal.SIG_IGN)
     activated = activated_sockets(os.environ)
     with (

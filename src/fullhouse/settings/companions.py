@@ -4,11 +4,11 @@ import re
 import shlex
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from fullhouse.errors import ConfigurationError
-from fullhouse.settings.kinds import positive_number, whole_number
+from fullhouse.settings.kinds import Kind, positive_number, whole_number
 from fullhouse.settings.layers import nearest
 from fullhouse.settings.table import Settings
 
@@ -46,29 +46,18 @@ def _companion(name: str, given: Any, settings: Settings, said_by: str) -> Compa
             f"{where}: a name has letters, digits, - and _, and is not {' or '.join(_TAKEN)}.\nGive it another name."
         )
     values = given if isinstance(given, Mapping) else {"command": given}
-    known = [field.name for field in fields(Companion) if field.name != "name"]
     for option in values:
-        if option not in known:
-            raise ConfigurationError(f"{where} has no option {option!r}.{nearest(str(option), known)}")
-    checks = {
-        "command": ("a command in one text, or its words in a list", _words),
-        "count": (_COUNT.description, _COUNT.check),
-        "connections": (_CONNECTIONS.description, _CONNECTIONS.check),
-        "stop_signal": ("the name of a signal, such as TERM or INT", _signal_name),
-        "graceful_timeout": (_SECONDS.description, _SECONDS.check),
-    }
+        if option not in _KINDS:
+            raise ConfigurationError(f"{where} has no option {option!r}.{nearest(str(option), _KINDS)}")
     defaults = {"count": 1, "connections": 1, "stop_signal": "TERM", "graceful_timeout": settings.graceful_timeout}
     read: dict[str, Any] = {}
-    for option, (description, check) in checks.items():
+    for option, kind in _KINDS.items():
         value = values.get(option, defaults.get(option))
         try:
-            read[option] = check(value)
+            read[option] = kind.check(value)
         except ValueError:
-            raise ConfigurationError(f"{where}: {option} must be {description}, not {value!r}.") from None
+            raise ConfigurationError(f"{where}: {option} must be {kind.description}, not {value!r}.") from None
     return Companion(name, **read)
-
-
-_COUNT, _CONNECTIONS, _SECONDS = whole_number(1), whole_number(0), positive_number()
 
 
 def _words(value: object) -> tuple[str, ...]:
@@ -82,3 +71,12 @@ def _signal_name(value: object) -> str:
     if not isinstance(value, str) or f"SIG{value.upper().removeprefix('SIG')}" not in signal.Signals.__members__:
         raise ValueError(value)
     return value.upper().removeprefix("SIG")
+
+
+_KINDS = {
+    "command": Kind("a command in one text, or its words in a list", _words, _words, "COMMAND"),
+    "count": whole_number(1),
+    "connections": whole_number(0),
+    "stop_signal": Kind("the name of a signal, such as TERM or INT", _signal_name, _signal_name, "SIGNAL"),
+    "graceful_timeout": positive_number(),
+}
