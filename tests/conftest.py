@@ -2,6 +2,7 @@
 
 import faulthandler
 import sys
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from private_servers import PrivateServer, mysql_family, postgresql
 from server_guard import take_default_signals
+from sessions import count, observer_of
 
 if TYPE_CHECKING:
     from dbsupport import Database
@@ -18,6 +20,7 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 EXIT_TIMEOUT_S = 60
+LEAVE_TIMEOUT_S = 10
 
 take_default_signals()  # before anything starts: whatever a test starts inherits them
 
@@ -27,18 +30,37 @@ def pytest_unconfigure() -> None:
     faulthandler.dump_traceback_later(EXIT_TIMEOUT_S, exit=True, file=sys.__stderr__)
 
 
+_started: list[PrivateServer] = []
+
+
 @pytest.fixture(scope="session")
 def mysql_server() -> Iterator[PrivateServer]:
     with mysql_family() as server:
+        _started.append(server)
         yield server
+        _started.remove(server)
         forget_plan(server)
 
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[PrivateServer]:
     with postgresql() as server:
+        _started.append(server)
         yield server
+        _started.remove(server)
         forget_plan(server)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_session_outlives_its_module() -> Iterator[None]:
+    """A statement that goes on after its test would be another's session too many."""
+    yield
+    for server in _started:
+        with observer_of(server) as observer:
+            deadline = time.monotonic() + LEAVE_TIMEOUT_S
+            while (left := count(server, observer)[0]) and time.monotonic() < deadline:
+                time.sleep(0.05)
+        assert not left, f"{left} sessions of these tests are still open on {server.vendor}"
 
 
 def forget_plan(server: PrivateServer) -> None:

@@ -3,13 +3,14 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
+from dbsupport import Observer
 from fullhouse.private_folder import runtime_folder
 from private_servers import PrivateServer
 from supervised import DEADLINE_S, Site, Supervised, wait_until
@@ -24,7 +25,7 @@ def site(tmp_path: Path) -> Site:
 
 @contextmanager
 def asked(running: Supervised, path: str) -> Iterator[None]:
-    """A request for the path is under way, and is left when the block ends."""
+    """A request for the path is under way, and is left when the block ends, with its server's processes."""
 
     def ask() -> None:
         with suppress(OSError, HTTPException, AssertionError):
@@ -35,6 +36,15 @@ def asked(running: Supervised, path: str) -> Iterator[None]:
     yield
     running.signal(signal.SIGKILL)
     client.join(DEADLINE_S)
+
+
+@contextmanager
+def statements_end(server: PrivateServer) -> Iterator[None]:
+    """After the block. A server that is in a statement does not notice that its client was killed."""
+    with closing(Observer(server)) as observer:
+        yield
+        for session in observer.sessions():
+            observer.kill(session)
 
 
 def dump(site: Site, running: Supervised) -> str:
@@ -51,7 +61,7 @@ def test_a_dump_shows_the_request_its_statement_and_its_stack(
     site.use_database(server)
     view = f"from django.db import connection\n    connection.cursor().execute({SLEEP[vendor]!r})\n    time.sleep(1)"
     site.write("urls", (site.folder / site.name / "urls.py").read_text().replace("time.sleep(1)", view))
-    with site.served(workers=2) as running, asked(running, "/slow"):
+    with site.served(workers=2) as running, asked(running, "/slow"), statements_end(server):
         text = wait_until(lambda: found if "GET /slow" in (found := dump(site, running)) else "", "the view was seen")
         assert text.count("worker ") >= 2
         assert f"running SQL: {SLEEP[vendor]}" in text
