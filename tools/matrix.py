@@ -166,7 +166,8 @@ def _run_in_container(leg: Leg, suite: str, log: IO[str], result: Result) -> Non
             if leg.name == "trixie":
                 _fresh(container, log)
             else:
-                _make(container, f"make test PYTHON={leg.python}", log)
+                chosen = f" PYTEST='{' '.join(leg.tests)}'" if leg.tests else ""
+                _make(container, f"make test PYTHON={leg.python}{chosen}", log)
         finally:
             asked = "$(echo .venv/*/bin/python) tools/supported.py"
             with contextlib.suppress(ContainerError):

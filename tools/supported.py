@@ -23,7 +23,8 @@ SERVERS = (("mariadbd", "MariaDB"), ("postgres", "PostgreSQL"))
 class Leg:
     """One combination. suite: Debian's, None for this machine itself. packages: installed before the first command.
 
-    versions: product and version, as `Python 3.13`; newer patch releases count as the same.
+    versions: product and version, as `Python 3.13`; newer patch releases count as the same. tests: those that run; all
+    where it is empty.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Leg:
     versions: tuple[str, ...]
     suite: str | None = None
     packages: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
 
 
 _MYSQL = ("mysql-server", "libmysqlclient-dev")
@@ -50,6 +52,8 @@ LEGS = (
         ("Python 3.14", "Django 6.1", "MySQL 9.7", "PostgreSQL 18"),
         "sid",
         (*_MYSQL, "python3.14"),
+        # Its servers and its Django are those of the leg above, and its Python is between those of two other legs.
+        ("tests/unit", "tests/worker", "tests/integration/test_serve.py", "tests/integration/test_round_trips.py"),
     ),
 )
 

@@ -126,7 +126,7 @@ def test_wrk_gets_an_answer_to_every_request(tmp_path):
 
 def test_a_short_soak_leaks_nothing():
     """Memory has not settled after seconds: only a run of minutes can tell more of it."""
-    arguments = ["--minutes", "0.2", "--seed", "1", "--growth", "100"]
+    arguments = ["--minutes", "0.1", "--seed", "1", "--growth", "100"]
     command = [sys.executable, "-m", "benchmarks.soak", *arguments]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stdout + run.stderr

@@ -399,6 +399,7 @@ def test_a_wrapped_body_of_a_known_length_holds_no_thread(tmp_path):
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.sendall(get("/large"))
         assert b"small" in server.exchange(b"GET / HTTP/1.0\r\n\r\n")  # the only thread is free
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_000_000)
         assert len(read_response(slow)[1]) == 1_000_000
         slow.close()
 
