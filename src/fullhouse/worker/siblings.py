@@ -4,14 +4,10 @@ Each writes its own row, without a lock: a number is written at once, and no rea
 same moment.
 """
 
-import struct
 from mmap import mmap
 
 _ROWS = 64
-_LOADS = struct.Struct(f"{2 * _ROWS}d")
-_LOAD = struct.Struct("2d")  # the load, and when it was published
-_FLOWS = struct.Struct(f"{2 * _ROWS}Q")
-_FLOW = struct.Struct("2Q")  # requests that came, and that were served
+_PAIR = 16  # bytes: of a load and when it was published, or of the requests that came and those that were served
 _STALE_S = 2.0  # several times as long as a worker that lives is silent
 
 
@@ -22,23 +18,25 @@ class Siblings:
     into the memory live at once, some loads are not seen.
     """
 
-    BYTES = _LOADS.size + _FLOWS.size
+    BYTES = 2 * _ROWS * _PAIR
 
     def __init__(self, memory: mmap | bytearray, row: int) -> None:
-        self._memory = memory
-        self._load_at = row % _ROWS * _LOAD.size
-        self._flow_at = _LOADS.size + row % _ROWS * _FLOW.size
+        view = memoryview(memory)
+        # Word by word, each written at once: struct.pack_into would write zeros first, which others would read.
+        self._loads = view[: _ROWS * _PAIR].cast("d")
+        self._flows = view[_ROWS * _PAIR :].cast("Q")
+        self._at = 2 * (row % _ROWS)
         self._load = 0.0
         self._flow = (0, 0)
 
     def publish_load(self, load: float, now: float) -> None:
         """How much this worker has to do."""
         self._load = load
-        _LOAD.pack_into(self._memory, self._load_at, load, now)
+        self._loads[self._at], self._loads[self._at + 1] = load, now
 
     def is_lighter_elsewhere(self, now: float) -> bool:
         """Whether another worker, of those that published it lately, has less to do."""
-        loads = _LOADS.unpack_from(self._memory)
+        loads = self._loads.tolist()
         return any(load < self._load and now - at < _STALE_S for load, at in zip(loads[::2], loads[1::2], strict=True))
 
     def publish_flow(self, arrived: int, served: int) -> tuple[int, int]:
@@ -46,9 +44,8 @@ class Siblings:
 
         Added to what is there, so that the sums never fall when a worker has ended and another has its row.
         """
-        all_arrived, all_served = _FLOW.unpack_from(self._memory, self._flow_at)
-        more_arrived, more_served = arrived - self._flow[0], served - self._flow[1]
+        self._flows[self._at] += arrived - self._flow[0]
+        self._flows[self._at + 1] += served - self._flow[1]
         self._flow = arrived, served
-        _FLOW.pack_into(self._memory, self._flow_at, all_arrived + more_arrived, all_served + more_served)
-        flows = _FLOWS.unpack_from(self._memory, _LOADS.size)
+        flows = self._flows.tolist()
         return sum(flows[::2]), sum(flows[1::2])
