@@ -15,8 +15,8 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from fullhouse.budget.record_locks import try_lock, unlock
 from fullhouse.budget.slots import SlotFile
+from fullhouse.record_locks import try_lock, unlock
 
 PROCESSES = 8
 CALLS = 20_000

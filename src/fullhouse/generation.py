@@ -19,13 +19,14 @@ from fullhouse.errors import ApplicationError, DatabaseError, FullhouseError
 from fullhouse.site.databases import DatabaseHooks, allot, forbid_opening, put_into_force
 from fullhouse.site.forking import close_connections, threads_and_sockets
 from fullhouse.site.planned import Planned, plan_for
+from fullhouse.site.routes import remember_routes
 from fullhouse.supervisor import master
 from fullhouse.supervisor.gunicorn_settings import gunicorn_settings
 from fullhouse.supervisor.hooks import Hooks, report_failure
 from fullhouse.supervisor.lifeline import Lifeline
 from fullhouse.supervisor.processes import die_with_parent
 from fullhouse.supervisor.reports import send
-from fullhouse.telemetry.board import Database
+from fullhouse.telemetry.rows import Database, DatabaseGauges, DatabaseTotals
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Told:
     shows_syntax_errors: bool
 
     def load_application(self) -> Callable[..., Any]:
+        remember_routes()
         try:
             return self.planned.static.in_front_of(self.planned.project.load_application())
         except ApplicationError as error:
@@ -154,13 +156,20 @@ def look_at_pools() -> list[Database]:
     """Of this worker, for the stats board."""
     return [
         Database(
-            alias=pool.name,
-            connections=pool.total,
-            in_use=pool.in_use,
-            idle=pool.idle,
-            waiting=pool.waiting,
-            slots=pool.slots_held,
-            budget=pool.slots_budget,
+            pool.name,
+            DatabaseGauges(
+                connections=pool.total,
+                in_use=pool.in_use,
+                idle=pool.idle,
+                waiting=pool.waiting,
+                slots=pool.slots_held,
+                budget=pool.slots_budget,
+                limit=min(pool.max_size or pool.slots_budget, pool.slots_budget),
+            ),
+            DatabaseTotals(pool.checkouts, pool.checkouts_refused, pool.connects, pool.connects_failed),
+            pool.waits,
+            pool.connect_times,
+            pool.uses,
         )
         for pool in pools.statistics()
     ]

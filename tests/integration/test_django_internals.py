@@ -1,22 +1,28 @@
-"""What `fullhouse.db.pooled` and `fullhouse.db.guard` rely upon in Django beyond its documented API.
+"""What `db.pooled`, `db.guard` and `site.routes` rely upon in Django beyond its documented API.
 
 A new Django that changes one of these fails here, with the name of what changed, before anything subtle goes wrong.
 """
 
 import inspect
+import io
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 import pytest
+from django.core.handlers.base import BaseHandler
+from django.core.handlers.wsgi import WSGIHandler
 from django.db import close_old_connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.mysql import base as mysql
 from django.db.backends.postgresql import base as postgresql
 from django.db.backends.utils import CursorWrapper
 from django.test.testcases import DatabaseOperationForbidden
+from django.urls import ResolverMatch
 
 from dbsupport import STOCK_ENGINES, Database
+from fullhouse.site.routes import remember_routes
+from fullhouse.telemetry.times import ROUTE
 
 PARAMETERS: dict[Callable[..., Any], list[str]] = {
     BaseDatabaseWrapper.__init__: ["self", "settings_dict", "alias"],
@@ -98,3 +104,19 @@ def test_what_replaces_djangos_ensure_connection_is_asked(database: Database, mo
         patched.setattr(BaseDatabaseWrapper, "ensure_connection", lambda _: ours())
         assert database.value("SELECT 1") == 1
     assert database.value("SELECT 1") == 1
+
+
+def test_the_requests_of_djangos_handler_tell_their_route() -> None:
+    """What `site.routes` relies on: the class of a handler's requests, and where Django leaves the match."""
+    assert "self.request_class(environ)" in inspect.getsource(WSGIHandler.__call__)
+    assert "request.resolver_match = resolver_match" in inspect.getsource(BaseHandler.resolve_request)
+    before = WSGIHandler.request_class
+    try:
+        remember_routes()
+        remember_routes()
+        request = WSGIHandler.request_class({"REQUEST_METHOD": "GET", "wsgi.input": io.BytesIO()})
+        assert (type(request).__mro__[1], request.resolver_match) == (before, None)
+        request.resolver_match = match = ResolverMatch(print, (), {}, route="seats/<int:seat>/")
+        assert (request.resolver_match, request.environ[ROUTE]) == (match, "seats/<int:seat>/")
+    finally:
+        WSGIHandler.request_class = before

@@ -67,7 +67,9 @@ def test_status_shows_the_pool_of_each_database(site: Site, server: PrivateServe
             (worker,) = json.loads(answer.stdout)[0]["generations"][0]["workers"]
             return list(worker["databases"])
 
-        expected = {"alias": "default", "connections": 1, "in_use": 0, "idle": 1, "waiting": 0, "slots": 1}
-        wait_until(lambda: pools() == [{**expected, "budget": BUDGET}], "the pool was on the board")
+        gauges = {"connections": 1, "in_use": 0, "idle": 1, "waiting": 0, "slots": 1, "budget": BUDGET, "limit": BUDGET}
+        totals = {"checkouts": 2, "refused": 0, "connects": 1, "connects_failed": 0}
+        expected = [{"alias": "default", **gauges, **totals}]
+        wait_until(lambda: pools() == expected, "the pool was on the board")
         shown = site.command("status", site.name, str(running.port)).stdout
         assert f"default: 0 of 1 connections in use, 0 waiting, 1 of the host's {BUDGET} slots" in shown

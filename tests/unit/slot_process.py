@@ -4,8 +4,8 @@ import multiprocessing
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from fullhouse.budget.record_locks import locked_by_others
 from fullhouse.budget.slots import Share, SlotFile
+from fullhouse.record_locks import locked_by_others
 
 
 class SlotProcess:

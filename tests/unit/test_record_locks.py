@@ -7,15 +7,15 @@ import os
 import pytest
 from slot_process import SlotProcess
 
-from fullhouse.budget.record_locks import (
+from fullhouse.budget.slots import SlotFile
+from fullhouse.errors import ConfigurationError
+from fullhouse.record_locks import (
     lock_of_another,
     lock_shared,
     locked_by_others,
     try_lock,
     unlock,
 )
-from fullhouse.budget.slots import SlotFile
-from fullhouse.errors import ConfigurationError
 
 
 @pytest.fixture

@@ -37,10 +37,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from fullhouse.budget.record_locks import lock_of_another, lock_shared, locked_by_others, try_lock, unlock
 from fullhouse.budget.resting import Resting
 from fullhouse.errors import ConfigurationError
 from fullhouse.private_folder import open_private_folder, require_private
+from fullhouse.record_locks import lock_of_another, lock_shared, locked_by_others, try_lock, unlock
 
 MAX_BUDGET = 2**18
 """The largest budget and fair share, in slots: PostgreSQL's `max_connections` ends at 262,143."""

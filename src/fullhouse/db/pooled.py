@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from operator import itemgetter
 from threading import get_ident
+from time import monotonic
 from typing import Any, Self
 
 from django.core.exceptions import ImproperlyConfigured
@@ -33,6 +34,7 @@ from fullhouse.db.pool_settings import PoolSettings, is_unpooled, pool_settings,
 from fullhouse.errors import ConfigurationError
 from fullhouse.pool.core import Pool
 from fullhouse.pool.exceptions import CheckoutRefused, PoolError
+from fullhouse.telemetry.times import own_times
 
 # The settings of an alias that a connection is made from: where one differs, so does the pool.
 _made_from = itemgetter("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS", "TIME_ZONE")
@@ -140,16 +142,19 @@ class Pooled(Pinning, Backend):
         self.check_settings()
         if not self.in_atomic_block and self.closed_in_transaction:
             self._start_afresh()
+        began_s = monotonic()
         try:
-            self._borrowed.lease = lender.checkout()
+            self._borrowed.lease = lease = lender.checkout()
         except CheckoutRefused as refused:
             kind = errors.DatabaseDown if refused.is_down else errors.PoolExhausted
             raise kind(str(refused), refused.statistics) from refused
         except PoolError as refused:
             raise errors.ConnectionUnavailable(str(refused)) from refused
+        finally:
+            own_times.connection_s += monotonic() - began_s
         self._borrowed.lender = lender
         self._has_been_connected = True
-        self._connection = self._borrowed.lease.connection
+        self._connection = lease.connection
         self._connection.borrower = self
 
     def let_go(self) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 from fullhouse.db.contracts import Backend
 from fullhouse.errors import described
+from fullhouse.telemetry.times import own_times
 
 # How long a statement that has ended waits for its canceller; connecting takes longer only if the server is in trouble.
 _PATIENCE_S = 5.0
@@ -27,9 +28,10 @@ class Statement:
     abandoned: its thread has gone on, and the session may be another's; `_cancelling` guards it.
     """
 
-    __slots__ = ("abandoned", "cancelled", "connection", "session", "sql", "wrapper")
+    __slots__ = ("abandoned", "began_s", "cancelled", "connection", "session", "sql", "wrapper")
 
     def __init__(self, wrapper: Backend, sql: Any) -> None:
+        self.began_s = time.monotonic()
         self.wrapper = wrapper
         self.sql = sql
         self.connection = wrapper.connection
@@ -107,7 +109,11 @@ def begins(wrapper: Backend, sql: Any) -> None:
 def ends() -> None:
     """The calling thread's statement has ended, well or not."""
     statement = _running.pop(threading.get_ident(), None)
-    if statement is not None and statement.cancelled is not None and not statement.cancelled.wait(_PATIENCE_S):
+    if statement is None:
+        return
+    own_times.statements += 1
+    own_times.statements_s += time.monotonic() - statement.began_s
+    if statement.cancelled is not None and not statement.cancelled.wait(_PATIENCE_S):
         with _cancelling:
             statement.abandoned = True
 

@@ -204,6 +204,9 @@ class Pool(Generic[C]):
             closed=state.counters.closed,
             leaks_reported=state.counters.leaks_reported,
             leases_reclaimed=state.counters.leases_reclaimed,
+            waits=state.counters.waits.copy(),
+            connect_times=state.counters.connect_times.copy(),
+            uses=state.counters.uses.copy(),
         )
 
     # -- Errands, in background threads ---------------------------------------------------------------------

@@ -45,11 +45,12 @@ class Waiter(Generic[C]):
     meanwhile. So a connection is never handed to a thread that has gone.
     """
 
-    __slots__ = ("_wake", "borrower", "lease")
+    __slots__ = ("_wake", "borrower", "lease", "since")
 
     def __init__(self) -> None:
         self.borrower = threading.current_thread()
         self.lease: Lease[C] | None = None
+        self.since = 0.0
         self._wake = threading.Lock()
         self._wake.acquire()
 

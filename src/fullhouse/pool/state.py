@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Generic
 
+from fullhouse.histogram import CONNECTION_BOUNDS_S, Histogram
 from fullhouse.pool.actions import Action, Attempt, Check, Close, Open, Reset, WakeAt
 from fullhouse.pool.backoff import Backoff
 from fullhouse.pool.options import PoolOptions
@@ -61,6 +62,9 @@ class Counters:
     closed: int = 0
     leaks_reported: int = 0
     leases_reclaimed: int = 0
+    waits: Histogram = dataclasses.field(default_factory=lambda: Histogram(CONNECTION_BOUNDS_S))
+    connect_times: Histogram = dataclasses.field(default_factory=lambda: Histogram(CONNECTION_BOUNDS_S))
+    uses: Histogram = dataclasses.field(default_factory=lambda: Histogram(CONNECTION_BOUNDS_S))
 
 
 class PoolState(Generic[C]):
@@ -105,6 +109,7 @@ class PoolState(Generic[C]):
 
     def join_line(self, waiter: Waiter[C], now: float) -> list[Action[C]]:
         """Stand at the end of the line, and set in motion what may serve it."""
+        waiter.since = now
         self.line.append(waiter)
         self.counters.checkouts_waited += 1
         self._connect_rest.shorten(PROMPT_REST_S)
@@ -121,6 +126,7 @@ class PoolState(Generic[C]):
         if lease.ended:
             return []
         session = self._end(lease)
+        self.counters.uses.observe(now - lease.checked_out_at)
         unwanted = broken or self.shut or now >= session.expires_at or self._must_give_back(now)
         if not (unwanted or dirty):
             self._offer(session, now)
@@ -144,8 +150,9 @@ class PoolState(Generic[C]):
         self.parked.pop(lease, None)
         return not lease.ended
 
-    def _lend(self, session: Session[C], borrower: threading.Thread, now: float) -> Lease[C]:
+    def _lend(self, session: Session[C], borrower: threading.Thread, now: float, waited_s: float = 0.0) -> Lease[C]:
         lease = Lease(session, borrower, now)
+        self.counters.waits.observe(waited_s)
         self.leases.add(lease)
         self.counters.checkouts += 1
         return lease
@@ -162,7 +169,7 @@ class PoolState(Generic[C]):
         session.fresh_until = min(now + self._check_after_idle_s, session.expires_at)
         if self.line:
             waiter = self.line.popleft()
-            waiter.serve(self._lend(session, waiter.borrower, now))
+            waiter.serve(self._lend(session, waiter.borrower, now, now - waiter.since))
             self._withdraw_unless_needed()
         else:
             self.idle.append(session)
@@ -197,7 +204,7 @@ class PoolState(Generic[C]):
 
     def opened(self, attempt: Attempt, connection: C, slot: int, limit_s: float | None, now: float) -> list[Action[C]]:
         """The server answered. `limit_s` is the lifetime that it grants."""
-        del self.attempts[attempt]
+        self.counters.connect_times.observe(now - self.attempts.pop(attempt))
         self.counters.connects += 1
         self._slot_rest.succeeded()
         self._connect_rest.succeeded()

@@ -3,6 +3,7 @@
 import dataclasses
 
 from fullhouse.errors import described
+from fullhouse.histogram import Histogram
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,3 +66,8 @@ class PoolStatistics:
     closed: int
     leaks_reported: int
     leases_reclaimed: int
+    waits: Histogram
+    """How long each checkout waited that got a connection."""
+    connect_times: Histogram
+    uses: Histogram
+    """How long each connection was lent."""

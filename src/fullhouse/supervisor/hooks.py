@@ -5,6 +5,7 @@ worker finds the streak of crashes as it was at its fork.
 """
 
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -16,11 +17,13 @@ from fullhouse.errors import FullhouseError
 from fullhouse.supervisor.gunicorn_settings import both
 from fullhouse.supervisor.lifeline import Lifeline
 from fullhouse.supervisor.reports import send
-from fullhouse.telemetry.board import Database, Writer
-from fullhouse.telemetry.recorder import Recorder
+from fullhouse.telemetry.board import Writer
+from fullhouse.telemetry.recorder import Recorded, Recorder
+from fullhouse.telemetry.rows import Database
 from fullhouse.telemetry.tally import Tally
 from fullhouse.worker import Worker
 from fullhouse.worker.dump import dump
+from fullhouse.worker.memory import resident_bytes
 from fullhouse.worker.stuck import NoQueries
 
 # A worker that ends sooner after its start has crashed, whatever the reason.
@@ -58,6 +61,8 @@ class Hooks:
         self._born: dict[int, float] = {}
         self._foreign = ForeignTally()
         self._is_open: Callable[[], bool] = lambda: True
+        self._tell_end: Callable[[str], object] = bool
+        self._recorder: Recorder | None = None
 
     def added_to(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """gunicorn's settings `values` with these hooks before the user's own."""
@@ -66,6 +71,8 @@ class Hooks:
             "pre_fork": self._pre_fork,
             "post_fork": self._post_fork,
             "post_worker_init": self._post_worker_init,
+            "worker_abort": self._worker_abort,
+            "worker_exit": self._worker_exit,
             "child_exit": self._child_exit,
         }
         if not _is_ours(values["worker_class"]):
@@ -111,8 +118,23 @@ class Hooks:
         if isinstance(worker, Worker):
             tally, dump = worker.tally, worker.dump
             worker.site_is_stopping = lambda: row.site_is_stopping
-        identity = (worker.pid, self._generation, worker.cfg.threads)
-        Recorder(row, identity, tally, self._databases, dump, worker.log).start()
+            worker.tell_end = row.tell_end
+        self._tell_end = row.tell_end
+        recorded = Recorded(self._generation, worker.cfg.threads, self._databases, dump, resident_bytes)
+        self._recorder = Recorder(row, recorded, tally, worker.log)
+        self._recorder.start()
+
+    def _worker_abort(self, _worker: Any) -> None:
+        self._tell_end("timeout")
+
+    def _worker_exit(self, _server: Any, _worker: Any) -> None:
+        """In the worker, as its process ends: its last figures, and why it ends, where nothing has told it before."""
+        if self._recorder is None:
+            return
+        end = sys.exc_info()[1]
+        if isinstance(end, SystemExit) and not end.code:
+            self._tell_end("stopped")
+        self._recorder.record_guarded()
 
     def _child_exit(self, _server: Any, worker: Any) -> None:
         life = time.monotonic() - self._born.pop(worker.age)

@@ -37,6 +37,7 @@ from fullhouse.supervisor.policy import (
 )
 from fullhouse.supervisor.reports import Reports
 from fullhouse.telemetry import board
+from fullhouse.telemetry.rows import Row
 
 # A second later the kernel has ended every process that was signalled.
 _LAST_WORD_S = 2.0
@@ -80,7 +81,7 @@ class Supervisor:
         self._exit_code: int | None = None
         self.selector = selectors.DefaultSelector()
         board.create(launch.board)
-        self._board = board.Board(launch.board)
+        self._board = board.Notice(launch.board)
         self._lifeline, self._lifeline_held = os.pipe()
         self._companions = CompanionProcesses(self.selector, self._lifeline, self._write, _report)
         self._log: LogFile | None = None
@@ -154,7 +155,7 @@ class Supervisor:
     def status(self) -> dict[str, Any]:
         """What runs, for `fullhouse status`; times in seconds."""
         now = time.monotonic()
-        rows = {row.counters.pid: row for row in self._board.rows()}
+        rows = {row.gauges.pid: row for row in self._board.rows() if row.lives}
         return {
             "pid": os.getpid(),
             "uptime_s": round(now - self._started, 1),
@@ -370,6 +371,8 @@ def _report(text: str) -> None:
     say(f"fullhouse: {text}\n".encode(errors="replace"))
 
 
-def _as_dict(row: board.Row) -> dict[str, Any]:
-    databases = [asdict(database) for database in row.databases]
-    return {**asdict(row.counters), "latency": row.latency, "databases": databases}
+def _as_dict(row: Row) -> dict[str, Any]:
+    """A worker for `fullhouse status`. worker: the number that its successor will have, too."""
+    databases = [{"alias": one.alias, **asdict(one.gauges), **asdict(one.totals)} for one in row.databases]
+    totals = {"requests": row.totals.requests, "errors": row.totals.errors, "shed": sum(row.totals.shed)}
+    return {"worker": row.number, **asdict(row.gauges), **totals, "databases": databases}

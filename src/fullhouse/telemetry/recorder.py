@@ -1,48 +1,57 @@
 """Writes a worker's row of the stats board, twice a second, and what its threads are at when somebody asks.
 
-A thread of its own, so that the row is fresh under every kind of worker. It only reads what others write.
+A thread of its own, so that the row is fresh under every kind of worker. It only reads what others write. `_lock`
+guards the row: the worker's last words are written by the thread that ends it.
 """
 
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fullhouse.telemetry.board import Counters, Database, Row, Writer, dump_path
+from fullhouse.telemetry.board import Writer, dump_path
+from fullhouse.telemetry.rows import Database, Gauges, Row, Totals, added
 from fullhouse.telemetry.tally import Tally
 
 _PERIOD_S = 0.5
-# The rate is that of the last ten seconds.
-_RATE_SAMPLES = 20
+# The rate and the peak are those of the last ten seconds.
+_SAMPLES = 20
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What is known of the worker. dump: what its threads are at. databases: looks at its pools; memory: in bytes."""
+
+    generation: int
+    threads: int
+    databases: Callable[[], Sequence[Database]]
+    dump: Callable[[], str]
+    memory: Callable[[], int]
 
 
 class Recorder:
-    """identity: pid, generation and threads of the worker. databases: looks at its pools.
+    """log: the worker's."""
 
-    dump: what its threads are at. log: the worker's.
-    """
-
-    def __init__(
-        self,
-        writer: Writer,
-        identity: tuple[int, int, int],
-        tally: Tally,
-        databases: Callable[[], Sequence[Database]],
-        dump: Callable[[], str],
-        log: Any,
-    ) -> None:
+    def __init__(self, writer: Writer, worker: Recorded, tally: Tally, log: Any) -> None:
         self._writer = writer
-        self._identity = identity
+        self._worker = worker
         self._tally = tally
-        self._databases = databases
-        self._dump = dump
         self._dumped = writer.dumps_wanted
         self._log = log
+        self._lock = threading.Lock()
         self._failed = False
-        self._samples: deque[tuple[float, int]] = deque(maxlen=_RATE_SAMPLES)
+        self._began = round(time.time())
+        self._samples: deque[tuple[float, int, int]] = deque(maxlen=_SAMPLES)
+        before = writer.before
+        self._before = before.totals
+        self._databases_before = before.databases
+        tally.durations.add(before.durations.counts, before.durations.sum_s)
+        tally.waits.add(before.waits.counts, before.waits.sum_s)
+        tally.series.update(before.series)
 
     def start(self) -> None:
         """Write the row from now on, until the process ends."""
@@ -51,23 +60,44 @@ class Recorder:
 
     def record(self, now: float) -> None:
         """Write the row as things are `now`, in monotonic seconds."""
+        with self._lock:
+            self._writer.write(
+                Row(
+                    self._gauges(now),
+                    self._totals(),
+                    self._tally.durations,
+                    self._tally.waits,
+                    tuple(_merged([*self._worker.databases(), *self._databases_before])),
+                    dict(self._tally.series),
+                )
+            )
+
+    def _gauges(self, now: float) -> Gauges:
         tally = self._tally
-        self._samples.append((now, tally.requests))
-        since, before = self._samples[0]
-        pid, generation, threads = self._identity
-        counters = Counters(
-            pid=pid,
-            generation=generation,
-            threads=threads,
+        self._samples.append((now, tally.requests, tally.take_peak()))
+        since, before, _ = self._samples[0]
+        return Gauges(
+            pid=os.getpid(),
+            generation=self._worker.generation,
+            began=self._began,
+            threads=self._worker.threads,
             busy=tally.busy,
             queued=tally.queued,
+            peak_queued=max(peak for _, _, peak in self._samples),
             oldest_wait_ms=round(tally.oldest_wait_s * 1000),
-            requests=tally.requests,
-            errors=tally.errors,
-            shed=tally.shed,
+            memory=self._worker.memory(),
             requests_per_s=(tally.requests - before) / (now - since) if now > since else 0.0,
         )
-        self._writer.write(Row(counters, tuple(tally.latency), tuple(self._databases())))
+
+    def _totals(self) -> Totals:
+        tally, before = self._tally, self._before
+        return Totals(
+            before.requests + tally.requests,
+            before.errors + tally.errors,
+            before.cpu_ms + round(time.process_time() * 1000),
+            tuple(map(sum, zip(before.shed, tally.shed.values(), strict=True))),
+            before.ends,
+        )
 
     def _run(self) -> None:
         while True:
@@ -81,9 +111,9 @@ class Recorder:
         self._dumped = wanted
         try:
             if wanted[0] != before[0]:
-                self._write_dump(dump_path(self._writer.path, wanted[0], self._identity[0]))
+                self._write_dump(dump_path(self._writer.path, wanted[0], os.getpid()))
             if wanted[1] != before[1]:
-                self._log.warning("The threads of this worker:\n%s", self._dump())
+                self._log.warning("The threads of this worker:\n%s", self._worker.dump())
         except Exception:
             self._log.exception("Cannot tell what the threads of this worker are at")
 
@@ -91,7 +121,7 @@ class Recorder:
         """At once: who waits for the file must not find half of it."""
         draft = path.with_suffix(".draft")
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
-            file.write(self._dump())
+            file.write(self._worker.dump())
         draft.rename(path)
 
     def record_guarded(self) -> None:
@@ -104,3 +134,11 @@ class Recorder:
             self._failed = True
         else:
             self._failed = False
+
+
+def _merged(found: Iterable[Database]) -> list[Database]:
+    """One of each alias."""
+    by_alias: dict[str, list[Database]] = {}
+    for one in found:
+        by_alias.setdefault(one.alias, []).append(one)
+    return [each[0] if len(each) == 1 else added(alias, each) for alias, each in by_alias.items()]

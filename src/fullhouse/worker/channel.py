@@ -10,6 +10,7 @@ import time
 from math import inf
 from typing import Any
 
+from fullhouse.telemetry.times import Times
 from fullhouse.worker.http.connection import HttpConnection
 from fullhouse.worker.http.request import Request
 from fullhouse.worker.options import Options
@@ -53,6 +54,7 @@ class Channel:
         "server",
         "small_response",
         "sock",
+        "times",
         "unsent",
         "watched",
     )
@@ -75,6 +77,7 @@ class Channel:
         self._written = 0
         self.began_s = 0.0  # when its request was complete, as long as that is not counted
         self.ended_s = 0.0  # when its response was made
+        self.times: Times | None = None  # of the last request that the application has answered
         self.failed = False  # whether the last request was answered with a status of 500 or above
         self.head_begun = False  # some bytes of a request have come, not all of its headers
         self.small_response = b""  # complete
@@ -88,10 +91,15 @@ class Channel:
         self.watched = 0  # the events that the loop polls it for
         self.counted_bytes = 0  # what the worker's memory for transfers counts for it
 
+    @property
+    def sent_s(self) -> float:
+        """How long the thread of its request has waited for the client."""
+        return self._write_waited_s
+
     def begin_request(self, request: Request) -> None:
         """The loop hands its request to a thread, or to the queue in front of them."""
         self.busy, self.request, self.gone = True, request, False
-        self._turn = [True]
+        self._turn, self.times = [True], None
         self._write_pace, self._write_waited_s, self._written = None, 0.0, 0
 
     @property

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 from fullhouse.telemetry.tally import Tally
+from fullhouse.telemetry.times import Times
 from fullhouse.worker.admission.queue import Waiting
 from fullhouse.worker.arrival import age_s
 from fullhouse.worker.channel import Channel
@@ -119,6 +120,8 @@ class Channels:
         """Answer a request for its thread, unless that has begun to; the connection ends with it. For `tick`."""
         if channel.request is request and channel.take_turn():
             channel.must_close, channel.small_response, channel.failed = True, answer, True
+            channel.times = Times(request.method, 0.0)
+            channel.times.status, channel.times.total_s = 503, time.monotonic() - channel.began_s
             self._access_log.write_answer(channel, request, HTTPStatus.SERVICE_UNAVAILABLE, body_bytes(answer))
             self._end_request(channel)
             channel.given_up = True
@@ -244,6 +247,8 @@ class Channels:
         channel.busy, channel.request = False, None
         if channel.began_s:
             self._tally.count(channel.ended_s - channel.began_s, failed=channel.failed)
+            if channel.times is not None:
+                self._tally.count_times(channel.times)
             channel.began_s = 0.0
         if channel.must_close:
             channel.lingering = True

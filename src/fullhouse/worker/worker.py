@@ -56,6 +56,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         self._turns = LoopTurns()
         self._choice = LoopChoice()
+        self.tell_end: Callable[[str], object] = bool  # where others look for it; the first reason counts
         super().__init__(*arguments, **settings)
         self.tally = Tally()
         # What others know, and put in place before it runs.
@@ -157,6 +158,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
     def alive(self, alive: bool) -> None:
         self._alive = alive
         if not alive:
+            self.tell_end("stopped")
             self._turns.recall()
             self.wake_loop()
 
@@ -224,6 +226,11 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         self._channels.give_up(channel, request, self._overloaded(request))
 
     def _replace(self) -> None:
+        self._end("stuck_request")
+
+    def _end(self, reason: str) -> None:
+        """Have this worker replaced."""
+        self.tell_end(reason)
         self.alive = False
 
     def _gateway(self, options: Options, environs: EnvironFactory) -> Gateway:
@@ -280,7 +287,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         self.nr += len(batch)
         if self.nr >= self.max_requests and self.alive:
             self.log.info("Autorestarting worker after current request.")
-            self.alive = False
+            self._end("max_requests")
         self._threads.put(batch)
 
     def end_round(self) -> None:
@@ -302,7 +309,8 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         self._stuck.look(self._threads.states, now)
         self._recycle_if_large()
         admission = self._threads.admission
-        self.tally.queued, self.tally.shed = admission.waiting, admission.shed
+        self.tally.queued, self.tally.shed = admission.waiting, admission.shed_by
+        self.tally.peak_queued = max(self.tally.peak_queued, admission.take_peak())
         self.tally.oldest_wait_s = admission.oldest_wait_s(now)
         self.tally.busy = self._threads.running
         if self.ppid != os.getppid() and self.alive:
@@ -313,7 +321,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         limit = self._options.max_memory_bytes
         if limit is not None and self.alive and resident_bytes() > limit:
             self.log.warning("This worker uses more than %d bytes of memory and will be replaced.", limit)
-            self.alive = False
+            self._end("max_worker_memory")
 
     def _stop(self) -> None:
         self._loop.stop()
@@ -337,5 +345,6 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
 
     def handle_abort(self, sig: int, frame: Any) -> None:
         """The master ends a worker whose loop is stuck: log where each thread is, and end."""
+        self.tell_end("timeout")
         faulthandler.dump_traceback(all_threads=True)
         super().handle_abort(sig, frame)

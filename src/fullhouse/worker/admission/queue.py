@@ -13,6 +13,7 @@ from enum import IntEnum
 from math import ceil, inf
 from typing import Generic, TypeVar
 
+from fullhouse.telemetry.tally import SHED_REASONS
 from fullhouse.worker.admission.fairness import Fairness
 from fullhouse.worker.admission.overload import Counts, Overload
 
@@ -77,8 +78,18 @@ class Admission(Generic[J]):
         self._served = 0
         self.served_per_s, self._rated_at, self._served_before = 0.0, -inf, 0
         self.running = 0
-        self.waiting = 0
-        self.shed = 0
+        self.waiting = self.peak_waiting = 0
+        self.shed_by = dict.fromkeys(SHED_REASONS, 0)
+
+    @property
+    def shed(self) -> int:
+        """How many requests did not run."""
+        return sum(self.shed_by.values())
+
+    def take_peak(self) -> int:
+        """The most requests that waited at once since the last call."""
+        peak, self.peak_waiting = self.peak_waiting, self.waiting
+        return peak
 
     @property
     def overloaded(self) -> bool:
@@ -98,18 +109,20 @@ class Admission(Generic[J]):
         self._was_empty = self._was_empty or not self.waiting
         shed: list[J] = []
         if self._fairness.is_on and not self._is_fair(entry, now):
-            self.shed += 1
+            self.shed_by["client_share"] += 1
             return [entry.job]
         if self.waiting >= self._rules.limit:
             victim = self._least_useful(entry)
             if victim is entry:
-                self.shed += 1
+                self.shed_by["queue_limit"] += 1
                 return [entry.job]
-            shed.append(self._drop(victim))
+            shed.append(self._drop(victim, "queue_limit"))
         self._queues[entry.priority].append(entry)
         if self._fairness.is_on:
             self._fairness.entered(entry.client)
         self.waiting += 1
+        if self.waiting > self.peak_waiting:
+            self.peak_waiting = self.waiting
         return shed
 
     def take(self, now: float) -> tuple[J | None, list[J]]:
@@ -122,7 +135,7 @@ class Admission(Generic[J]):
                 if entry.deadline >= now:
                     self.running += 1
                     return entry.job, shed
-                self.shed += 1
+                self.shed_by["wait_timeout"] += 1
                 shed.append(entry.job)
         return None, shed
 
@@ -131,7 +144,7 @@ class Admission(Generic[J]):
         if now < self._observe_at:
             return []
         self._observe(now)
-        return [self._drop(entry) for entry in self._hopeless(now)]
+        return [self._drop(entry, _reason(entry, now)) for entry in self._hopeless(now)]
 
     def served(self, service_s: float) -> None:
         """A request that was taken has been answered after so long in a thread."""
@@ -142,6 +155,7 @@ class Admission(Generic[J]):
     def gone(self) -> None:
         """A request that was taken does not run, since its client has gone."""
         self.running -= 1
+        self.shed_by["client_gone"] += 1
 
     def oldest_wait_s(self, now: float) -> float:
         """How long the oldest request has waited; 0 where none waits."""
@@ -187,13 +201,18 @@ class Admission(Generic[J]):
         worst = next(queue[0] for queue in reversed(self._queues) if queue)
         return worst if worst.priority >= arriving.priority else arriving
 
-    def _drop(self, entry: Waiting[J]) -> J:
+    def _drop(self, entry: Waiting[J], reason: str) -> J:
         self._queues[entry.priority].popleft()
         self._forget(entry)
-        self.shed += 1
+        self.shed_by[reason] += 1
         return entry.job
 
     def _forget(self, entry: Waiting[J]) -> None:
         self.waiting -= 1
         if self._fairness.is_on:
             self._fairness.left(entry.client)
+
+
+def _reason(entry: Waiting[J], now: float) -> str:
+    """Why it is hopeless."""
+    return "wait_timeout" if entry.deadline < now else "overload"

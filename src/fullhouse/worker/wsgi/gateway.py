@@ -16,10 +16,12 @@ from typing import Any, Protocol
 
 from gunicorn.http.wsgi import FileWrapper
 
+from fullhouse.telemetry.times import ROUTE
 from fullhouse.worker.channel import Channel, ClientGoneError
 from fullhouse.worker.http.refusal import body_bytes, refusal_bytes
 from fullhouse.worker.http.request import Request
 from fullhouse.worker.options import Options
+from fullhouse.worker.timer import Timer
 from fullhouse.worker.unsent import FileRange
 from fullhouse.worker.wsgi.access_log import AccessLog
 from fullhouse.worker.wsgi.application_socket import ApplicationSocket
@@ -69,6 +71,7 @@ class Gateway:
         """Answer `request` on `channel`, and give the channel back. Never raises."""
         response = Response(request, channel, self._is_stopping)
         environ: Environ = {}
+        timer = response.timer = Timer(request.method, channel)
         try:
             if self._pre_request is not None:
                 self._pre_request(request)
@@ -87,6 +90,7 @@ class Gateway:
                 channel.sock.setblocking(False)
         channel.must_close = response.must_close
         channel.failed = response.status.startswith("5")
+        channel.times = response.times = timer.stop(environ.get(ROUTE, ""), response.status_code)
         self._give_back(channel, answered=response.has_turn)
         self._finish(request, environ, response)
 

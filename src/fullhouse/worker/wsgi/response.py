@@ -10,9 +10,11 @@ from typing import Any
 from gunicorn import SERVER
 from gunicorn.util import hop_headers
 
+from fullhouse.telemetry.times import Times
 from fullhouse.worker.channel import Channel, ClientGoneError
 from fullhouse.worker.http.refusal import date_line
 from fullhouse.worker.http.request import Request
+from fullhouse.worker.timer import Timer
 from fullhouse.worker.unsent import FileRange
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
@@ -76,6 +78,8 @@ class Response:
     chunked = False
     upgrade = False
     sent = 0
+    times: Times | None = None  # of the whole request, once it has ended
+    timer: Timer | None = None
 
     def __init__(self, request: Request, channel: Channel, is_stopping: Callable[[], bool]) -> None:
         self.request = request

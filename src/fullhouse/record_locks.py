@@ -18,13 +18,13 @@ from fullhouse.errors import ConfigurationError
 # struct flock of the 64-bit systems, in the order of <fcntl.h>.
 if sys.platform == "darwin":
     _FLOCK = struct.Struct("@qqihh")  # l_start, l_len, l_pid, l_type, l_whence
-    _START, _LENGTH, _TYPE = 0, 1, 3
+    _START, _LENGTH, _PID, _TYPE = 0, 1, 2, 3
 
     def _write_lock(start: int, length: int) -> bytes:
         return _FLOCK.pack(start, length, 0, fcntl.F_WRLCK, os.SEEK_SET)
 else:
     _FLOCK = struct.Struct("@hhqqi4x")  # l_type, l_whence, l_start, l_len, l_pid, padding
-    _START, _LENGTH, _TYPE = 2, 3, 0
+    _START, _LENGTH, _PID, _TYPE = 2, 3, 4, 0
 
     def _write_lock(start: int, length: int) -> bytes:
         return _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
@@ -53,11 +53,14 @@ def unlock(descriptor: int, start: int, length: int) -> None:
 
 def lock_of_another(descriptor: int, start: int, stop: int) -> range | None:
     """The bytes of any one lock that another process has in [start, stop); they may reach beyond."""
-    answer = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, _write_lock(start, stop - start)))
-    if answer[_TYPE] == fcntl.F_UNLCK:
-        return None
-    first, length = answer[_START], answer[_LENGTH]
-    return range(first, first + length if length else stop)  # a length of 0 means "up to any size"
+    found = _held_by_another(descriptor, start, stop)
+    return found and found[0]
+
+
+def holder(descriptor: int, byte: int) -> int | None:
+    """The pid of another process that has this byte; None where none has, and 0 where it cannot be seen from here."""
+    found = _held_by_another(descriptor, byte, byte + 1)
+    return found and found[1]
 
 
 def locked_by_others(descriptor: int, start: int, stop: int) -> Iterator[range]:
@@ -65,14 +68,27 @@ def locked_by_others(descriptor: int, start: int, stop: int) -> Iterator[range]:
 
     Costs two system calls for each lock and one more; neighbouring bytes of one process are one lock.
     """
+    return (lock for lock, _ in holders(descriptor, start, stop))
+
+
+def holders(descriptor: int, start: int, stop: int) -> Iterator[tuple[range, int]]:
+    """The same, each with the pid of its process."""
     unknown = [(start, stop)]
     while unknown:
         low, high = unknown.pop()
-        lock = lock_of_another(descriptor, low, high) if low < high else None
-        if lock is not None:
-            lock = range(max(low, lock.start), min(high, lock.stop))
+        found = _held_by_another(descriptor, low, high) if low < high else None
+        if found is not None:
+            lock = range(max(low, found[0].start), min(high, found[0].stop))
             unknown += [(low, lock.start), (lock.stop, high)]
-            yield lock
+            yield lock, found[1]
+
+
+def _held_by_another(descriptor: int, start: int, stop: int) -> tuple[range, int] | None:
+    answer = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, _write_lock(start, stop - start)))
+    if answer[_TYPE] == fcntl.F_UNLCK:
+        return None
+    first, length = answer[_START], answer[_LENGTH]
+    return range(first, first + length if length else stop), answer[_PID]  # a length of 0 means "up to any size"
 
 
 def _change(descriptor: int, operation: int, start: int, length: int) -> None:
@@ -82,5 +98,5 @@ def _change(descriptor: int, operation: int, start: int, length: int) -> None:
         if error.errno != errno.ENOLCK:
             raise
         raise ConfigurationError(
-            "The file system of the slot file has no record locks left (ENOLCK): use a local one."
+            "The file system of the locked file has no record locks left (ENOLCK): use a local one."
         ) from error
