@@ -56,10 +56,10 @@ def described(row: Row) -> tuple[Any, ...]:
         (one.alias, one.gauges, one.totals, *map(plain, (one.waits, one.connects, one.uses))) for one in row.databases
     ]
     series = {
-        key: (plain(one.durations), one.waited_s, one.connection_s, one.statements, one.statements_s, one.cpu_s)
+        key: (plain(one.durations), one.waited_s, one.connection_s, one.statements, one.statements_s, one.sent_s)
         for key, one in row.series.items()
     }
-    return row.gauges, row.totals, plain(row.durations), plain(row.waits), databases, series, row.number, row.lives
+    return row.gauges, row.totals, plain(row.waits), databases, series, row.number, row.lives
 
 
 def full_row() -> Row:
@@ -74,12 +74,11 @@ def full_row() -> Row:
     )
     series = Series()
     series.durations = histogram(REQUEST_BOUNDS_S, 3)
-    series.statements, series.waited_s, series.cpu_s = 5, 0.5, 0.25
+    series.statements, series.waited_s, series.sent_s = 5, 0.5, 0.25
     keys = [("GET", "shop/<int:seat>/", 200), ("DELETE", "", 404), ("POST", "^é$", 500)]
     return Row(
         Gauges(HERE, 2, 4, 1, 3, 20, 10, 1, 2, 1.5),
         Totals(1, 2, 3, tuple(range(len(SHED_REASONS))), tuple(range(len(END_REASONS)))),
-        histogram(REQUEST_BOUNDS_S, 1),
         histogram(REQUEST_BOUNDS_S, 2),
         databases,
         dict.fromkeys(keys, series),
@@ -101,8 +100,14 @@ def test_a_long_route_is_cut_between_characters(path: Path) -> None:
     writer, board = Writer(path), Board(path)
     writer.write(Row(Gauges(HERE), series={("GET", "é" * 200, 200): Series(), ("GET", "x", 200): Series()}))
     (row,) = board.rows()
-    assert [route for _, route, _ in row.series] == ["é" * 89 + "…", "x"]
+    assert [route for _, route, _ in row.series] == ["é" * 93 + "…", "x"]
     board.close()
+
+
+def served(method: str, route: str, status: int, total_s: float = 0.5) -> Times:
+    times = Times(method, 0.1)
+    times.route, times.status, times.total_s, times.statements = route, status, total_s, 3
+    return times
 
 
 def test_a_recorder_writes_what_a_tally_counts(path: Path) -> None:
@@ -111,7 +116,7 @@ def test_a_recorder_writes_what_a_tally_counts(path: Path) -> None:
     recorded = recorder(path, tally, [database])
     recorded.record(100.0)
     for duration_s, failed in [(0.0004, False), (0.03, True), (10_000, False)]:
-        tally.count(duration_s, failed=failed)
+        tally.count(duration_s, failed=failed, times=served("GET", "", 200, duration_s))
     tally.shed["overload"] = 2
     tally.busy, tally.queued, tally.oldest_wait_s, tally.peak_queued = 4, 3, 0.25, 9
     recorded.record(102.0)
@@ -127,18 +132,12 @@ def test_a_recorder_writes_what_a_tally_counts(path: Path) -> None:
     board.close()
 
 
-def served(method: str, route: str, status: int) -> Times:
-    times = Times(method, 0.1)
-    times.route, times.status, times.total_s, times.statements = route, status, 0.5, 3
-    return times
-
-
 def test_routes_are_told_apart_as_long_as_there_is_room(path: Path) -> None:
     tally, board = Tally(), Board(path)
     for number in range(2 * MOST_SERIES):
-        tally.count_times(served("GET", f"page {number}/", 200))
-    tally.count_times(served("BREW", "page 0/", 404))
-    tally.count_times(served("GET", "page 0/", 200))
+        tally.count(0.5, failed=False, times=served("GET", f"page {number}/", 200))
+    tally.count(0.5, failed=False, times=served("BREW", "page 0/", 404))
+    tally.count(0.5, failed=False, times=served("GET", "page 0/", 200))
     assert len(tally.series) <= MOST_SERIES
     assert tally.series["GET", "page 0/", 200].durations.count == 2
     assert tally.series["_OTHER", "_OTHER", 400].statements == 3
@@ -156,8 +155,7 @@ def a_worker_of(path: Path, requests: int, reason: str | None) -> None:
     writer = Writer(path)
     recorded = Recorder(writer, Recorded(1, 1, lambda: databases, str, lambda: 0), tally, None)
     for _ in range(requests):
-        tally.count(0.5, failed=True)
-        tally.count_times(served("GET", "page/", 200))
+        tally.count(0.5, failed=True, times=served("GET", "page/", 200))
     recorded.record(1.0)
     if reason is not None:
         writer.tell_end(reason)
@@ -234,7 +232,7 @@ def test_the_supervisor_tells_all_workers_that_the_site_stops(path: Path) -> Non
 def write_for_ever(path: Path, number: int) -> None:
     writer = Writer(path)
     numbers = Histogram(REQUEST_BOUNDS_S, [number] * (len(REQUEST_BOUNDS_S) + 1))
-    row = Row(Gauges(os.getpid(), threads=number), Totals(number), numbers, numbers)
+    row = Row(Gauges(os.getpid(), threads=number), Totals(number), numbers)
     while True:
         writer.write(row)
 
@@ -250,7 +248,7 @@ def test_readers_see_whole_rows_and_outlive_killed_writers(path: Path) -> None:
     for _ in range(200):
         for row in board.rows():
             assert row.lives
-            assert len({row.gauges.threads, row.totals.requests, *row.durations.counts, *row.waits.counts}) == 1
+            assert len({row.gauges.threads, row.totals.requests, *row.waits.counts}) == 1
     for writer in writers:
         assert writer.pid is not None
         os.kill(writer.pid, signal.SIGKILL)

@@ -65,6 +65,8 @@ SAMPLES: dict[str, tuple[Any, str]] = {
     "access_log": ("-", "-"),
     "error_log": ("/var/log/e", "/var/log/e"),
     "access_log_format": ("%(h)s", "%(h)s"),
+    "slow_request": (2.5, "2.5"),
+    "server_timing": (True, "1"),
     "log_level": ("info", "info"),
     "process_name": ("box office", "box office"),
     "python_path": (("/a", "/b"), "/a,/b"),

@@ -14,6 +14,7 @@ from wsgiref.validate import validator
 
 import simple_websocket
 
+from fullhouse.telemetry.times import own
 from fullhouse.worker import Worker
 from fullhouse.worker.admission.queue import AdmissionRules
 from fullhouse.worker.options import Options
@@ -347,3 +348,28 @@ def websocket(environ, start_response):
         if environ["QUERY_STRING"] == "raises":
             raise StopIteration from None
         return []
+
+
+class Timed(Worker):
+    """Tells where the time of requests went."""
+
+    options = Options(server_timing=True, slow_request_s=0.25)
+
+
+def timed(environ, start_response):
+    """Computes, sleeps, streams, or spends time as a database engine would tell it, as its path says."""
+    environ["fullhouse.route"] = "<what>/"
+    path = environ["PATH_INFO"]
+    if path == "/compute":
+        until = time.thread_time() + 1.2
+        while time.thread_time() < until:
+            pass
+    elif path == "/sleep":
+        time.sleep(1.2)
+    elif path == "/database":
+        own.times.connection_s += 0.125
+        own.times.statements += 2
+        own.times.statements_s += 0.0625
+        time.sleep(1.2)
+    start_response("200 OK", [*PLAIN, ("Content-Length", "2")])
+    return [b"ok"]

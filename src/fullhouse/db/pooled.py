@@ -34,7 +34,7 @@ from fullhouse.db.pool_settings import PoolSettings, is_unpooled, pool_settings,
 from fullhouse.errors import ConfigurationError
 from fullhouse.pool.core import Pool
 from fullhouse.pool.exceptions import CheckoutRefused, PoolError
-from fullhouse.telemetry.times import own_times
+from fullhouse.telemetry.times import own
 
 # The settings of an alias that a connection is made from: where one differs, so does the pool.
 _made_from = itemgetter("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS", "TIME_ZONE")
@@ -151,7 +151,7 @@ class Pooled(Pinning, Backend):
         except PoolError as refused:
             raise errors.ConnectionUnavailable(str(refused)) from refused
         finally:
-            own_times.connection_s += monotonic() - began_s
+            own.times.connection_s += monotonic() - began_s
         self._borrowed.lender = lender
         self._has_been_connected = True
         self._connection = lease.connection

@@ -14,7 +14,7 @@ from typing import Any
 
 from fullhouse.db.contracts import Backend
 from fullhouse.errors import described
-from fullhouse.telemetry.times import own_times
+from fullhouse.telemetry.times import own
 
 # How long a statement that has ended waits for its canceller; connecting takes longer only if the server is in trouble.
 _PATIENCE_S = 5.0
@@ -111,8 +111,9 @@ def ends() -> None:
     statement = _running.pop(threading.get_ident(), None)
     if statement is None:
         return
-    own_times.statements += 1
-    own_times.statements_s += time.monotonic() - statement.began_s
+    times = own.times
+    times.statements += 1
+    times.statements_s += time.monotonic() - statement.began_s
     if statement.cancelled is not None and not statement.cancelled.wait(_PATIENCE_S):
         with _cancelling:
             statement.abandoned = True

@@ -332,8 +332,21 @@ class Settings:
         TEXT,
         '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',
         LOGS,
-        "Format of the access log, in gunicorn's atoms.",
+        "Format of the access log, in gunicorn's atoms and those of Request times; json: an object for each request.",
         "access_log_format",
+    )
+    slow_request: float | None = _option(
+        positive_number(),
+        None,
+        LOGS,
+        "Seconds after which a request is logged when it has ended, with where its time went. Default: none is.",
+    )
+    server_timing: bool = _option(
+        SWITCH,
+        False,
+        LOGS,
+        "Tell clients where the time of their request went, in a Server-Timing header that browsers show. Whoever asks "
+        "sees it.",
     )
     log_level: str = _option(
         one_of("debug", "info", "warning", "error", "critical"),

@@ -25,6 +25,7 @@ from fullhouse.worker.http.refusal import OverloadAnswer
 from fullhouse.worker.options import Options
 from fullhouse.worker.stuck import Queries
 from fullhouse.worker.time_limits import TimeLimits
+from fullhouse.worker.wsgi.access_log import JSON
 
 MAX_REQUESTS_JITTER = 0.05
 # Clients that a worker keeps at once: idle and slow ones cost a descriptor and a few KB each. Half of the descriptors
@@ -35,7 +36,7 @@ OF_OUR_WORKER = (
     *("header_timeout", "transfer_timeout", "minimum_rate", "body_memory", "transfer_memory", "max_body", "freeze_gc"),
     *("probes", "live_path", "ready_path", "queue_limit", "queue_target", "wait_timeout", "client_share"),
     *("critical_paths", "sheddable_paths", "priority", "overload_page", "request_timeout", "request_timeouts"),
-    "max_worker_memory",
+    *("max_worker_memory", "slow_request", "server_timing"),
 )
 
 
@@ -164,6 +165,8 @@ def _worker_class(settings: Settings, plan: Plan) -> str | type[Worker]:
             overload_answer=OverloadAnswer() if settings.overload_page is None else _page(settings.overload_page),
             time_limits=TimeLimits(settings.request_timeout or inf, settings.request_timeouts),
             max_memory_bytes=settings.max_worker_memory,
+            server_timing=settings.server_timing,
+            slow_request_s=settings.slow_request,
         )
     )
 
@@ -171,6 +174,8 @@ def _worker_class(settings: Settings, plan: Plan) -> str | type[Worker]:
 def _refuse_unknown_to(settings: Settings) -> None:
     """Raise ConfigurationError for options that only our worker has, beside another that was chosen."""
     idle = [f"{name} ({settings.sources[name]})" for name in OF_OUR_WORKER if name in settings.sources]
+    if settings.access_log_format == JSON:
+        idle.append(f"access_log_format = {JSON} ({settings.sources['access_log_format']})")
     if idle:
         raise ConfigurationError(
             f"{settings.sources['worker_class']}: worker_class {settings.worker_class} does not know "

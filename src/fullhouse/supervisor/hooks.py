@@ -21,6 +21,7 @@ from fullhouse.telemetry.board import Writer
 from fullhouse.telemetry.recorder import Recorded, Recorder
 from fullhouse.telemetry.rows import Database
 from fullhouse.telemetry.tally import Tally
+from fullhouse.telemetry.times import ROUTE, Times, own
 from fullhouse.worker import Worker
 from fullhouse.worker.dump import dump
 from fullhouse.worker.memory import resident_bytes
@@ -155,16 +156,19 @@ class ForeignTally:
         self._lock = threading.Lock()
         self._request = threading.local()
 
-    def pre_request(self, _worker: Any, _request: Any) -> None:
+    def pre_request(self, _worker: Any, request: Any) -> None:
         self._request.began_s = time.monotonic()
+        own.times = Times(request.method, 0.0)
         with self._lock:
             self.tally.busy += 1
 
-    def post_request(self, _worker: Any, _request: Any, _environ: Any, response: Any) -> None:
-        duration_s = time.monotonic() - self._request.began_s
+    def post_request(self, _worker: Any, _request: Any, environ: Any, response: Any) -> None:
+        times = own.times
+        times.total_s = time.monotonic() - self._request.began_s
+        times.route, times.status = environ.get(ROUTE, ""), response.status_code
         with self._lock:
             self.tally.busy -= 1
-            self.tally.count(duration_s, failed=response.status.startswith("5"))
+            self.tally.count(times.total_s, failed=times.status >= 500, times=times)
 
 
 def _is_ours(worker_class: Any) -> bool:

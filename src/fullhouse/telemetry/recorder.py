@@ -49,7 +49,6 @@ class Recorder:
         before = writer.before
         self._before = before.totals
         self._databases_before = before.databases
-        tally.durations.add(before.durations.counts, before.durations.sum_s)
         tally.waits.add(before.waits.counts, before.waits.sum_s)
         tally.series.update(before.series)
 
@@ -65,7 +64,6 @@ class Recorder:
                 Row(
                     self._gauges(now),
                     self._totals(),
-                    self._tally.durations,
                     self._tally.waits,
                     tuple(_merged([*self._worker.databases(), *self._databases_before])),
                     dict(self._tally.series),

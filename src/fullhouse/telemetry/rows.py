@@ -92,12 +92,19 @@ class Row:
 
     gauges: Gauges = Gauges()
     totals: Totals = Totals()
-    durations: Histogram = field(default_factory=lambda: Histogram(REQUEST_BOUNDS_S))
     waits: Histogram = field(default_factory=lambda: Histogram(REQUEST_BOUNDS_S))
     databases: tuple[Database, ...] = ()
     series: Mapping[Key, Series] = field(default_factory=dict)
     number: int = 0
     lives: bool = True
+
+    @property
+    def durations(self) -> Histogram:
+        """Of all requests together."""
+        found = Histogram(REQUEST_BOUNDS_S)
+        for one in self.series.values():
+            found.add(one.durations.counts, one.durations.sum_s)
+        return found
 
 
 _GAUGES = struct.Struct(f"={len(fields(Gauges)) - 1}Qd")
@@ -106,14 +113,14 @@ _REQUESTS = struct.Struct(f"={len(REQUEST_BOUNDS_S) + 1}Qd")
 _CONNECTIONS = struct.Struct(f"={len(CONNECTION_BOUNDS_S) + 1}Qd")
 _DATABASE = struct.Struct(f"=32s{len(fields(DatabaseGauges)) + len(fields(DatabaseTotals))}Q")
 _DATABASE_SIZE = _DATABASE.size + 3 * _CONNECTIONS.size
-_KEY = struct.Struct("=8sH182s")
-_SUMS = struct.Struct("=Q5d")
-_sums = attrgetter("statements", "waited_s", "connection_s", "statements_s", "cpu_s", "sent_s")
+_KEY = struct.Struct("=8sH190s")
+_SUMS = struct.Struct("=Q4d")
+_sums = attrgetter("statements", "waited_s", "connection_s", "statements_s", "sent_s")
 _SERIES_SIZE = _KEY.size + _REQUESTS.size + _SUMS.size
-_DATABASES_AT = _GAUGES.size + _TOTALS.size + 2 * _REQUESTS.size
+_DATABASES_AT = _GAUGES.size + _TOTALS.size + _REQUESTS.size
 _SERIES_AT = _DATABASES_AT + DATABASES * _DATABASE_SIZE
 SIZE = _SERIES_AT + MOST_SERIES * _SERIES_SIZE
-_LONGEST_ROUTE = 182
+_LONGEST_ROUTE = 190
 
 
 def pack(row: Row) -> bytes:
@@ -123,7 +130,6 @@ def pack(row: Row) -> bytes:
         [
             _GAUGES.pack(*astuple(row.gauges)),
             _TOTALS.pack(totals.requests, totals.errors, totals.cpu_ms, *totals.shed, *totals.ends),
-            _packed(_REQUESTS, row.durations),
             _packed(_REQUESTS, row.waits),
             b"".join(map(_packed_database, row.databases[:DATABASES])).ljust(DATABASES * _DATABASE_SIZE, b"\0"),
             *(_packed_series(key, series) for key, series in row.series.items()),
@@ -136,12 +142,10 @@ def unpack(data: bytes, number: int = 0, *, lives: bool = True) -> Row:
     """The row again."""
     requests, errors, cpu_ms, *rest = _TOTALS.unpack_from(data, _GAUGES.size)
     shed, ends = tuple(rest[: len(SHED_REASONS)]), tuple(rest[len(SHED_REASONS) :])
-    durations_at = _GAUGES.size + _TOTALS.size
     return Row(
         Gauges(*_GAUGES.unpack_from(data)),
         Totals(requests, errors, cpu_ms, shed, ends),
-        _histogram(data, durations_at, _REQUESTS, REQUEST_BOUNDS_S),
-        _histogram(data, durations_at + _REQUESTS.size, _REQUESTS, REQUEST_BOUNDS_S),
+        _histogram(data, _GAUGES.size + _TOTALS.size, _REQUESTS, REQUEST_BOUNDS_S),
         tuple(_databases(data)),
         dict(_series(data)),
         number,
@@ -192,7 +196,7 @@ def _series(data: bytes) -> Iterator[tuple[Key, Series]]:
         found = Series()
         found.durations = _histogram(data, at + _KEY.size, _REQUESTS, REQUEST_BOUNDS_S)
         sums = _SUMS.unpack_from(data, at + _KEY.size + _REQUESTS.size)
-        (found.statements, found.waited_s, found.connection_s, found.statements_s, found.cpu_s, found.sent_s) = sums
+        found.statements, found.waited_s, found.connection_s, found.statements_s, found.sent_s = sums
         yield (_text(method), _text(route), status), found
 
 
@@ -207,12 +211,11 @@ def _text(data: bytes) -> str:
 
 def summed(rows: Iterable[Row]) -> Row:
     """The totals and histograms of all rows together; its gauges are empty."""
-    durations, waits = Histogram(REQUEST_BOUNDS_S), Histogram(REQUEST_BOUNDS_S)
+    waits = Histogram(REQUEST_BOUNDS_S)
     totals: list[tuple[int, ...]] = []
     series: dict[Key, Series] = {}
     databases: dict[str, list[Database]] = {}
     for row in rows:
-        durations.add(row.durations.counts, row.durations.sum_s)
         waits.add(row.waits.counts, row.waits.sum_s)
         totals.append((row.totals.requests, row.totals.errors, row.totals.cpu_ms, *row.totals.shed, *row.totals.ends))
         for key, one in row.series.items():
@@ -222,7 +225,7 @@ def summed(rows: Iterable[Row]) -> Row:
     requests, errors, cpu_ms, *rest = map(sum, zip(*totals, strict=True)) if totals else (0,) * (_TOTALS.size // 8)
     both = Totals(requests, errors, cpu_ms, tuple(rest[: len(SHED_REASONS)]), tuple(rest[len(SHED_REASONS) :]))
     together = tuple(added(alias, found) for alias, found in databases.items())
-    return Row(Gauges(), both, durations, waits, together, series)
+    return Row(Gauges(), both, waits, together, series)
 
 
 def added(alias: str, found: Iterable[Database]) -> Database:

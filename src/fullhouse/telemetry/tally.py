@@ -1,7 +1,7 @@
 """What a worker counts of its requests."""
 
 from fullhouse.histogram import REQUEST_BOUNDS_S, Histogram
-from fullhouse.telemetry.times import OTHER, Times
+from fullhouse.telemetry.times import Times
 
 # Methods x routes x status codes that are told apart. What comes after so many is counted together, by the class of
 # its status code, for which there is always room.
@@ -11,27 +11,20 @@ SHED_REASONS = ("queue_limit", "overload", "wait_timeout", "client_share", "clie
 """Why a request did not run: see the options of these names; overload: it waited beyond `queue_target`."""
 
 Key = tuple[str, str, int]
+OTHER = "_OTHER"
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"))
 
 
 class Series:
     """The requests of one method, route and status code. durations: from their arrival. The others are sums, in
     seconds but for the number of statements: see `Times`."""
 
-    __slots__ = ("connection_s", "cpu_s", "durations", "sent_s", "statements", "statements_s", "waited_s")
+    __slots__ = ("connection_s", "durations", "sent_s", "statements", "statements_s", "waited_s")
 
     def __init__(self) -> None:
         self.durations = Histogram(REQUEST_BOUNDS_S)
-        self.waited_s = self.connection_s = self.statements_s = self.cpu_s = self.sent_s = 0.0
+        self.waited_s = self.connection_s = self.statements_s = self.sent_s = 0.0
         self.statements = 0
-
-    def count(self, times: Times) -> None:
-        self.durations.observe(times.total_s)
-        self.waited_s += times.waited_s
-        self.connection_s += times.connection_s
-        self.statements += times.statements
-        self.statements_s += times.statements_s
-        self.cpu_s += times.cpu_s
-        self.sent_s += times.sent_s
 
     def add(self, other: "Series") -> None:
         self.durations.add(other.durations.counts, other.durations.sum_s)
@@ -39,7 +32,6 @@ class Series:
         self.connection_s += other.connection_s
         self.statements += other.statements
         self.statements_s += other.statements_s
-        self.cpu_s += other.cpu_s
         self.sent_s += other.sent_s
 
 
@@ -53,7 +45,7 @@ class Tally:
 
     __slots__ = (
         *("busy", "errors", "oldest_wait_s", "peak_queued", "queued", "requests", "seconds", "series", "shed"),
-        *("durations", "waits"),
+        "waits",
     )
 
     def __init__(self) -> None:
@@ -65,27 +57,32 @@ class Tally:
         self.queued = 0
         self.peak_queued = 0
         self.oldest_wait_s = 0.0
-        self.durations = Histogram(REQUEST_BOUNDS_S)
         self.waits = Histogram(REQUEST_BOUNDS_S)
         self.series: dict[Key, Series] = {}
 
-    def count(self, duration_s: float, *, failed: bool) -> None:
-        """A request is finished; `failed` says whether the server is to blame."""
+    def count(self, duration_s: float, *, failed: bool, times: Times | None = None) -> None:
+        """A request is finished; `failed` says whether the server is to blame. times: where its time went, if known."""
         self.requests += 1
         self.seconds += duration_s
         self.errors += failed
-        self.durations.observe(duration_s)
-
-    def count_times(self, times: Times) -> None:
-        """And where its time went."""
+        if times is None:
+            return
         self.waits.observe(times.waited_s)
-        key = times.key
-        series = self.series.get(key) or self._new_series(key)
-        series.count(times)
+        series = self.series.get((times.method, times.route, times.status)) or self._series_of(times)
+        series.durations.observe(times.total_s)
+        series.waited_s += times.waited_s
+        if times.statements or times.connection_s:
+            series.connection_s += times.connection_s
+            series.statements += times.statements
+            series.statements_s += times.statements_s
+        if times.sent_s:
+            series.sent_s += times.sent_s
 
-    def _new_series(self, key: Key) -> Series:
-        if len(self.series) >= MOST_SERIES - _KEPT_FOR_OTHERS:
-            key = (OTHER, OTHER, key[2] // 100 * 100)
+    def _series_of(self, times: Times) -> Series:
+        """What it is counted under, where that is not there yet, or not under its own method."""
+        key = times.method if times.method in _METHODS else OTHER, times.route, times.status
+        if key not in self.series and len(self.series) >= MOST_SERIES - _KEPT_FOR_OTHERS:
+            key = OTHER, OTHER, times.status // 100 * 100
         return self.series.setdefault(key, Series())
 
     def take_peak(self) -> int:

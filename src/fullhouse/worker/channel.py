@@ -30,7 +30,6 @@ class Channel:
     __slots__ = (
         "_turn",
         "_write_pace",
-        "_write_waited_s",
         "_written",
         "began_s",
         "busy",
@@ -51,6 +50,7 @@ class Channel:
         "request",
         "send_error",
         "sending",
+        "sent_s",
         "server",
         "small_response",
         "sock",
@@ -73,7 +73,7 @@ class Channel:
         self._turn: list[bool] = []  # one item until its request is answered
         # The pace of the response that a thread writes: its clock stands while the application has nothing to send.
         self._write_pace: Pace | None = None
-        self._write_waited_s = 0.0
+        self.sent_s = 0.0  # how long that thread has waited for the client
         self._written = 0
         self.began_s = 0.0  # when its request was complete, as long as that is not counted
         self.ended_s = 0.0  # when its response was made
@@ -91,16 +91,11 @@ class Channel:
         self.watched = 0  # the events that the loop polls it for
         self.counted_bytes = 0  # what the worker's memory for transfers counts for it
 
-    @property
-    def sent_s(self) -> float:
-        """How long the thread of its request has waited for the client."""
-        return self._write_waited_s
-
     def begin_request(self, request: Request) -> None:
         """The loop hands its request to a thread, or to the queue in front of them."""
         self.busy, self.request, self.gone = True, request, False
         self._turn, self.times = [True], None
-        self._write_pace, self._write_waited_s, self._written = None, 0.0, 0
+        self._write_pace, self.sent_s, self._written = None, 0.0, 0
 
     @property
     def kept_bytes(self) -> int:
@@ -183,9 +178,9 @@ class Channel:
             if self._write_pace is None:
                 self._write_pace = self.options.pace(0.0)
             began_s = time.monotonic()
-            until = self._write_pace.moved(self._write_waited_s, self._written + unsent.sent)
-            self._wait_writable(until - self._write_waited_s)
-            self._write_waited_s += time.monotonic() - began_s
+            until = self._write_pace.moved(self.sent_s, self._written + unsent.sent)
+            self._wait_writable(until - self.sent_s)
+            self.sent_s += time.monotonic() - began_s
         self._written += len(data)
 
     def _send_nowait(self, unsent: Unsent) -> bool:

@@ -246,9 +246,7 @@ class Channels:
             return
         channel.busy, channel.request = False, None
         if channel.began_s:
-            self._tally.count(channel.ended_s - channel.began_s, failed=channel.failed)
-            if channel.times is not None:
-                self._tally.count_times(channel.times)
+            self._tally.count(channel.ended_s - channel.began_s, failed=channel.failed, times=channel.times)
             channel.began_s = 0.0
         if channel.must_close:
             channel.lingering = True

@@ -52,6 +52,8 @@ class Options:
     overload_answer: OverloadAnswer = OverloadAnswer()  # noqa: RUF009 - frozen
     time_limits: TimeLimits = TimeLimits()  # noqa: RUF009 - frozen
     max_memory_bytes: int | None = None
+    server_timing: bool = False  # tell clients where the time of their request went
+    slow_request_s: float | None = None  # log it of requests that took longer
     # from gunicorn's settings
     worker_connections: int = 1000
     keepalive_s: float = 2.0

@@ -40,10 +40,10 @@ _LONG_MEANS = 10
 class ThreadState:
     """What one thread runs now. reported: whether the request is already logged as stuck."""
 
-    __slots__ = ("began_s", "channel", "finished", "ident", "reported", "request")
+    __slots__ = ("began_s", "channel", "finished", "ident", "native", "reported", "request")
 
     def __init__(self) -> None:
-        self.ident = 0
+        self.ident = self.native = 0  # Python's number of the thread, and the system's
         self.channel: Channel | None = None
         self.request: Request | None = None
         self.began_s = 0.0
@@ -223,7 +223,7 @@ class Threads:
 
     def _run(self, state: ThreadState) -> None:
         """Run requests until this thread is not needed any more. One that fails makes room for another."""
-        state.ident = threading.get_ident()
+        state.ident, state.native = threading.get_ident(), threading.get_native_id()
         self._own.state = state
         try:
             self._serve(state)

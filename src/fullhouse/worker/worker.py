@@ -36,6 +36,7 @@ from fullhouse.worker.processors import idle_s
 from fullhouse.worker.siblings import Siblings
 from fullhouse.worker.stuck import DEFAULT_ALL_BUSY_S, NoQueries, Queries, StuckRequests, describe
 from fullhouse.worker.threads import Threads, ThreadState
+from fullhouse.worker.timer import see_running
 from fullhouse.worker.tls import TlsSocket, server_context
 from fullhouse.worker.triage import Job, Triage
 from fullhouse.worker.turns import Figures, LoopChoice, LoopTurns, Way
@@ -307,6 +308,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
         self.notify()
         now = time.monotonic()
         self._stuck.look(self._threads.states, now)
+        see_running(self._threads.states, now)
         self._recycle_if_large()
         admission = self._threads.admission
         self.tally.queued, self.tally.shed = admission.waiting, admission.shed_by

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from gunicorn.http.wsgi import FileWrapper
 
-from fullhouse.telemetry.times import ROUTE
+from fullhouse.telemetry.times import ROUTE, Times
 from fullhouse.worker.channel import Channel, ClientGoneError
 from fullhouse.worker.http.refusal import body_bytes, refusal_bytes
 from fullhouse.worker.http.request import Request
@@ -28,6 +28,8 @@ from fullhouse.worker.wsgi.application_socket import ApplicationSocket
 from fullhouse.worker.wsgi.environ import Environ, EnvironFactory
 from fullhouse.worker.wsgi.response import Response
 
+# Parts of a slow request that are shorter are not told.
+_TOLD_S = 0.005
 # How long the pieces of a short body may take to come before those that are there are sent.
 _READ_AHEAD_S = 0.05
 # Of these, the bytes of the descriptor are the bytes that they read.
@@ -71,7 +73,9 @@ class Gateway:
         """Answer `request` on `channel`, and give the channel back. Never raises."""
         response = Response(request, channel, self._is_stopping)
         environ: Environ = {}
-        timer = response.timer = Timer(request.method, channel)
+        timer = response.times = Timer(request.method, channel)
+        if self._options.server_timing:
+            response.server_timing = True
         try:
             if self._pre_request is not None:
                 self._pre_request(request)
@@ -90,7 +94,8 @@ class Gateway:
                 channel.sock.setblocking(False)
         channel.must_close = response.must_close
         channel.failed = response.status.startswith("5")
-        channel.times = response.times = timer.stop(environ.get(ROUTE, ""), response.status_code)
+        timer.look()
+        timer.route, timer.status = environ.get(ROUTE, ""), response.status_code
         self._give_back(channel, answered=response.has_turn)
         self._finish(request, environ, response)
 
@@ -188,6 +193,9 @@ class Gateway:
         try:
             if self._access_log.enabled and response.has_turn and response.status:  # else it was no answer of ours
                 self._access_log.write(request, response, environ, time.monotonic() - request.received_s)
+            slow_s = self._options.slow_request_s
+            if slow_s is not None and response.times is not None and response.times.total_s > slow_s:
+                self._log.warning("%s", slow_request(request, response.times))
             if self._post_request is not None:
                 self._post_request(request, environ, response)
         except BaseException:
@@ -214,3 +222,12 @@ def _plain_file(file: Any) -> Any:
             return None
         file = inner
     return file
+
+
+def slow_request(request: Request, times: Times) -> str:
+    """A line for the log."""
+    parts = ", ".join(f"{name} {part_s:.2f}" for name, part_s in times.parts.items() if part_s >= _TOLD_S)
+    statements = f"; {times.statements} statements" if times.statements else ""
+    route = f" ({times.route})" if times.route else ""
+    name = f"{request.method} {request.path}{route} {times.status}"
+    return f"A slow request: {name}, {times.total_s:.2f} s: {parts}{statements}"

@@ -63,6 +63,16 @@ def _length(value: str, before: int | None) -> int:
     return int(value)
 
 
+def server_timing(times: Times) -> str:
+    """The value of Server-Timing (W3C): the parts and their sum, in milliseconds."""
+    computed = "" if times.cpu_s is None else f"computed;dur={1000 * times.cpu_s:.1f}, "
+    return (
+        f"queue;dur={1000 * times.waited_s:.1f}, connection;dur={1000 * times.connection_s:.1f}, "
+        f"statements;dur={1000 * times.statements_s:.1f}, application;dur={1000 * times.application_s:.1f}, {computed}"
+        f"send;dur={1000 * times.sent_s:.1f}, total;dur={1000 * times.total_s:.1f}"
+    )
+
+
 class Response:
     """What gunicorn's hooks and access log know of a response; and the only writer of its bytes.
 
@@ -78,8 +88,8 @@ class Response:
     chunked = False
     upgrade = False
     sent = 0
-    times: Times | None = None  # of the whole request, once it has ended
-    timer: Timer | None = None
+    times: Timer | None = None
+    server_timing = False  # whether its head tells them
 
     def __init__(self, request: Request, channel: Channel, is_stopping: Callable[[], bool]) -> None:
         self.request = request
@@ -227,6 +237,9 @@ class Response:
         lines = [_head_start(self.request.version, self.status, connection, int(time.time()))]
         if self.chunked:
             lines.append("Transfer-Encoding: chunked\r\n")
+        if self.server_timing and self.times is not None:
+            self.times.look()
+            lines.append(f"Server-Timing: {server_timing(self.times)}\r\n")
         lines += [f"{name}: {value}\r\n" for name, value in self.headers]
         lines.append("\r\n")
         return "".join(lines).encode("latin-1")
