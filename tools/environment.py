@@ -22,7 +22,7 @@ OLDEST = (3, 11)
 LOCK = Path(__file__).parent.parent / "requirements" / "test.txt"
 
 # Which libraries of the lock file a use needs, beside those that fullhouse itself requires.
-DEMO = ("whitenoise", "django-tasks", "django-tasks-db", "django-stubs-ext", "typing-extensions")
+DEMO = ("whitenoise", "prometheus-client", "django-tasks", "django-tasks-db", "django-stubs-ext", "typing-extensions")
 LIBRARIES = {
     "demo-sqlite": DEMO,
     "demo-mariadb": (*DEMO, "mysqlclient"),

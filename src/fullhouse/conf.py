@@ -39,6 +39,8 @@ try:
         raise ConfigurationError(
             "processes needs fullhouse serve. Under gunicorn, have them started by what starts gunicorn."
         )
+    if _planned.settings.observe is not None:
+        raise ConfigurationError("observe needs fullhouse serve. Under gunicorn, there is nothing to look at.")
     if "preload" not in _planned.settings.sources:  # gunicorn does not look whether that is safe
         _values["preload_app"] = False
     publish(_planned.plan, _planned.settings)

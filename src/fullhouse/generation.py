@@ -16,7 +16,7 @@ from wsgiref.util import setup_testing_defaults
 from fullhouse.cli.main import make_parser
 from fullhouse.db import pools
 from fullhouse.errors import ApplicationError, DatabaseError, FullhouseError
-from fullhouse.site.databases import DatabaseHooks, allot, forbid_opening, put_into_force
+from fullhouse.site.databases import DatabaseHooks, aliases_by_slot_file, allot, forbid_opening, put_into_force
 from fullhouse.site.forking import close_connections, threads_and_sockets
 from fullhouse.site.planned import Planned, plan_for
 from fullhouse.site.routes import remember_routes
@@ -108,7 +108,8 @@ def _plan(order: Order, arguments: Namespace) -> tuple[Planned, dict[str, Any]]:
     elif order.may_preload:  # else they are said; the banner has shown those of the first one
         for note in planned.plan.notes:
             print(f"fullhouse: {note}", file=sys.stderr, flush=True)
-    published = {str(path): budget for path, budget in budgets.items()}
+    aliases = aliases_by_slot_file(planned.plan)
+    published = {str(path): {"slots": slots, "aliases": aliases[path]} for path, slots in budgets.items()}
     beside = [asdict(one) for one in planned.programs]
     check = planned.migration_check and asdict(planned.migration_check)
     workers = planned.plan.workers

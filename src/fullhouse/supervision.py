@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fullhouse.supervisor import instances
+from fullhouse.supervisor.companions import Program
 from fullhouse.supervisor.control import ControlServer
 from fullhouse.supervisor.instances import Instance
 from fullhouse.supervisor.logfile import LogFile
@@ -25,7 +26,8 @@ from fullhouse.supervisor.supervisor import SIGNALS, Launch, Supervisor
 
 @dataclass(frozen=True)
 class Order:
-    """What is supervised. name: for ps. words: of `fullhouse serve`. listeners, lock: descriptors.
+    """What is supervised. name: for ps. words: of `fullhouse serve`. listeners, lock: descriptors; so is observe, the
+    socket of the live page, if there is to be one.
 
     lock_path, facts: of the instance whose lock is held. opened: files of Unix sockets, to be removed at the end, as
     is the pid_file. log: a path. The times are in seconds.
@@ -43,6 +45,11 @@ class Order:
     boot_timeout: float
     graceful_timeout: float
     stop_delay: float
+    observe: int | None = None
+
+    @property
+    def descriptors(self) -> list[int]:
+        return [*self.listeners, self.lock, *([] if self.observe is None else [self.observe])]
 
 
 def become_supervisor(order: Order) -> None:
@@ -50,7 +57,7 @@ def become_supervisor(order: Order) -> None:
 
     Signals that come meanwhile wait until it listens to them.
     """
-    for descriptor in (*order.listeners, order.lock):
+    for descriptor in order.descriptors:
         os.set_inheritable(descriptor, True)
     sys.stdout.flush()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -60,12 +67,18 @@ def become_supervisor(order: Order) -> None:
 
 def main(order: Order) -> int:
     """Serve until asked to stop. Returns the exit code."""
-    for descriptor in (*order.listeners, order.lock):
+    for descriptor in order.descriptors:
         os.set_inheritable(descriptor, False)
     name_process(order.name)
     instance = Instance(Path(order.lock_path), order.facts)
     try:
-        launch = Launch(["-m", "fullhouse.generation"], order.words, order.listeners, instance.board)
+        launch = Launch(
+            ["-m", "fullhouse.generation"],
+            order.words,
+            order.listeners,
+            instance.board,
+            *((None, ()) if order.observe is None else (_observer(order, order.observe), [order.observe])),
+        )
         supervisor = Supervisor(launch, Policy(order.boot_timeout, order.graceful_timeout, order.stop_delay))
         if order.log is not None:
             supervisor.log_to(LogFile(Path(order.log)))
@@ -80,6 +93,12 @@ def main(order: Order) -> int:
             with suppress(FileNotFoundError, ValueError):
                 if int(Path(order.pid_file).read_text()) == os.getpid():
                     os.unlink(order.pid_file)
+
+
+def _observer(order: Order, listener: int) -> Program:
+    about = {"listener": listener, "lock_path": order.lock_path, "facts": dict(order.facts)}
+    words = [sys.executable, "-m", "fullhouse.observation", json.dumps(about)]
+    return Program("observer", words, {}, 1, 0, "TERM", 1.0)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,7 @@ SAMPLES: dict[str, tuple[Any, str]] = {
     "access_log": ("-", "-"),
     "error_log": ("/var/log/e", "/var/log/e"),
     "access_log_format": ("%(h)s", "%(h)s"),
+    "observe": ("127.0.0.1:9000", "127.0.0.1:9000"),
     "slow_request": (2.5, "2.5"),
     "server_timing": (True, "1"),
     "log_level": ("info", "info"),

@@ -14,11 +14,12 @@ from fullhouse.site.planned import Planned
 BOLD, DIM, GREEN, RESET = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[0m"
 
 
-def banner(planned: Planned, addresses: Sequence[str], *, colour: bool) -> str:
-    """The banner's text. `addresses` are those really listened on."""
+def banner(planned: Planned, addresses: Sequence[str], page: Sequence[str], *, colour: bool) -> str:
+    """The banner's text. `addresses` are those really listened on, page that of the live page, if any."""
     plan, settings = planned.plan, planned.settings
     scheme = "https" if settings.certfile else "http"
     rows = [("address", _address(scheme, address)) for address in addresses]
+    rows += [("live page", _address("http", address)) for address in page]
     rows.append(
         (
             "requests",

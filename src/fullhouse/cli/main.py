@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fullhouse import __version__
-from fullhouse.cli import verbs
+from fullhouse.cli import top, verbs
 from fullhouse.cli.banner import banner, wants_colour
 from fullhouse.cli.deploy import deploy
 from fullhouse.cli.plan import plan_text
@@ -57,6 +57,8 @@ exit codes: 0 success, 2 configuration or plan refused, 3 database unreachable, 
 5 application does not load, 6 not running, 7 already running, 130 interrupted"""
 # Variables that a restart from another shell needs.
 FINDS_THE_PROJECT = ("DJANGO_SETTINGS_MODULE", "PYTHONPATH")
+# For the live page: the user's group may read the figures, and nobody else, where its address is a Unix socket.
+OBSERVE_BACKLOG, OBSERVE_UMASK = 16, 0o117
 FLAGS = [option.flag for option in OPTIONS.values()]
 PLANNED = {
     "plan": "Show how many workers, threads and connections fit, and why.",
@@ -69,6 +71,7 @@ VERBS = {
     "restart": "Stop the server and start it again with the same options.",
     "reload": "Reload the current code without dropping a request; the old code serves until the new is ready.",
     "status": "Show the running servers.",
+    "top": "Show a running server's figures, every second: rates, times, sessions by holder, workers, routes.",
     "logs": "Show the end of the server's log file.",
     "dump": "Show what every thread of every worker is at: its request, its statement, its stack.",
 }
@@ -149,6 +152,10 @@ def _add_verb(commands: Any, name: str, summary: str) -> None:
         add_options(command)
     elif name == "status":
         add_format(command)
+        command.add_argument("--database", action="store_true", help="Also show who holds the database sessions.")
+    elif name == "top":
+        add_format(command)
+        command.add_argument("--once", action="store_true", help="Print one look, which takes a second, and end.")
     elif name == "logs":
         command.add_argument("--lines", type=int, default=100, help="Number of lines (default: 100).")
         command.add_argument("--follow", action="store_true", help="Follow the log until Ctrl-C.")
@@ -211,7 +218,11 @@ def _address(arguments: argparse.Namespace) -> None:
         case "dump":
             print(verbs.dump(project, port))
         case "status":
-            print(verbs.status(project, port, arguments.format))
+            print(verbs.status(project, port, arguments.format, with_sessions=arguments.database))
+        case "top" if arguments.once or arguments.format == "json" or not sys.stdout.isatty():
+            print(top.once(project, port, arguments.format))
+        case "top":
+            top.follow(project, port)
         case _:
             verbs.logs(project, port, arguments.lines, follow=arguments.follow)
 
@@ -238,11 +249,12 @@ def _serve(planned: Planned, words: Sequence[str]) -> NoReturn:
         nullcontext(activated)
         if activated
         else listening(settings.bind, settings.backlog, umask_of(values)) as sockets,
+        listening([settings.observe] if settings.observe else [], OBSERVE_BACKLOG, OBSERVE_UMASK) as observe,
     ):
-        addresses = [_name(listener) for listener in sockets]
-        print(banner(planned, addresses, colour=wants_colour(sys.stdout)), flush=True)
-        opened = [name.removeprefix("unix:") for name in addresses if name.startswith("unix:") and not activated]
-        _supervise(planned, words, sockets, values, opened)
+        addresses, page = [_name(listener) for listener in sockets], [_name(listener) for listener in observe]
+        print(banner(planned, addresses, page, colour=wants_colour(sys.stdout)), flush=True)
+        opened = [name for name in (*([] if activated else addresses), *page) if name.startswith("unix:")]
+        _supervise(planned, words, sockets, values, [name.removeprefix("unix:") for name in opened], observe)
     raise AssertionError("this process is the supervisor now")
 
 
@@ -252,10 +264,12 @@ def _supervise(
     sockets: Sequence[socket.socket],
     values: Mapping[str, Any],
     opened: list[str],
+    observe: Sequence[socket.socket],
 ) -> None:
     """Become the supervisor of the sockets, where commands can find and reach it.
 
-    values: gunicorn's settings. opened: the files of Unix sockets, to be removed at the end.
+    values: gunicorn's settings. opened: the files of Unix sockets, to be removed at the end. observe: the socket of the
+    live page, if any.
     """
     settings = planned.settings
     environment = {name: os.environ[name] for name in FINDS_THE_PROJECT if name in os.environ}
@@ -278,6 +292,7 @@ def _supervise(
                 boot_timeout=settings.boot_timeout,
                 graceful_timeout=settings.graceful_timeout,
                 stop_delay=settings.stop_delay,
+                observe=observe[0].fileno() if observe else None,
             )
         )
     finally:

@@ -8,15 +8,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from fullhouse.errors import AlreadyRunningError, ApplicationError, ConfigurationError, FullhouseError
+from fullhouse.observer.look import Looker
 from fullhouse.private_folder import runtime_folder
 from fullhouse.supervisor import instances
 from fullhouse.supervisor.control import ask
+from fullhouse.supervisor.instances import Instance
 
 _POLL_S = 0.05
 # A worker looks twice a second whether somebody has asked.
@@ -153,14 +156,25 @@ def _dumped(path: Path, deadline: float) -> str:
     return text
 
 
-def status(project: str | None, port: str | None, output_format: str) -> str:
-    """What runs. Raises NotRunningError where a project is named that does not."""
+def status(project: str | None, port: str | None, output_format: str, *, with_sessions: bool = False) -> str:
+    """What runs, and with_sessions who holds the database sessions of each.
+
+    Raises NotRunningError where a project is named that does not.
+    """
     folder = runtime_folder()
     found = [instances.find(folder, project, port)] if project else instances.running(folder)
-    reports = [{**one.facts, **ask(one.control, {"verb": "status"})["status"]} for one in found]
+    reports = [_report(one, with_sessions=with_sessions) for one in found]
     if output_format == "json":
         return json.dumps(reports, indent=2)
     return "\n".join(_as_text(report) for report in reports) or "No server is running."
+
+
+def _report(instance: Instance, *, with_sessions: bool) -> dict[str, Any]:
+    if not with_sessions:
+        return {**instance.facts, **ask(instance.control, {"verb": "status"})["status"]}
+    with closing(Looker(instance)) as looker:
+        look = looker.look()
+    return {**instance.facts, **look.status, "budgets": [asdict(one) for one in look.budgets]}
 
 
 def _as_text(report: Mapping[str, Any]) -> str:
@@ -173,6 +187,10 @@ def _as_text(report: Mapping[str, Any]) -> str:
         for row in one["workers"]:
             lines += _worker_lines(row)
     lines += [_companion_line(row) for row in report["processes"]]
+    for budget in report.get("budgets", ()):
+        held = sum(one["slots"] for one in budget["holders"])
+        lines.append(f"  {', '.join(budget['aliases'])}: {held} of {budget['slots']} slots")
+        lines += [f"    {one['title']} (pid {one['pid']})  {one['slots']}" for one in budget["holders"]]
     if report["crashes"]:
         lines.append(f"  crashes       {report['crashes']} in a row")
     if report["last_failure"]:

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Any
 
@@ -103,6 +104,15 @@ def _address(text: str) -> str:
     return text if colon and port.isascii() and port.isdecimal() and int(port) < 1 << 16 else _reject(text)
 
 
+def _own_address(value: Any) -> str:
+    """One of this machine alone."""
+    text = _address(_text(value))
+    host = text.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    if text.startswith("unix:") or host in ("", "localhost"):
+        return text
+    return text if ip_address(host).is_loopback else _reject(text)
+
+
 def _pairs_from_text(text: str) -> Mapping[str, str]:
     return dict(_pair(word) for word in shlex.split(text))
 
@@ -142,6 +152,9 @@ ADDRESSES = Kind(
     _addresses,
     "ADDRESS",
     repeatable=True,
+)
+OWN_ADDRESS = Kind(
+    "an address of this machine alone: 127.0.0.1:PORT, [::1]:PORT or unix:PATH", _own_address, _own_address, "ADDRESS"
 )
 FOLDERS = Kind("a list of folders, or one text with commas", _text_list, _text_list, "FOLDER", repeatable=True)
 ALIASES = Kind("a list of aliases, or one text with commas", _text_list, _text_list, "ALIAS", repeatable=True)

@@ -16,6 +16,7 @@ from fullhouse.settings.kinds import (
     COMMANDS,
     FOLDERS,
     MEMORY,
+    OWN_ADDRESS,
     PAIRS,
     PATH,
     SWITCH,
@@ -58,7 +59,7 @@ def _option(kind: Kind, default: Any, group: str, help_text: str, gunicorn: str 
     return field(default_factory=lambda: default, metadata=metadata)
 
 
-PLAN, SERVING, OVERLOAD, LOGS, PROCESS = "The plan", "Serving", "Overload", "Logs", "The processes"
+PLAN, SERVING, OVERLOAD, LOGS, PROCESS = "The plan", "Serving", "Overload", "Logs and figures", "The processes"
 NO_PAIRS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -98,17 +99,9 @@ class Settings:
         whole_number(1), 1, PLAN, "Number of hosts that serve this site and share the database's limit equally."
     )
     budget: int | None = _option(
-        whole_number(1),
-        None,
-        PLAN,
-        "Database sessions that this host may use. Default: (limit - reserve) / hosts.",
+        whole_number(1), None, PLAN, "Database sessions that this host may use. Default: (limit - reserve) / hosts."
     )
-    connections_per_thread: int = _option(
-        whole_number(1),
-        2,
-        PLAN,
-        "Connections that sizing=recipe counts per thread.",
-    )
+    connections_per_thread: int = _option(whole_number(1), 2, PLAN, "Connections that sizing=recipe counts per thread.")
     max_connections: int | None = _option(
         whole_number(1),
         None,
@@ -124,12 +117,7 @@ class Settings:
     )
     cores: float | None = _option(positive_number(), None, PLAN, "Processor cores. Default: detected.")
     memory: int | None = _option(MEMORY, None, PLAN, "Memory of the machine. Default: detected.")
-    open_files: int | None = _option(
-        whole_number(64),
-        None,
-        PLAN,
-        "Open-file limit of a process. Default: detected.",
-    )
+    open_files: int | None = _option(whole_number(64), None, PLAN, "Open-file limit of a process. Default: detected.")
 
     bind: tuple[str, ...] = _option(
         ADDRESSES,
@@ -139,11 +127,7 @@ class Settings:
         "bind",
     )
     backlog: int = _option(
-        whole_number(1),
-        2048,
-        SERVING,
-        "Maximum number of connections waiting to be accepted.",
-        "backlog",
+        whole_number(1), 2048, SERVING, "Maximum number of connections waiting to be accepted.", "backlog"
     )
     certfile: str | None = _option(PATH, None, SERVING, "TLS certificate (PEM); enables HTTPS.", "certfile")
     keyfile: str | None = _option(PATH, None, SERVING, "Private key of the certificate (PEM).", "keyfile")
@@ -168,10 +152,7 @@ class Settings:
         "Seconds until all workers of a new generation must be ready; after that it is discarded.",
     )
     warm_up: str | None = _option(
-        URL_PATH,
-        None,
-        SERVING,
-        "Path that every worker must answer with 2xx or 3xx before it is ready. Default: none.",
+        URL_PATH, None, SERVING, "Path that every worker must answer with 2xx or 3xx before it is ready. Default: none."
     )
     keepalive: int = _option(
         whole_number(0),
@@ -191,10 +172,7 @@ class Settings:
         positive_number(), 20.0, SERVING, "Seconds a client has to send the headers of a request."
     )
     transfer_timeout: float = _option(
-        positive_number(),
-        20.0,
-        SERVING,
-        "Seconds a client may pause while sending a body or reading a response.",
+        positive_number(), 20.0, SERVING, "Seconds a client may pause while sending a body or reading a response."
     )
     minimum_rate: int = _option(
         whole_number(1), 500, SERVING, "Minimum average transfer rate of a body or response, in bytes per second."
@@ -249,11 +227,7 @@ class Settings:
         "Seconds that a stopping site keeps taking requests, so that a load balancer first sees the 503 of ready_path.",
     )
     max_requests: int = _option(
-        whole_number(0),
-        0,
-        SERVING,
-        "Replace a worker after this many requests, ± 5 %; 0: never.",
-        "max_requests",
+        whole_number(0), 0, SERVING, "Replace a worker after this many requests, ± 5 %; 0: never.", "max_requests"
     )
     reload: bool = _option(
         SWITCH, False, SERVING, "Reload when code changes, except the settings. For development.", "reload"
@@ -315,11 +289,7 @@ class Settings:
     )
 
     access_log: str | None = _option(
-        PATH,
-        None,
-        LOGS,
-        "File for the access log; - is the terminal. Default: none.",
-        "accesslog",
+        PATH, None, LOGS, "File for the access log; - is the terminal. Default: none.", "accesslog"
     )
     error_log: str = _option(PATH, "-", LOGS, "File for the error log; - is the terminal.", "errorlog")
     log_file: str | None = _option(
@@ -334,6 +304,12 @@ class Settings:
         LOGS,
         "Format of the access log, in gunicorn's atoms and those of Request times; json: an object for each request.",
         "access_log_format",
+    )
+    observe: str | None = _option(
+        OWN_ADDRESS,
+        None,
+        LOGS,
+        "Address of the live page and of /metrics: 127.0.0.1:PORT or unix:PATH; never that of the site. Default: none.",
     )
     slow_request: float | None = _option(
         positive_number(),
@@ -357,11 +333,7 @@ class Settings:
     )
 
     process_name: str | None = _option(
-        TEXT,
-        None,
-        PROCESS,
-        'Process name in ps and top. Default: "fullhouse: PROJECT".',
-        "proc_name",
+        TEXT, None, PROCESS, 'Process name in ps and top. Default: "fullhouse: PROJECT".', "proc_name"
     )
     processes: Mapping[str, Any] = _option(
         COMMANDS,
@@ -371,11 +343,7 @@ class Settings:
         "count, connections, stop_signal and graceful_timeout.",
     )
     python_path: tuple[str, ...] = _option(
-        FOLDERS,
-        (),
-        PROCESS,
-        "Directories to put first on the import path.",
-        "pythonpath",
+        FOLDERS, (), PROCESS, "Directories to put first on the import path.", "pythonpath"
     )
     env: Mapping[str, str] = _option(
         PAIRS,
@@ -386,10 +354,7 @@ class Settings:
         "raw_env",
     )
     gunicorn: Mapping[str, Any] = _option(
-        PAIRS,
-        NO_PAIRS,
-        PROCESS,
-        "Any other gunicorn setting, by name; gunicorn checks the value.",
+        PAIRS, NO_PAIRS, PROCESS, "Any other gunicorn setting, by name; gunicorn checks the value."
     )
 
     # Where each value that is not a default came from: {"workers": "WEB_CONCURRENCY"}.

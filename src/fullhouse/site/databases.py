@@ -165,6 +165,15 @@ def put_into_force(budgets: Mapping[Path, int]) -> None:
         SlotFile.open(path, budget)
 
 
+def aliases_by_slot_file(planned: Plan) -> dict[Path, list[str]]:
+    """Those that share the slots of one file: of one user on one server."""
+    found: dict[Path, list[str]] = {}
+    for server in planned.servers:
+        for alias in server.limit.pooled:
+            found.setdefault(_slot_path(alias), []).append(alias)
+    return found
+
+
 def allot(planned: Plan, settings: Settings) -> dict[Path, int]:
     """Put into force what the plan gives the workers of this master, and return the host's budget of each slot file."""
     host_slots.plan_later_with(settings)

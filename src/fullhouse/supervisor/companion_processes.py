@@ -36,7 +36,7 @@ class Running:
 class CompanionProcesses:
     """lifeline: read end of a pipe that ends with the supervisor. write: takes whole lines for the log.
 
-    report: takes one text of the supervisor's own.
+    report: takes one text of the supervisor's own. inherited: descriptors that every process gets.
     """
 
     def __init__(
@@ -45,11 +45,13 @@ class CompanionProcesses:
         lifeline: int,
         write: Callable[[bytes], None],
         report: Callable[[str], None],
+        inherited: Sequence[int] = (),
     ) -> None:
         self._selector = selector
         self._lifeline = lifeline
         self._write = write
         self._report = report
+        self._inherited = inherited
         self._policy = Companions()
         self._running: dict[int, Running] = {}
 
@@ -124,7 +126,7 @@ class CompanionProcesses:
         environ |= {**program.environ, COMPANION_SHARE: f"{supervisor}:{program.connections}"}
         words = ["-m", "fullhouse.companion", str(supervisor), str(self._lifeline), *program.words]
         try:
-            pid = processes.spawn(words, environ, [self._lifeline], write)
+            pid = processes.spawn(words, environ, [self._lifeline, *self._inherited], write)
         except OSError as error:
             os.close(read)
             self._do(self._policy.ended(seat, f"it cannot be started, {error}", 1, time.monotonic()))

@@ -120,16 +120,20 @@ def _user_of(connection: socket.socket) -> int:
     return int(user)
 
 
-def ask(path: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Send a request and wait for the reply. Raises NotRunningError where the supervisor ends meanwhile."""
+def ask(path: Path, request: Mapping[str, Any], timeout_s: float | None = None) -> dict[str, Any]:
+    """Send a request and wait for the reply, some of them for long: by default without a limit.
+
+    Raises NotRunningError where the supervisor ends meanwhile, or does not answer in time.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(timeout_s)
         try:
             connection.connect(str(path))
             connection.sendall(json.dumps(request).encode() + b"\n")
             with connection.makefile("rb") as file:
                 line = file.readline()
         except OSError as error:
-            raise NotRunningError(f"The supervisor does not answer on {path}: {error.strerror}.") from error
+            raise NotRunningError(f"The supervisor does not answer on {path}: {error.strerror or error}.") from error
     if not line:
         raise NotRunningError(f"The supervisor at {path} ended before it answered.")
     reply: dict[str, Any] = json.loads(line)

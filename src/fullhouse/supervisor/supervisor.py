@@ -19,6 +19,7 @@ from typing import Any
 from fullhouse.budget.slots import SlotFile
 from fullhouse.supervisor import processes, systemd
 from fullhouse.supervisor.companion_processes import CompanionProcesses
+from fullhouse.supervisor.companions import Program
 from fullhouse.supervisor.logfile import LogFile
 from fullhouse.supervisor.policy import (
     NOT_UP,
@@ -51,13 +52,16 @@ SIGNALS = (
 class Launch:
     """How a generation is started. command: the words before its order. words: of `fullhouse serve`.
 
-    board: path of the stats board, made by the supervisor.
+    board: path of the stats board, made by the supervisor. observer: the program that looks at the site, if any, and
+    the descriptors that it gets.
     """
 
     command: Sequence[str]
     words: Sequence[str]
     listeners: Sequence[int]
     board: Path
+    observer: Program | None = None
+    observer_descriptors: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,8 @@ class Supervisor:
         self._launch = launch
         self._policy = policy
         self._members: dict[int, Member] = {}
-        self._budgets: dict[int, dict[str, int]] = {}  # slots by slot file, of plans that are not in force
+        self._budgets: dict[int, dict[str, Any]] = {}  # slots and aliases by slot file, of plans that are not in force
+        self._slot_files: dict[str, list[str]] = {}  # the aliases of each, by the plan that is
         self._programs: dict[int, Any] = {}  # companions and their check, of generations that have not opened
         self._started = time.monotonic()
         self._exit_code: int | None = None
@@ -83,7 +88,9 @@ class Supervisor:
         board.create(launch.board)
         self._board = board.Notice(launch.board)
         self._lifeline, self._lifeline_held = os.pipe()
-        self._companions = CompanionProcesses(self.selector, self._lifeline, self._write, _report)
+        beside = (self.selector, self._lifeline, self._write, _report)
+        self._companions = CompanionProcesses(*beside)
+        self._observer = CompanionProcesses(*beside, launch.observer_descriptors)
         self._log: LogFile | None = None
         self._log_pipe = -1
         self._output: int | None = None  # what replaces the standard output and error of the generations
@@ -95,6 +102,8 @@ class Supervisor:
         self._listen_to_signals()
         try:
             self._do(self._policy.start(time.monotonic()))
+            if self._launch.observer is not None:
+                self._observer.run([asdict(self._launch.observer)], None)
             while self._exit_code is None or not self._companions.all_gone:
                 self._step()
             return self._exit_code
@@ -102,6 +111,7 @@ class Supervisor:
             for member in self._members.values():
                 processes.kill_group(member.master, signal.SIGKILL)
             self._companions.kill()
+            self._observer.kill()
             processes.kill_descendants(_LAST_WORD_S)
             self._copy_output()
 
@@ -163,6 +173,7 @@ class Supervisor:
             "crashes": self._policy.crashes.count,
             "last_failure": self._policy.last_failure,
             "processes": self._companions.status(),
+            "slot_files": self._slot_files,
             "generations": [
                 {
                     "number": one.number,
@@ -177,7 +188,7 @@ class Supervisor:
         }
 
     def _step(self) -> None:
-        due = min(self._policy.next_time, self._companions.next_time)
+        due = min(self._policy.next_time, self._companions.next_time, self._observer.next_time)
         wait = min(due - time.monotonic(), self._systemd.watchdog_s or inf)
         for callback in callbacks(self.selector, None if wait == inf else max(0.0, wait)):
             callback()
@@ -185,6 +196,7 @@ class Supervisor:
         self._systemd.alive(now)
         self._do(self._policy.tick(now))
         self._companions.tick()
+        self._observer.tick()
 
     def _listen_to_signals(self) -> None:
         woken, wake = os.pipe()
@@ -224,6 +236,7 @@ class Supervisor:
     def _reap(self) -> None:
         ended = dict(processes.reap_nowait())
         self._companions.reap(ended)
+        self._observer.reap(ended)
         for number, member in list(self._members.items()):
             if member.master not in ended:
                 continue
@@ -342,8 +355,10 @@ class Supervisor:
 
     def _publish(self, number: int) -> None:
         """Put the generation's plan into force on this host, once: from now on it is the one that counts."""
-        for path, budget in self._budgets.pop(number, {}).items():
-            SlotFile.open(Path(path), budget)
+        budgets = self._budgets.pop(number, {})
+        for path, budget in budgets.items():
+            SlotFile.open(Path(path), budget["slots"])
+        self._slot_files = {path: budget["aliases"] for path, budget in budgets.items()}
 
     @staticmethod
     def _signal(member: Member, signum: int) -> None:

@@ -34,6 +34,16 @@ class Series:
         self.statements_s += other.statements_s
         self.sent_s += other.sent_s
 
+    def subtract(self, earlier: "Series") -> None:
+        """Keep what came after."""
+        counts = [now - then for now, then in zip(self.durations.counts, earlier.durations.counts, strict=True)]
+        self.durations = Histogram(REQUEST_BOUNDS_S, counts, self.durations.sum_s - earlier.durations.sum_s)
+        self.waited_s -= earlier.waited_s
+        self.connection_s -= earlier.connection_s
+        self.statements -= earlier.statements
+        self.statements_s -= earlier.statements_s
+        self.sent_s -= earlier.sent_s
+
 
 class Tally:
     """Plain numbers, written by one thread only, so that no lock is needed, and read by any.

@@ -1,0 +1,264 @@
+"""The observer: what it shows of a served site, and that whatever becomes of it, no request notices."""
+
+import json
+import os
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as prometheus
+
+from browser import Browser, browser
+from private_servers import PrivateServer
+from supervised import DEADLINE_S, Load, Site, Supervised, alive, birth, children, wait_until
+
+FLOOD = 200
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path / "site")
+
+
+@pytest.fixture(params=["mysql", "postgresql"])
+def server(request: pytest.FixtureRequest) -> PrivateServer:
+    found: PrivateServer = request.getfixturevalue(f"{request.param}_server")
+    return found
+
+
+@pytest.fixture
+def running(site: Site) -> Iterator[Supervised]:
+    with site.served("--observe=127.0.0.1:0") as running:
+        yield running
+
+
+def port(running: Supervised) -> int:
+    """As the banner tells it."""
+    found = re.search(r"live page +http://127\.0\.0\.1:(\d+)/", running.output)
+    assert found, running.output
+    return int(found[1])
+
+
+def ask(port: int, path: str, **headers: str) -> tuple[int, str, str]:
+    """Status, content type and body."""
+    with closing(HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)) as client:
+        client.request("GET", path, headers=headers)
+        answer = client.getresponse()
+        return answer.status, answer.headers["Content-Type"], answer.read().decode()
+
+
+def state(running: Supervised) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(ask(port(running), "/state.json")[2])
+    return found
+
+
+def observer(running: Supervised) -> int:
+    """Its pid."""
+
+    def found() -> int:
+        for pid in children(running.process.pid):
+            with suppress(OSError):
+                if "fullhouse: observer [" in Path(f"/proc/{pid}/cmdline").read_text():
+                    return pid
+        return 0
+
+    return int(wait_until(found, "the observer ran"))
+
+
+def samples(running: Supervised) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Of `/metrics`: values by name and labels."""
+    status, _, text = ask(port(running), "/metrics")
+    assert status == 200, text
+    families = prometheus(text)
+    return {(one.name, tuple(sorted(one.labels.items()))): one.value for family in families for one in family.samples}
+
+
+def test_the_figures_are_those_of_the_site(running: Supervised) -> None:
+    for _ in range(20):
+        running.get()
+    assert running.status("/nothing") == 404
+    found = wait_until(lambda: now if (now := state(running)).get("requests") == 21 else None, "it had seen all")
+    assert found["site"] == f"mysite on {running.port}"
+    assert [one["worker"] for one in found["workers"]] == [0, 1]
+    assert (found["errors"], found["shed"], found["trouble" if "trouble" in found else "last_failure"]) == (0, 0, None)
+    assert {one["route"] for one in found["routes"]} <= {"", "slow"}
+    values = samples(running)
+    labels = {"http_request_method": "GET", "http_response_status_code": "200", "http_route": ""}
+    name = "http_server_request_duration_seconds_count"
+    assert values[name, tuple(sorted(labels.items()))] == 20
+    assert values[name, tuple(sorted({**labels, "http_response_status_code": "404"}.items()))] == 1
+
+
+def test_metrics_come_in_the_format_that_is_asked_for(running: Supervised) -> None:
+    running.get()
+    wait_until(lambda: ask(port(running), "/metrics")[0] == 200, "it had looked once")
+    _, plain, text = ask(port(running), "/metrics")
+    assert plain.startswith("text/plain; version=")
+    names = {family.name for family in prometheus(text)}
+    _, kind, text = ask(port(running), "/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    assert kind.startswith("application/openmetrics-text")
+    assert {family.name for family in openmetrics(text)} == names
+    promised = {"http_server_request_duration_seconds", "http_server_active_requests", "fullhouse_requests_shed"}
+    promised |= {"db_client_connection_count", "db_client_connection_wait_time_seconds", "fullhouse_worker_ends"}
+    assert promised <= names
+
+
+def test_pages_of_other_sites_learn_nothing(running: Supervised) -> None:
+    """A browser here that was sent to a name which now points to this machine."""
+    assert ask(port(running), "/", Host="evil.example")[0] == 403
+    for host in ("localhost", "127.0.0.1:9", "[::1]:9"):
+        assert ask(port(running), "/", Host=host)[0] == 200
+    assert ask(port(running), "/nothing")[0] == 404
+
+
+def test_a_unix_socket_is_for_its_owner_and_group_and_goes_with_the_site(site: Site) -> None:
+    path = site.folder / "figures.sock"
+    with site.served(f"--observe=unix:{path}") as running:
+        assert path.stat().st_mode & 0o777 == 0o660
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(DEADLINE_S)
+            client.connect(str(path))
+            client.sendall(b"GET /state.json HTTP/1.0\r\n\r\n")
+            assert client.recv(65536).startswith(b"HTTP/1.0 200 OK\r\n")
+        running.signal(signal.SIGTERM)
+        assert running.process.wait(DEADLINE_S) == 0
+        assert not path.exists()
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:9000", "192.0.2.1:9000", "figures", "unix:"])
+def test_an_address_that_others_reach_is_refused(site: Site, address: str) -> None:
+    answer = site.command("serve", "mysite", f"--observe={address}")
+    assert answer.returncode == 2
+    assert "observe must be an address of this machine alone" in answer.stderr
+
+
+def test_its_death_hang_and_flood_cost_no_request(running: Supervised) -> None:
+    with Load(running.port, keep_alive=True) as load:
+        first = observer(running)
+        os.kill(first, signal.SIGKILL)
+        second = wait_until(lambda: found if (found := observer(running)) != first else 0, "it was started again")
+        wait_until(lambda: state(running).get("requests"), "it saw the site again")
+        os.kill(second, signal.SIGSTOP)
+        load.wait_more()
+        with ExitStack() as flood:
+            for _ in range(FLOOD):
+                client = flood.enter_context(socket.socket())
+                client.setblocking(False)
+                with suppress(BlockingIOError):
+                    client.connect(("127.0.0.1", port(running)))
+            load.wait_more()
+            running.signal(signal.SIGHUP)
+            wait_until(lambda: "keeps serving" in running.output or len(load.answers) > 100, "the load went on")
+            load.wait_more()
+            os.kill(second, signal.SIGCONT)
+            load.wait_more()
+        wait_until(lambda: state(running).get("requests"), "it answered after the flood")
+        load.wait_more()
+    assert load.failures == []
+
+
+def test_it_survives_reloads_and_ends_with_the_site(site: Site) -> None:
+    with site.served("--observe=127.0.0.1:0") as running:
+        pid = observer(running)
+        born = birth(pid)
+        wait_until(lambda: [one["number"] for one in state(running).get("generations", ())] == [1], "it saw the site")
+        running.signal(signal.SIGHUP)
+        wait_until(lambda: [one["number"] for one in state(running)["generations"]] == [2], "the reload was seen")
+        assert birth(pid) == born
+        wait_until(lambda: json.loads(ask(port(running), "/history.json")[2])["marks"], "the reload was marked")
+        running.signal(signal.SIGKILL)
+        running.process.wait(DEADLINE_S)
+        wait_until(lambda: not alive({pid: born}), "it ended with its supervisor")
+
+
+def test_no_counter_falls_over_reloads_and_killed_workers(site: Site) -> None:
+    with site.served("--observe=127.0.0.1:0") as running, Load(running.port, keep_alive=False) as load:
+        wait_until(lambda: ask(port(running), "/metrics")[0] == 200, "it had looked once")
+        before: dict[Any, float] = {}
+
+        def look() -> dict[Any, float]:
+            now = {
+                key: value
+                for key, value in samples(running).items()
+                if key[0].endswith(("_total", "_count", "_bucket", "_sum")) and not key[0].endswith("connection_count")
+            }
+            for key, value in before.items():
+                assert now.get(key, -1.0) >= value, key
+            before.update(now)
+            return now
+
+        def ends() -> float:
+            return sum(value for (name, _), value in look().items() if name == "fullhouse_worker_ends_total")
+
+        for reload in range(1, 6):
+            running.signal(signal.SIGHUP)
+            wait_until(lambda wanted=2 * reload: ends() >= wanted, "the old workers' ends were counted")
+        for kill in range(1, 4):
+            killed = wait_until(lambda: running.workers() if len(running.workers()) == 2 else None, "two workers ran")[
+                0
+            ]
+            os.kill(killed, signal.SIGKILL)
+            wait_until(lambda wanted=10 + kill: ends() >= wanted, "the killed worker's end was counted")
+        counted = {
+            labels[0][1]: value for (name, labels), value in look().items() if name == "fullhouse_worker_ends_total"
+        }
+        assert (counted["stopped"], counted["crashed"]) == (10, 3)
+        answered = len(load.answers)
+        total = sum(
+            value for (name, _), value in look().items() if name == "http_server_request_duration_seconds_count"
+        )
+        assert total > answered / 2  # what a killed worker had not written yet is lost
+
+
+def test_slots_are_shown_by_holder(site: Site, server: PrivateServer) -> None:
+    site.use_database(server)
+    site.make_pages_ask_the_database()
+    with site.served("--observe=127.0.0.1:0", "--budget=12") as running:
+        running.get()
+        found = wait_until(
+            lambda: now["budgets"] if (now := state(running)).get("budgets") else None, "slots were seen"
+        )
+        (budget,) = found
+        assert (budget["aliases"], budget["slots"]) == (["default"], 12)
+        assert {one["kind"] for one in budget["holders"]} == {"worker"}
+        assert {one["title"] for one in budget["holders"]} == {"worker 0", "worker 1"}
+        values = samples(running)
+        assert values["fullhouse_budget_slots", (("pools", "default"),)] == 12
+        text = site.command("status", site.name, str(running.port), "--database").stdout
+        assert re.search(r"default: \d+ of 12 slots\n +worker [01] \(pid \d+\)  \d", text), text
+
+
+def shown(window: Browser, text: str) -> None:
+    wait_until(lambda: text in window.text(), f"the page showed {text!r}: {window.text()}")
+
+
+def test_the_page_in_a_browser(site: Site, server: PrivateServer, tmp_path: Path) -> None:
+    site.use_database(server)
+    site.make_pages_ask_the_database()
+    with (
+        site.served("--observe=127.0.0.1:0", "--budget=12") as running,
+        browser(f"http://127.0.0.1:{port(running)}", tmp_path / "profile") as window,
+        Load(running.port, keep_alive=True),
+    ):
+        window.open("/")
+        for text in (f"mysite on {running.port}", "generation 1 ready, 2 of 2 workers", "threads busy", "of 12"):
+            shown(window, text)
+        shown(window, "worker 0, generation 1: ")
+        shown(window, "(no route)")
+        wait_until(lambda: window.driver.find_elements("css selector", "svg path.curve"), "curves were drawn")
+        running.signal(signal.SIGHUP)
+        shown(window, "generation 2 serves")
+        for width in (1280, 360):
+            window.driver.set_window_size(width, 800)
+            overflow = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert window.driver.execute_script(overflow) == 0
+        images = window.driver.find_elements("css selector", "[role=img]")
+        assert all(image.get_attribute("aria-label") for image in images)
+        assert window.complaints() == []
