@@ -117,6 +117,6 @@ def test_the_requests_of_djangos_handler_tell_their_route() -> None:
         request = WSGIHandler.request_class({"REQUEST_METHOD": "GET", "wsgi.input": io.BytesIO()})
         assert (type(request).__mro__[1], request.resolver_match) == (before, None)
         request.resolver_match = match = ResolverMatch(print, (), {}, route="seats/<int:seat>/")
-        assert (request.resolver_match, request.environ[ROUTE]) == (match, "seats/<int:seat>/")
+        assert (request.resolver_match, request.environ[ROUTE]) == (match, "/seats/<int:seat>/")
     finally:
         WSGIHandler.request_class = before

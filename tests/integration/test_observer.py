@@ -88,12 +88,12 @@ def test_the_figures_are_those_of_the_site(running: Supervised) -> None:
     assert found["site"] == f"mysite on {running.port}"
     assert [one["worker"] for one in found["workers"]] == [0, 1]
     assert (found["errors"], found["shed"], found["trouble" if "trouble" in found else "last_failure"]) == (0, 0, None)
-    assert {one["route"] for one in found["routes"]} <= {"", "slow"}
+    assert {one["route"] for one in found["routes"]} <= {"", "/"}
     values = samples(running)
-    labels = {"http_request_method": "GET", "http_response_status_code": "200", "http_route": ""}
+    labels = {"http_request_method": "GET", "http_response_status_code": "200", "http_route": "/"}
     name = "http_server_request_duration_seconds_count"
     assert values[name, tuple(sorted(labels.items()))] == 20
-    assert values[name, tuple(sorted({**labels, "http_response_status_code": "404"}.items()))] == 1
+    assert values[name, tuple(sorted({**labels, "http_response_status_code": "404", "http_route": ""}.items()))] == 1
 
 
 def test_metrics_come_in_the_format_that_is_asked_for(running: Supervised) -> None:
@@ -251,7 +251,7 @@ def test_the_page_in_a_browser(site: Site, server: PrivateServer, tmp_path: Path
         for text in (f"mysite on {running.port}", "generation 1 ready, 2 of 2 workers", "threads busy", "of 12"):
             shown(window, text)
         shown(window, "worker 0, generation 1: ")
-        shown(window, "(no route)")
+        wait_until(lambda: "/" in window.text("#routes tbody").split(), "the route was shown")
         wait_until(lambda: window.driver.find_elements("css selector", "svg path.curve"), "curves were drawn")
         running.signal(signal.SIGHUP)
         shown(window, "generation 2 serves")

@@ -108,7 +108,7 @@ def screen(site: str, found: Mapping[str, Any], width: int, height: int, *, colo
         ("route", "req/s", "mean", "95 %", "queue", "conn", "SQL", "stmts", "share"),
         [
             (
-                *(_shortened(_route(one["route"]), width - 62), f"{one['requests_per_s']:,.1f}"),
+                *(_shortened(one["route"] or "(no route)", width - 62), f"{one['requests_per_s']:,.1f}"),
                 *map(_seconds, (one["mean_s"], one["p95_s"], one["queue_s"], one["connection_s"], one["statements_s"])),
                 *(f"{one['statements']:.0f}", f"{one['share']:.0%}"),
             )
@@ -131,7 +131,7 @@ def _now(site: str, found: Mapping[str, Any]) -> list[str]:
     why = f" ({', '.join(shed)})" if shed else ""
     return [
         f"{site}: {'stopping' if found['stopping'] else 'up ' + _age(found['uptime_s'])}; {generations}",
-        f"requests {found['requests_per_s']:,.1f}/s   errors {found['errors_per_s']:,.1f}/s   503 unrun "
+        f"requests {found['requests_per_s']:,.1f}/s   errors {found['errors_per_s']:,.1f}/s   not run "
         f"{sum(shed.values()):,.1f}/s{why}",
         f"time     {', '.join(f'{name[1:]} % {_seconds(value)}' for name, value in durations.items())}",
         f"threads  {_gauge(found['busy'], found['threads'])} {found['busy']} of {found['threads']} busy",
@@ -187,10 +187,6 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
 def _shortened(text: str, width: int) -> str:
     width = max(width, 12)
     return text if len(text) <= width else f"{text[: width - 1]}…"
-
-
-def _route(route: str) -> str:
-    return f"/{route}" if route else "(no route)"
 
 
 def _seconds(value: float | None) -> str:

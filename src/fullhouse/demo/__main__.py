@@ -12,10 +12,13 @@ OPENING = "from fullhouse.demo.opening import open_admin, prepare; prepare(); op
 # Confirms the orders, where the package that it belongs to is installed.
 TASK_WORKER = "--processes=tasks='python -m django db_worker --interval 0.2'"
 
+LIVE_PAGE = "--observe=127.0.0.1:0"
+
 
 def run(options: list[str]) -> int:
     """Make the tables and the seats, and serve until Ctrl-C. Returns the exit code."""
     os.environ["DJANGO_SETTINGS_MODULE"] = SETTINGS
+    options = [LIVE_PAGE, *options]
     if find_spec("django_tasks_db") is not None:
         options = [TASK_WORKER, *options]
     make_parser().parse_known_args(["serve", *options])  # answers --help before anything is made

@@ -30,7 +30,7 @@ def _remembering(request_class: Any) -> Any:
         def resolver_match(self, match: Any) -> None:
             self.__dict__["resolver_match"] = match
             if match is not None:
-                self.environ[ROUTE] = match.route
+                self.environ[ROUTE] = f"/{match.route}"
 
     WSGIRequest.__module__, WSGIRequest.__qualname__ = request_class.__module__, request_class.__qualname__
     return WSGIRequest

@@ -22,7 +22,7 @@ class Times:
     they took in the driver and on the server. sent_s: waited for its client, while the application sent. cpu_s: of
     application_s, what its thread computed; None where that is not known. total_s: from its arrival.
 
-    route: Django's template of the path, without the leading slash; empty where none matched. status: 0 before there
+    route: Django's template of the path, as /seats/<int:seat>/; empty where none matched. status: 0 before there
     is one.
     """
 
