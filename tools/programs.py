@@ -64,6 +64,8 @@ PROGRAMS = {
     "pkg-config": Program("pkg-config", MYSQLCLIENT),
     "podman": Program("podman", _CONTAINERS),
     "postgres": _POSTGRESQL,
+    "prometheus": Program("prometheus", _TEST),
+    "promtool": Program("prometheus", _TEST),
     "ps": Program("procps", _TEST),
     "redis-server": Program("redis-server"),
     "runc": Program("runc", _CONTAINERS),

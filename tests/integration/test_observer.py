@@ -251,7 +251,8 @@ def test_the_page_in_a_browser(site: Site, server: PrivateServer, tmp_path: Path
         for text in (f"mysite on {running.port}", "generation 1 ready, 2 of 2 workers", "threads busy", "of 12"):
             shown(window, text)
         shown(window, "worker 0, generation 1: ")
-        wait_until(lambda: "/" in window.text("#routes tbody").split(), "the route was shown")
+        routes = "return document.querySelector('#routes').innerText"
+        wait_until(lambda: "/" in window.driver.execute_script(routes).split(), "the route was shown")
         wait_until(lambda: window.driver.find_elements("css selector", "svg path.curve"), "curves were drawn")
         running.signal(signal.SIGHUP)
         shown(window, "generation 2 serves")

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from fullhouse.deploy.files import Deployment, write
+from fullhouse.deploy.deployment import Deployment
+from fullhouse.deploy.files import write
 from fullhouse.errors import ConfigurationError
 
 SITE = Deployment(
@@ -26,6 +27,7 @@ SITE = Deployment(
     has_own_worker=True,
     log="/var/log/my site.log",
     files={"/static/": "/srv/my site; 100%/static"},
+    observe="127.0.0.1:9000",
 )
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fullhouse.cli.verbs import log_path
-from fullhouse.deploy.files import Deployment, write
+from fullhouse.deploy.deployment import Deployment
+from fullhouse.deploy.files import write
 from fullhouse.errors import ConfigurationError
 from fullhouse.settings.table import OPTIONS
 from fullhouse.site.planned import Planned
@@ -41,6 +42,7 @@ def deployment(planned: Planned, options: Sequence[str]) -> Deployment:
         has_own_worker=settings.worker_class == OPTIONS["worker_class"].default,
         log=os.path.abspath(settings.log_file) if settings.log_file else str(log_path(planned.project.name, None)),
         files=_files(planned.project.django),
+        observe=settings.observe,
     )
 
 

@@ -1,14 +1,13 @@
 """The text of each file, and why each value is what it is. Pure: who writes it where is the caller's business."""
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from fullhouse.deploy.deployment import STOP_MARGIN_S, Deployment
+from fullhouse.deploy.monitoring import dashboard, rules, scrape
 from fullhouse.errors import ConfigurationError
 
-# What the supervisor needs beyond graceful_timeout to end what is left (`supervisor.generations`), twice.
-STOP_MARGIN_S = 15
 # A client that waits for the last answer before our timeout ends its worker.
 PROXY_MARGIN_S = 5
 # What nginx waits for a server that has no timeout.
@@ -16,40 +15,6 @@ NO_TIMEOUT_S = 3600
 QUOTE = '"'
 # supervisord expands the names of logs twice.
 PERCENT = "%"
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """command: the words of `fullhouse serve`. addresses: HOST:PORT or unix:PATH. *_s: as in the settings.
-
-    environment: variables that decide what is served, and how. companions_s: what the processes beside the web workers
-    may take to end. files: folders by URL that nginx serves itself: Django's
-    static and media files.
-    """
-
-    project: str
-    user: str
-    folder: str
-    command: Sequence[str]
-    environment: Mapping[str, str]
-    addresses: Sequence[str]
-    backlog: int
-    has_tls: bool
-    graceful_timeout_s: int
-    companions_s: int
-    stop_delay_s: int
-    boot_timeout_s: int
-    timeout_s: int
-    keepalive_s: int
-    max_body: int | None
-    has_own_worker: bool
-    log: str
-    files: Mapping[str, str]
-
-    @property
-    def stop_s(self) -> int:
-        """What a stop may take, until nothing is left to be ended."""
-        return max(self.stop_delay_s + self.graceful_timeout_s, self.companions_s) + STOP_MARGIN_S
 
 
 def _one_line(text: str, *, never: str = "") -> str:
@@ -270,6 +235,8 @@ FILES: Mapping[str, Mapping[str, Callable[[Deployment], str]]] = MappingProxyTyp
         "systemd": {"{project}.service": systemd_service, "{project}.socket": systemd_socket},
         "nginx": {"{project}.conf": nginx},
         "logrotate": {"{project}": logrotate},
+        "prometheus": {"{project}.scrape.yml": scrape, "{project}.rules.yml": rules},
+        "grafana": {"{project}.json": dashboard},
     }
 )
 
