@@ -17,6 +17,7 @@ from fullhouse import __version__
 from fullhouse.cli import top, verbs
 from fullhouse.cli.banner import banner, wants_colour
 from fullhouse.cli.deploy import deploy
+from fullhouse.cli.doctor import doctor
 from fullhouse.cli.plan import plan_text
 from fullhouse.deploy.files import FILES
 from fullhouse.errors import ConfigurationError, FullhouseError
@@ -63,6 +64,7 @@ FLAGS = [option.flag for option in OPTIONS.values()]
 PLANNED = {
     "plan": "Show how many workers, threads and connections fit, and why.",
     "serve": "Serve the project in the foreground.",
+    "doctor": "Look for what will go wrong: in settings, machine, databases, nginx, and the running site.",
     "deploy": "Print a configuration file for supervisord, systemd, nginx or logrotate, computed from the plan.",
 }
 VERBS = {
@@ -85,6 +87,9 @@ EXAMPLES = {
     "deploy": """examples:
   fullhouse deploy supervisord mysite > /etc/supervisor/conf.d/mysite.conf
   fullhouse deploy systemd mysite --into /etc/systemd/system""",
+    "doctor": """examples:
+  fullhouse doctor mysite                           each finding: the fact, its numbers, what to do
+  fullhouse doctor mysite --format json             the same as JSON; exit code 1 where there is an error""",
     "serve": """examples:
   fullhouse serve mysite                            on 127.0.0.1:8000, Ctrl-C stops it
   fullhouse serve mysite -b 0.0.0.0:80 --budget 20  on port 80, with at most 20 database sessions
@@ -129,8 +134,9 @@ def _add_planned(commands: Any, name: str, summary: str) -> None:
         command.add_argument("--into", metavar="FOLDER", help="Write the files to this folder instead.")
     command.add_argument("project", nargs="?", metavar="PROJECT", help=PROJECT_HELP)
     command.add_argument("--traceback", action="store_true", help="Show the full traceback of an error.")
-    if name == "plan":
+    if name in ("plan", "doctor"):
         add_format(command)
+    if name == "plan":
         command.add_argument("--from", dest="others", action="append", metavar="FILE", help=FROM_HELP)
     add_options(command)
 
@@ -195,6 +201,10 @@ def _run(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     if arguments.command == "plan":
         print(plan_text(arguments.project, arguments))
         return 0
+    if arguments.command == "doctor":
+        report, code = doctor(arguments.project, arguments)
+        print(report)
+        return code
     with redirect_stdout(sys.stderr):  # what the site's settings print is no part of a file
         planned = plan_for(arguments.project, arguments)
     if arguments.command == "serve":

@@ -12,6 +12,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import Error as DjangoError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from fullhouse.budget.slots import SlotFile
@@ -70,6 +71,30 @@ def ask_limits(settings: Settings) -> Asked:
             limit
         )
     return Asked([_of_one_server(server[0], limits_of) for server, limits_of in by_server.items()], unknown)
+
+
+def server_ports() -> dict[str, tuple[str, str]]:
+    """By alias on PostgreSQL over TCP: the port that the settings name, and the one that the server listens on.
+
+    Those that cannot be asked now are left out.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for connection in connections.all():
+        if connection.vendor != "postgresql":
+            continue
+        host, port = limits.server_address("postgresql", connection.settings_dict)
+        if host.startswith("/"):
+            continue
+        asker = connection.unpooled() if isinstance(connection, Pooled) else connection.copy()
+        try:
+            with host_slots.slot_held("postgresql", connection.settings_dict), asker.cursor() as cursor:
+                cursor.execute("SELECT current_setting('port')")
+                found[connection.alias] = port, str(cursor.fetchone()[0])
+        except (DatabaseError, DjangoError):
+            continue
+        finally:
+            asker.close()
+    return found
 
 
 def has_database() -> bool:

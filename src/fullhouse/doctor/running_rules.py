@@ -1,0 +1,59 @@
+"""What a running site shows: it serves another plan than would be made now, sheds, crashes, lacks connections. Pure."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fullhouse.doctor.finding import Finding
+from fullhouse.telemetry.rows import END_REASONS, Row
+from fullhouse.telemetry.tally import SHED_REASONS
+
+
+def of_running(status: Mapping[str, Any], total: Row) -> Iterator[Finding]:
+    """status: the supervisor's. total: all rows together."""
+    if status["crashes"]:
+        yield Finding(
+            "E501",
+            f"The site has crashed {status['crashes']} times in a row: {status['last_failure'] or 'see the log'}",
+            "See fullhouse logs.",
+        )
+    elif status["last_failure"]:
+        yield Finding(
+            "W502", f"The last reload failed: {status['last_failure'].partition(chr(10))[0]}", "Mend it, and reload."
+        )
+    ends = dict(zip(END_REASONS, total.totals.ends, strict=True))
+    bad = {reason: ends[reason] for reason in ("timeout", "stuck_request", "crashed") if ends[reason]}
+    if bad:
+        told = ", ".join(f"{count} × {reason}" for reason, count in bad.items())
+        yield Finding(
+            "W503", f"Workers have ended that should not have, since the start: {told}.", "See fullhouse logs."
+        )
+    shed = dict(zip(SHED_REASONS, total.totals.shed, strict=True))
+    shed.pop("client_gone")
+    if any(shed.values()):
+        told = ", ".join(f"{count:,} × {reason}" for reason, count in shed.items() if count)
+        yield Finding(
+            "W504",
+            f"Of {total.totals.requests:,} requests since the start, {sum(shed.values()):,} were not run ({told}).",
+            "See fullhouse top for what is full; docs/concepts/overload.md says what can be done.",
+        )
+    for one in total.databases:
+        if one.totals.refused:
+            yield Finding(
+                "W505",
+                f"{one.alias}: {one.totals.refused:,} requests got no connection since the start.",
+                "See fullhouse status --database for who holds them, and fullhouse top for slow routes.",
+            )
+
+
+def of_plan(planned: Mapping[str, int], running: Mapping[str, int]) -> Iterator[Finding]:
+    """Both: workers and threads."""
+    changed = {
+        name: (running[name], planned[name]) for name in planned if running.get(name) not in (None, planned[name])
+    }
+    if changed:
+        told = ", ".join(f"{before} {name} and not {after}" for name, (before, after) in changed.items())
+        yield Finding(
+            "I506",
+            f"The running site has {told}, as a plan made now would: its options or the machine have changed.",
+            "fullhouse reload makes the plan anew.",
+        )
