@@ -64,13 +64,16 @@ def _length(value: str, before: int | None) -> int:
 
 
 def server_timing(times: Times) -> str:
-    """The value of Server-Timing (W3C): the parts and their sum, in milliseconds."""
-    computed = "" if times.cpu_s is None else f"computed;dur={1000 * times.cpu_s:.1f}, "
-    return (
-        f"queue;dur={1000 * times.waited_s:.1f}, connection;dur={1000 * times.connection_s:.1f}, "
-        f"statements;dur={1000 * times.statements_s:.1f}, application;dur={1000 * times.application_s:.1f}, {computed}"
-        f"send;dur={1000 * times.sent_s:.1f}, total;dur={1000 * times.total_s:.1f}"
-    )
+    """The value of Server-Timing (W3C): the parts and their sum, in milliseconds; without those that are exactly 0."""
+    found = f"queue;dur={1000 * times.waited_s:.1f}, "
+    if times.connection_s or times.statements:
+        connection_ms, statements_ms = 1000 * times.connection_s, 1000 * times.statements_s
+        found += f"connection;dur={connection_ms:.1f}, statements;dur={statements_ms:.1f}, "
+    if times.sent_s:
+        found += f"send;dur={1000 * times.sent_s:.1f}, "
+    if times.cpu_s is not None:
+        found += f"computed;dur={1000 * times.cpu_s:.1f}, "
+    return f"{found}application;dur={1000 * times.application_s:.1f}, total;dur={1000 * times.total_s:.1f}"
 
 
 class Response:
