@@ -72,6 +72,13 @@ def forget_plan(server: PrivateServer) -> None:
 
 
 @pytest.fixture(params=["mysql", "postgresql"])
+def server(request: pytest.FixtureRequest) -> PrivateServer:
+    """Each in turn."""
+    found: PrivateServer = request.getfixturevalue(f"{request.param}_server")
+    return found
+
+
+@pytest.fixture(params=["mysql", "postgresql"])
 def database(request: pytest.FixtureRequest) -> "Iterator[Database]":
     """Django on a pool of its own, with an empty table of tokens; checked to be in order after the test."""
     from dbsupport import Database, create_tables

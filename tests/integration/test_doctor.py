@@ -18,12 +18,6 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path / "site")
 
 
-@pytest.fixture(params=["mysql", "postgresql"])
-def server(request: pytest.FixtureRequest) -> PrivateServer:
-    found: PrivateServer = request.getfixturevalue(f"{request.param}_server")
-    return found
-
-
 def ids(site: Site, *options: str) -> set[str]:
     answer = site.command("doctor", site.name, "--format", "json", *options)
     assert answer.returncode in (0, 1), answer.stderr

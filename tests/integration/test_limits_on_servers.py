@@ -162,12 +162,6 @@ def test_postgresql_caps_of_the_role_and_the_database(site: Site, postgresql_ser
     assert (capped["limit"], owner["limit"]) == (9, 12)
 
 
-@pytest.fixture(params=["mysql_server", "postgresql_server"])
-def server(request: pytest.FixtureRequest) -> PrivateServer:
-    found: PrivateServer = request.getfixturevalue(request.param)
-    return found
-
-
 def test_aliases_of_one_server_share_its_sessions(site: Site, server: PrivateServer) -> None:
     one = planned(site, "--cores", "1", default=database(server))
     two = planned(site, "--cores", "1", default=database(server), log=database(server))

@@ -126,3 +126,25 @@ def test_promtool_finds_nothing_to_say_about_the_metrics(files: tuple[Site, str,
     words = [programs.path("promtool"), "check", "metrics"]
     said = subprocess.run(words, input=text, capture_output=True, timeout=DEADLINE_S, check=False)
     assert (said.returncode, said.stderr.decode()) == (0, "")
+
+
+def test_gunicorns_statsd_names_are_sent(tmp_path: Path) -> None:
+    site = Site(tmp_path / "site")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
+        statsd.bind(("127.0.0.1", 0))
+        statsd.setblocking(False)
+        host, port = statsd.getsockname()
+        options = {"gunicorn": {"statsd_host": f"{host}:{port}", "statsd_prefix": "mysite"}, "log_level": "info"}
+        site.append("settings", f"FULLHOUSE = {options!r}\n")
+        names: set[str] = set()
+
+        def seen() -> set[str]:
+            with suppress(BlockingIOError):
+                while True:
+                    names.add(statsd.recv(4096).decode().partition(":")[0].removeprefix("mysite."))
+            return names
+
+        with site.served(workers=1) as running:
+            running.get()
+            wanted = {f"gunicorn.{name}" for name in ("requests", "request.duration", "request.status.200", "workers")}
+            wait_until(lambda: wanted <= seen(), f"gunicorn's names were sent: {names}")

@@ -27,12 +27,6 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path / "site")
 
 
-@pytest.fixture(params=["mysql", "postgresql"])
-def server(request: pytest.FixtureRequest) -> PrivateServer:
-    found: PrivateServer = request.getfixturevalue(f"{request.param}_server")
-    return found
-
-
 @pytest.fixture
 def running(site: Site) -> Iterator[Supervised]:
     with site.served("--observe=127.0.0.1:0") as running:

@@ -59,12 +59,6 @@ def site(tmp_path: Path) -> Site:
     return site
 
 
-@pytest.fixture(params=["mysql", "postgresql"])
-def server(request: pytest.FixtureRequest) -> PrivateServer:
-    found: PrivateServer = request.getfixturevalue(f"{request.param}_server")
-    return found
-
-
 def on_database(site: Site, server: PrivateServer, **pool: Any) -> Site:
     site.use_database(server, pool or True)
     site.write("urls", URLS.format(sleep=SLEEP[server.vendor]))

@@ -7,8 +7,6 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from dbsupport import slot_file
 from fullhouse.budget.slots import UNPLANNED
 from private_servers import PrivateServer, mysql_family, postgresql
@@ -31,12 +29,6 @@ def log(request):
 
 urlpatterns = [path("", home), path("log", log)]
 """
-
-
-@pytest.fixture(params=["mysql", "postgresql"])
-def server(request: pytest.FixtureRequest) -> PrivateServer:
-    found: PrivateServer = request.getfixturevalue(f"{request.param}_server")
-    return found
 
 
 def make_site(folder: Path, server: PrivateServer, **log: Any) -> Site:

@@ -15,12 +15,6 @@ BUDGET = 6
 RELOADS = 5
 
 
-@pytest.fixture(params=["mysql", "postgresql"])
-def server(request: pytest.FixtureRequest) -> PrivateServer:
-    found: PrivateServer = request.getfixturevalue(f"{request.param}_server")
-    return found
-
-
 @pytest.fixture
 def site(tmp_path: Path, server: PrivateServer) -> Site:
     """A site whose page asks the database, with fewer sessions than threads."""
