@@ -17,13 +17,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "tools"))
 
-from benchmarks.overload import generate
-from benchmarks.overload.generate import Answers, Stream, offer
 from benchmarks.servers import load as clients
 from benchmarks.servers.__main__ import prepare
 from benchmarks.servers.peers import OTHERS, Load, Server, running
 
 import private_servers
+from fullhouse.tune import load as generate
+from fullhouse.tune.load import Answers, Stream, offer
 
 GOOD_S = 1.0  # an answer later than this is of no use to anybody
 SETTLE_S = 2.0  # after the load has fallen

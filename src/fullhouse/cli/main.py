@@ -19,6 +19,7 @@ from fullhouse.cli.banner import banner, wants_colour
 from fullhouse.cli.deploy import deploy
 from fullhouse.cli.doctor import doctor
 from fullhouse.cli.plan import plan_text
+from fullhouse.cli.tune import STEP_S, tune
 from fullhouse.deploy.files import FILES
 from fullhouse.errors import ConfigurationError, FullhouseError
 from fullhouse.private_folder import runtime_folder
@@ -34,6 +35,7 @@ from fullhouse.supervisor.listen import check_tls, listening
 from fullhouse.supervisor.logfile import LogFile
 from fullhouse.supervisor.pid_file import pid_file
 from fullhouse.supervisor.systemd import activated_sockets
+from fullhouse.tune.load import Stream
 
 DESCRIPTION = (
     "A production server for Django that never exceeds your database's connection limit: it plans workers, threads and "
@@ -74,6 +76,7 @@ VERBS = {
     "reload": "Reload the current code without dropping a request; the old code serves until the new is ready.",
     "status": "Show the running servers.",
     "top": "Show a running server's figures, every second: rates, times, sessions by holder, workers, routes.",
+    "tune": "Find how much a running server can serve, and what holds it there, by a load from this machine.",
     "logs": "Show the end of the server's log file.",
     "dump": "Show what every thread of every worker is at: its request, its statement, its stack.",
 }
@@ -159,6 +162,13 @@ def _add_verb(commands: Any, name: str, summary: str) -> None:
     elif name == "status":
         add_format(command)
         command.add_argument("--database", action="store_true", help="Also show who holds the database sessions.")
+    elif name == "tune":
+        add_format(command)
+        command.add_argument("--path", default="/", metavar="/PATH", help="The page to ask for (default: /).")
+        command.add_argument("--host", default="localhost", help="The Host to ask for (default: localhost).")
+        command.add_argument(
+            "--seconds", type=int, default=STEP_S, help=f"Of each of about 15 steps (default: {STEP_S})."
+        )
     elif name == "top":
         add_format(command)
         command.add_argument("--once", action="store_true", help="Print one look, which takes a second, and end.")
@@ -229,6 +239,9 @@ def _address(arguments: argparse.Namespace) -> None:
             print(verbs.dump(project, port))
         case "status":
             print(verbs.status(project, port, arguments.format, with_sessions=arguments.database))
+        case "tune":
+            page = Stream(arguments.path, 0.0, host=arguments.host)
+            print(tune(project, port, page, arguments.seconds, arguments.format))
         case "top" if arguments.once or arguments.format == "json" or not sys.stdout.isatty():
             print(top.once(project, port, arguments.format))
         case "top":

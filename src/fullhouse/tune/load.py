@@ -17,11 +17,12 @@ CROWD_PATIENCE_S = 300.0
 
 @dataclass(frozen=True)
 class Stream:
-    """Requests of one kind: `rate` a second to `path`, from `address` on this machine."""
+    """Requests of one kind: `rate` a second to `path`, from `address` on this machine. host: the Host header."""
 
     path: str
     rate: float
     address: str = "127.0.0.1"
+    host: str = "a"
 
 
 @dataclass
@@ -68,10 +69,7 @@ class _Client(asyncio.Protocol):
         head, end, body = self.received.partition(b"\r\n\r\n")
         if not end or self.answered is None or self.answered.done():
             return
-        length = next(
-            (int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0
-        )
-        if len(body) >= length:
+        if _is_whole(head.lower(), body):
             self.received = b""
             self.answered.set_result(int(head[9:12]))
 
@@ -79,6 +77,14 @@ class _Client(asyncio.Protocol):
         self.transport = None
         if self.answered is not None and not self.answered.done():
             self.answered.set_result(0)
+
+
+def _is_whole(head: bytes, body: bytes) -> bool:
+    """head: in lower case."""
+    if b"\r\ntransfer-encoding: chunked" in head:
+        return body.endswith(b"0\r\n\r\n")
+    length = next((int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:")), 0)
+    return len(body) >= length
 
 
 class _Generator:
@@ -94,7 +100,7 @@ class _Generator:
             async with asyncio.timeout(self._patience_s):
                 client = await self._client()
                 client.answered = asyncio.get_running_loop().create_future()
-                request = f"GET {self._stream.path} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+                request = f"GET {self._stream.path} HTTP/1.1\r\nHost: {self._stream.host}\r\n\r\n".encode()
                 client.transport.write(request)  # type: ignore[union-attr]
                 status = await client.answered
         except (OSError, TimeoutError):
@@ -124,7 +130,7 @@ class _Generator:
 
 async def _offer(port: int, stream: Stream, seconds: float) -> Answers:
     answers, generator = Answers(seconds), _Generator(port, stream)
-    chance = random.Random(stream.address + stream.path)
+    chance = random.Random(stream.address + stream.path)  # noqa: S311 - no secret
     asking: set[asyncio.Task[None]] = set()
     start, due = time.monotonic(), 0.0
     while due < seconds:

@@ -1,0 +1,116 @@
+"""`fullhouse tune`: how much a running site can serve, and what holds it there. Changes nothing."""
+
+import json
+import os
+import shutil
+import sys
+import time
+from contextlib import closing
+from dataclasses import asdict, replace
+
+from fullhouse.errors import ApplicationError, ConfigurationError
+from fullhouse.observer.look import Look, Looker
+from fullhouse.private_folder import runtime_folder
+from fullhouse.supervisor import instances
+from fullhouse.telemetry.rows import summed
+from fullhouse.tune.knee import Search, Step, Use, Verdict, told, verdict
+from fullhouse.tune.load import Answers, Stream, offer
+from fullhouse.worker.processors import idle_s
+
+STEP_S = 4
+# The part of a step that is not counted, since the load and the site have only begun; and how long after it, as a part
+# of it, an answer counts.
+_SETTLE = 0.25
+_PATIENCE = 0.25
+
+
+def tune(project: str, port: str | None, page: Stream, seconds: int, output_format: str) -> str:
+    """Raise an open-loop load of one page until the site is at its knee; the report.
+
+    page: at any rate. seconds: of each step. Progress goes to standard error. Raises NotRunningError, ApplicationError
+    for a page that does not answer, ConfigurationError for an address that cannot be asked.
+    """
+    instance = instances.find(runtime_folder(), project, port)
+    if not str(instance.facts["port"]).isdecimal():
+        raise ConfigurationError(f"{project} listens on a Unix socket: tune needs a port of this machine to ask.")
+    search, uses = Search(), {}
+    with closing(Looker(instance)) as looker:
+        while (rate := search.next_rate) is not None:
+            step, use = _step(looker, int(instance.facts["port"]), replace(page, rate=rate), seconds)
+            if not search.steps and step.answered < 0.5 * step.offered:
+                raise ApplicationError(
+                    f"{page.path} does not answer with a status below 400 at {rate:g} requests a second.\n"
+                    "Try it with curl; a site that knows its names needs --host NAME, and one with TLS cannot be tuned."
+                )
+            search.add(step)
+            uses[step.offered] = use
+            sys.stderr.write(f"{told([step], 80)[1]}\n")
+            sys.stderr.flush()
+    knee = search.knee or search.steps[0]
+    highest = max(search.steps, key=lambda step: step.offered)
+    found = verdict(uses[highest.offered])
+    if output_format == "json":
+        steps = [asdict(step) for step in search.steps]
+        return json.dumps({"path": page.path, "knee": asdict(knee), **asdict(found), "steps": steps}, indent=2)
+    return "\n".join(_report(page.path, search, knee, found))
+
+
+def _report(path: str, search: Search, knee: Step, found: Verdict) -> list[str]:
+    width = min(110, shutil.get_terminal_size((100, 24)).columns)
+    options = ", ".join(f"{name} = {value}" for name, value in found.options.items())
+    late = max(step.late_s for step in search.steps)
+    return [
+        *told(search.steps, width),
+        "",
+        f"{path} is served {knee.offered:,.0f} times a second before a queue grows; 99 % of them within "
+        f"{1000 * knee.p99_s:,.0f} ms.",
+        f"What is used up then: {found.saturated}; {found.why}.",
+        *([f"Try {options}."] if options else []),
+        *([f"The load itself was up to {late:.1f} s late: offer it from another machine."] if late > 1 else []),
+    ]
+
+
+def _step(looker: Looker, port: int, stream: Stream, seconds: int) -> tuple[Step, Use]:
+    """Offer one rate for so many seconds."""
+    before, idle_before, began = looker.look(), idle_s(), time.monotonic()
+    (answers,) = offer(port, seconds, stream)
+    after, idle_after, ended = looker.look(), idle_s(), time.monotonic()
+    idle = (idle_after - idle_before) / (ended - began)
+    return _counted(answers, stream.rate), _use(before, after, idle)
+
+
+def _counted(answers: Answers, rate: float) -> Step:
+    """Answered is what was due in the step, and answered soon after its end at the latest: else it waits in a queue."""
+    due = [(at + latency, status) for at, status, latency in answers.found if at >= _SETTLE * answers.seconds]
+    good = [ended for ended, status in due if 200 <= status < 400 and ended <= (1 + _PATIENCE) * answers.seconds]
+    latencies = sorted(
+        latency for at, status, latency in answers.found if at >= _SETTLE * answers.seconds and 200 <= status < 400
+    )
+
+    def percentile(share: float) -> float:
+        return latencies[min(len(latencies) - 1, int(share * len(latencies)))] if latencies else float("inf")
+
+    return Step(rate, rate * len(good) / max(1, len(due)), percentile(0.5), percentile(0.99), answers.late_s)
+
+
+def _use(before: Look, after: Look, idle: float) -> Use:
+    """idle: seconds that all processors together were, in a second."""
+    earlier, later, workers = summed(before.rows), summed(after.rows), after.workers
+    span_s = after.clock - before.clock
+    series = list(later.series.values())
+    past = list(earlier.series.values())
+    spent_s = sum(one.durations.sum_s - one.waited_s for one in series)
+    spent_s -= sum(one.durations.sum_s - one.waited_s for one in past)
+    connection_s = sum(one.connection_s for one in series) - sum(one.connection_s for one in past)
+    statements_s = sum(one.statements_s for one in series) - sum(one.statements_s for one in past)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = sum(row.gauges.threads for row in workers) or 1
+    return Use(
+        cpu=(later.totals.cpu_ms - earlier.totals.cpu_ms) / 1000 / span_s / max(1, len(workers)),
+        idle=min(1.0, idle / cores),
+        threads=min(1.0, spent_s / span_s / threads),
+        connection=connection_s / spent_s if spent_s > 0 else 0.0,
+        statements=statements_s / spent_s if spent_s > 0 else 0.0,
+        cores=float(cores),
+        workers=len(workers),
+    )
