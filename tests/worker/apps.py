@@ -361,15 +361,15 @@ def timed(environ, start_response):
     environ["fullhouse.route"] = "<what>/"
     path = environ["PATH_INFO"]
     if path == "/compute":
-        until = time.thread_time() + 1.2
+        until = time.thread_time() + 2
         while time.thread_time() < until:
             pass
     elif path == "/sleep":
-        time.sleep(1.2)
+        time.sleep(2)
     elif path == "/database":
         own.times.connection_s += 0.125
         own.times.statements += 2
         own.times.statements_s += 0.0625
-        time.sleep(1.2)
+        time.sleep(2)
     start_response("200 OK", [*PLAIN, ("Content-Length", "2")])
     return [b"ok"]

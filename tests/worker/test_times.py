@@ -27,15 +27,16 @@ def test_parts(tmp_path, path):
         line = next(line for line in server.logged().splitlines() if "A slow request" in line)
     total, computed = times.pop("total"), times.pop("computed")
     assert sum(times.values()) == pytest.approx(total, abs=0.001)  # each is rounded
-    assert total >= 1.2
+    assert total >= 2
     assert computed <= times["application"]
     if path == "/database":
         assert (times["connection"], times["statements"]) == (0.125, 0.0625)
         assert "connection 0.12, statements 0.06, application" in line
         assert line.endswith("; 2 statements")
     else:
-        assert computed > times["application"] / 3 if path == "/compute" else computed < times["application"] / 3
-        assert times["application"] > 1.1
+        # It computes for 2 s, however long it waits for a processor meanwhile; or it sleeps for as long.
+        assert computed > 1 if path == "/compute" else computed < 1
+        assert times["application"] > 1.8
 
 
 def test_a_quick_request_is_told_to_its_client_only(tmp_path):
@@ -81,5 +82,5 @@ def test_the_access_log_can_be_of_json(tmp_path):
     assert (served["user_agent.original"], served["client.address"]) == ('é"', "127.0.0.1")
     parts = [served[f"duration.{name}"] for name in PARTS if name != "computed"]
     assert sum(parts) <= served["duration"]
-    assert served["duration.application"] > 1.1
+    assert served["duration.application"] > 1.8
     assert (refused["http.response.status_code"], "duration.application" in refused) == (400, False)
