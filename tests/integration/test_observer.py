@@ -211,6 +211,20 @@ def test_no_counter_falls_over_reloads_and_killed_workers(site: Site) -> None:
         assert total > answered / 2  # what a killed worker had not written yet is lost
 
 
+def test_a_worker_that_is_replaced_says_why(site: Site) -> None:
+    with site.served("--observe=127.0.0.1:0", "--max-requests=20", workers=1) as running:
+
+        def ends() -> dict[str, int]:
+            return dict(state(running).get("worker_ends", {}))
+
+        def replaced() -> bool:
+            running.get()
+            return ends().get("max_requests", 0) > 0
+
+        wait_until(replaced, "a worker was replaced")
+        assert not {name for name, count in ends().items() if count} - {"max_requests"}
+
+
 def test_slots_are_shown_by_holder(site: Site, server: PrivateServer) -> None:
     site.use_database(server)
     site.make_pages_ask_the_database()
