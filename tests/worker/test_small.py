@@ -5,16 +5,20 @@ import socket
 import tempfile
 import threading
 import time
+import weakref
 from types import SimpleNamespace
 
 import pytest
 from serving import wait_until
 
+from fullhouse.telemetry.times import Times, own
 from fullhouse.worker.admission.queue import Admission, AdmissionRules, Waiting
-from fullhouse.worker.channel import ClientGoneError
+from fullhouse.worker.channel import Channel, ClientGoneError
 from fullhouse.worker.http.request import Request
+from fullhouse.worker.options import Options
 from fullhouse.worker.pace import Pace
 from fullhouse.worker.threads import Threads, ThreadState
+from fullhouse.worker.timer import Timer
 from fullhouse.worker.unsent import FileRange, Unsent
 from fullhouse.worker.wsgi.response import Response
 
@@ -313,3 +317,15 @@ def test_a_request_that_computes_for_long_holds_no_other_up():
         threads.wake_for_waiting()
     assert over.wait(0)
     threads.stop(20)
+
+
+def test_a_channel_and_the_times_of_its_request_are_no_cycle():
+    """They refer to each other while it runs; then a client's buffers would wait for the collector."""
+    with socket.socket() as sock:
+        channel = Channel(sock, SimpleNamespace(peer=None), None, Options())
+        timer = Timer("GET", channel)
+        timer.stop("/", 200)
+        gone = weakref.ref(timer)
+        own.times = Times("", 0.0)
+        del timer, channel
+        assert gone() is None

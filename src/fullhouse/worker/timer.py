@@ -27,7 +27,7 @@ class Timer(Times):
 
     def __init__(self, method: str, channel: Channel) -> None:
         self.method = method
-        self._channel = channel
+        self._channel: Channel | None = channel
         self._began_s = channel.began_s  # the loop may end the request meanwhile
         self.waited_s = time.monotonic() - self._began_s
         own.times = channel.times = self
@@ -40,13 +40,20 @@ class Timer(Times):
     def look(self) -> None:
         """Bring it up to date. By its own thread."""
         now = time.monotonic()
-        self.sent_s = self._channel.sent_s
+        if self._channel is not None:
+            self.sent_s = self._channel.sent_s
         self.total_s = now - self._began_s
         if self._seen is not None:
             before_s, at = self._seen
             if now - at >= _FEWEST_TICKS * _TICK_S:
                 share = (time.thread_time() - before_s) / (now - at)
                 self.cpu_s = min(self.application_s, share * (self.total_s - self.waited_s))
+
+    def stop(self, route: str, status: int) -> None:
+        """The request has ended. From now on nothing is kept alive, and no cycle: its channel refers to this."""
+        self.look()
+        self.route, self.status = route, status
+        self._channel = None
 
 
 def see_running(states: Iterable[ThreadState], now: float) -> None:

@@ -94,8 +94,7 @@ class Gateway:
                 channel.sock.setblocking(False)
         channel.must_close = response.must_close
         channel.failed = response.status.startswith("5")
-        timer.look()
-        timer.route, timer.status = environ.get(ROUTE, ""), response.status_code
+        timer.stop(environ.get(ROUTE, ""), response.status_code)
         self._give_back(channel, answered=response.has_turn)
         self._finish(request, environ, response)
 
