@@ -1,10 +1,16 @@
 """The observer: what it shows of a served site, and that whatever becomes of it, no request notices."""
 
+import fcntl
 import json
 import os
+import pty
 import re
 import signal
 import socket
+import struct
+import subprocess
+import sys
+import termios
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection
@@ -241,6 +247,33 @@ def test_slots_are_shown_by_holder(site: Site, server: PrivateServer) -> None:
         assert values["fullhouse_budget_slots", (("pools", "default"),)] == 12
         text = site.command("status", site.name, str(running.port), "--database").stdout
         assert re.search(r"default: \d+ of 12 slots\n +worker [01] \(pid \d+\)  \d", text), text
+
+
+def test_top_in_a_terminal(site: Site, running: Supervised) -> None:
+    """Every second on a screen of its own, until q; then the terminal is what it was."""
+    keyboard, terminal = pty.openpty()
+    with closing(os.fdopen(keyboard, "r+b", buffering=0)) as person:
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+        before = termios.tcgetattr(terminal)
+        command = [sys.executable, "-m", "fullhouse", "top", site.name, str(running.port)]
+        process = subprocess.Popen(
+            command, cwd=site.folder, env=site.environment | {"TERM": "xterm"}, stdin=terminal, stdout=terminal
+        )
+        seen = b""
+        while seen.count(b"generation 1 ready") < 2:
+            assert process.poll() is None
+            seen += person.read(4096)
+        person.write(b"q")
+        while b"\x1b[?1049l" not in seen:
+            seen += person.read(4096)
+        assert process.wait(DEADLINE_S) == 0
+        assert termios.tcgetattr(terminal) == before
+        os.close(terminal)
+    first = seen.decode().partition("\x1b[H")[2].partition("\x1b[H")[0]
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", first).splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith(f"mysite on {running.port}: up ")
 
 
 def shown(window: Browser, text: str) -> None:

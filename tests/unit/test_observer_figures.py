@@ -1,5 +1,6 @@
 """What the observer makes of two looks, and of many: rates, percentiles, routes, history, a terminal's screen."""
 
+import re
 from typing import Any
 
 import pytest
@@ -120,6 +121,7 @@ def test_a_screen_fits_its_terminal(width: int, height: int) -> None:
         assert "route" in text
     coloured = screen("mysite on 8000", found, width, height, colour=True)
     assert any("\x1b[" in line for line in coloured)
+    assert [re.sub("\x1b\\[[0-9]*m", "", line) for line in coloured] == lines
 
 
 def test_metrics_of_a_command_are_one_series() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import select
 import shutil
 import sys
@@ -31,6 +32,7 @@ _ENTER, _LEAVE, _HOME, _CLEAR_LINE, _CLEAR_REST = (
 )
 _COLOURS = tuple(f"\x1b[3{number}m" for number in (6, 4, 5, 3, 2, 1))
 _RESET = "\x1b[0m"
+_COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 _FREE = "·"
 
 
@@ -118,7 +120,16 @@ def screen(site: str, found: Mapping[str, Any], width: int, height: int, *, colo
     room = max(2, (height - len(head) - 2) // 2)
     shown = workers[: max(room, height - len(head) - len(routes) - 2)]
     lines = [*head, *shown, "", *routes][:height]
-    return lines if colour else [line[:width] for line in lines]
+    return [_cut(line, width) for line in lines]
+
+
+def _cut(line: str, width: int) -> str:
+    """Its first letters; colours take no room."""
+    shown, room = "", width
+    for part in _COLOUR.split(line):
+        shown += part if part.startswith("\x1b") else part[:room]
+        room -= 0 if part.startswith("\x1b") else min(room, len(part))
+    return shown
 
 
 def _now(site: str, found: Mapping[str, Any]) -> list[str]:
