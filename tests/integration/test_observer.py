@@ -35,6 +35,8 @@ def site(tmp_path: Path) -> Site:
 
 @pytest.fixture
 def running(site: Site) -> Iterator[Supervised]:
+    urls = (site.folder / site.name / "urls.py").read_text()
+    site.write("urls", urls.replace('path("slow"', 'path("fails", lambda request: 1 / 0), path("slow"'))
     with site.served("--observe=127.0.0.1:0") as running:
         yield running
 
@@ -84,16 +86,19 @@ def test_the_figures_are_those_of_the_site(running: Supervised) -> None:
     for _ in range(20):
         running.get()
     assert running.status("/nothing") == 404
-    found = wait_until(lambda: now if (now := state(running)).get("requests") == 21 else None, "it had seen all")
+    assert running.status("/fails") == 500
+    found = wait_until(lambda: now if (now := state(running)).get("requests") == 22 else None, "it had seen all")
     assert found["site"] == f"mysite on {running.port}"
     assert [one["worker"] for one in found["workers"]] == [0, 1]
-    assert (found["errors"], found["shed"], found["trouble" if "trouble" in found else "last_failure"]) == (0, 0, None)
-    assert {one["route"] for one in found["routes"]} <= {"", "/"}
+    assert (found["errors"], found["shed"], found["last_failure"]) == (1, 0, None)
+    assert {one["route"] for one in found["routes"]} == {"", "/", "/fails"}
     values = samples(running)
     labels = {"http_request_method": "GET", "http_response_status_code": "200", "http_route": "/"}
     name = "http_server_request_duration_seconds_count"
     assert values[name, tuple(sorted(labels.items()))] == 20
     assert values[name, tuple(sorted({**labels, "http_response_status_code": "404", "http_route": ""}.items()))] == 1
+    failed = {**labels, "http_response_status_code": "500", "http_route": "/fails"}
+    assert values[name, tuple(sorted(failed.items()))] == 1
 
 
 def test_metrics_come_in_the_format_that_is_asked_for(running: Supervised) -> None:

@@ -34,6 +34,7 @@ from fullhouse.worker.poller import new_poller
 from fullhouse.worker.probes import Probes
 from fullhouse.worker.processors import idle_s
 from fullhouse.worker.siblings import Siblings
+from fullhouse.worker.spans import spans
 from fullhouse.worker.stuck import DEFAULT_ALL_BUSY_S, NoQueries, Queries, StuckRequests, describe
 from fullhouse.worker.threads import Threads, ThreadState
 from fullhouse.worker.timer import see_running
@@ -248,6 +249,7 @@ class Worker(base.Worker):  # type: ignore[misc] # gunicorn ships no types
             give_back=self._give_back_at_once if calls_post else self._channels.take_back,
             pre_request=self._call_pre_request if calls_pre else None,
             post_request=self._call_post_request if calls_post else None,
+            spans=spans(),
         )
 
     def _give_back_at_once(self, channel: Channel, *, answered: bool) -> None:

@@ -21,6 +21,7 @@ from fullhouse.worker.channel import Channel, ClientGoneError
 from fullhouse.worker.http.refusal import body_bytes, refusal_bytes
 from fullhouse.worker.http.request import Request
 from fullhouse.worker.options import Options
+from fullhouse.worker.spans import Spans
 from fullhouse.worker.timer import Timer
 from fullhouse.worker.unsent import FileRange
 from fullhouse.worker.wsgi.access_log import AccessLog
@@ -58,6 +59,7 @@ class Gateway:
         give_back: GiveBack,
         pre_request: PreRequest | None = None,
         post_request: PostRequest | None = None,
+        spans: Spans | None = None,
     ) -> None:
         self._application = application
         self._environs = environs
@@ -68,6 +70,7 @@ class Gateway:
         self._give_back = give_back
         self._pre_request = pre_request
         self._post_request = post_request
+        self._spans = spans
 
     def handle(self, channel: Channel, request: Request) -> None:
         """Answer `request` on `channel`, and give the channel back. Never raises."""
@@ -76,6 +79,7 @@ class Gateway:
         timer = response.times = Timer(request.method, channel)
         if self._options.server_timing:
             response.server_timing = True
+        span = None if self._spans is None else self._begin_span(self._spans, request, timer)
         try:
             if self._pre_request is not None:
                 self._pre_request(request)
@@ -95,6 +99,8 @@ class Gateway:
         channel.must_close = response.must_close
         channel.failed = response.status.startswith("5")
         timer.stop(environ.get(ROUTE, ""), response.status_code)
+        if span is not None and self._spans is not None:
+            self._end_span(self._spans, span, request, timer)
         self._give_back(channel, answered=response.has_turn)
         self._finish(request, environ, response)
 
@@ -182,11 +188,24 @@ class Gateway:
         except ClientGoneError:
             return
         status = HTTPStatus.INTERNAL_SERVER_ERROR
-        response.status = f"{status.value} {status.phrase}"
+        response.status, response.status_code = f"{status.value} {status.phrase}", status.value
         channel.small_response = refusal_bytes(
             status, "the application failed", is_head=response.request.method == "HEAD"
         )
         response.sent = body_bytes(channel.small_response)
+
+    def _begin_span(self, spans: Spans, request: Request, timer: Timer) -> tuple[Any, Any] | None:
+        try:
+            return spans.begin(request.method, request.headers, timer.waited_s)
+        except Exception:  # a propagator or a sampler of the site's own
+            self._log_error("Cannot begin a span for %s %s", request.method, request.uri)
+            return None
+
+    def _end_span(self, spans: Spans, span: tuple[Any, Any], request: Request, timer: Timer) -> None:
+        try:
+            spans.end(span, request.path, timer)
+        except Exception:  # an exporter of the site's own
+            self._log_error("Cannot end the span of %s %s", request.method, request.uri)
 
     def _finish(self, request: Request, environ: Environ, response: Response) -> None:
         try:
