@@ -9,12 +9,15 @@ from fullhouse.record_locks import locked_by_others
 
 
 class SlotProcess:
-    """A new Python process with one `Share`. It ends with the `with` block, or by `kill`."""
+    """A new Python process with one `Share`. It ends with the `with` block, or by `kill`.
 
-    def __init__(self, path: Path, fair_share: int = 1) -> None:
+    now: what its clock of rests says all the time; None: it goes.
+    """
+
+    def __init__(self, path: Path, fair_share: int = 1, now: float | None = None) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, path, fair_share))
+        self._process = context.Process(target=_serve, args=(theirs, path, fair_share, now))
         self._process.start()
         theirs.close()
 
@@ -41,8 +44,10 @@ class SlotProcess:
         self._process.join()
 
 
-def _serve(pipe: Connection, path: Path, fair_share: int) -> None:
+def _serve(pipe: Connection, path: Path, fair_share: int, now: float | None) -> None:
     file = SlotFile.open(path)
+    if now is not None:
+        file.resting.clock = lambda: now
     share = file.share("other", fair_share)
     while True:
         try:

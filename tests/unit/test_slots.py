@@ -18,18 +18,19 @@ def path(tmp_path):
     return tmp_path / "slots"
 
 
+NOW = 1000.0
+
+
 @pytest.fixture
 def later(path):
-    """Call it to let the rest of every slot pass."""
+    """Call it to let the rest of every slot pass. Until then no time does."""
     passed = 0.0
-    resting = SlotFile.open(path).resting
-    clock = resting.clock
 
     def pass_rest():
         nonlocal passed
         passed += REST_S
 
-    resting.clock = lambda: clock() + passed
+    SlotFile.open(path).resting.clock = lambda: NOW + passed
     return pass_rest
 
 
@@ -149,7 +150,7 @@ class TestRest:
 
     def test_a_session_that_nobody_saw_end(self, path, later):
         share = SlotFile.open(path, budget=2).share("main", 2)
-        with SlotProcess(path) as other:
+        with SlotProcess(path, now=NOW) as other:
             one, two = take(share, 2)
             share.release(one, gone=False)
             share.release(two, gone=True)
@@ -161,7 +162,7 @@ class TestRest:
     def test_ends_for_all_at_once(self, path, later):
         """Whoever looks first begins it, and nobody begins it again."""
         share = SlotFile.open(path, budget=3).share("main", 3)
-        with SlotProcess(path) as other:
+        with SlotProcess(path, now=NOW) as other:
             take_there(other, 3)
             other.kill()
         assert share.acquire_nowait() is None
@@ -170,7 +171,7 @@ class TestRest:
 
     def test_survives_who_began_it(self, path, later):
         share = SlotFile.open(path, budget=1).share("main", 1)
-        with SlotProcess(path) as first, SlotProcess(path) as second:
+        with SlotProcess(path, now=NOW) as first, SlotProcess(path, now=NOW) as second:
             first.call("acquire_nowait")
             first.kill()
             assert second.call("acquire_nowait") is None
@@ -225,7 +226,7 @@ class TestFork:
             os._exit(0)
         os.waitpid(child, 0)
         assert os.read(reading, 1000) == b"[0, 0, False, [1, 2, None], 2]"
-        with SlotProcess(path) as other:
+        with SlotProcess(path, now=NOW) as other:
             claim = other.locks()[-1]
             assert other.locks() == [(0, 1), (WAITING, WAITING + 1), claim]
             assert claim[1] - claim[0] == 2
@@ -244,7 +245,7 @@ class TestFork:
             os.read(go_on[0], 1)
             os._exit(0)
         os.read(ready[0], 1)
-        with SlotProcess(path) as other:
+        with SlotProcess(path, now=NOW) as other:
             other.call("acquire_nowait")
             other.call("announce_waiting")
             assert not is_above_fair_share(share)
@@ -283,7 +284,7 @@ class TestFork:
 class TestWaiting:
     def test_is_seen_by_another_process_and_not_by_oneself(self, path):
         share = SlotFile.open(path, budget=3).share("main", 1)
-        with SlotProcess(path) as other:
+        with SlotProcess(path, now=NOW) as other:
             take(share, 3)
             assert not share.must_give_back()
             other.call("announce_waiting")
@@ -305,7 +306,7 @@ class TestWaiting:
     def test_ends_with_the_process(self, path):
         share = SlotFile.open(path, budget=2).share("main", 1)
         take(share, 2)
-        with SlotProcess(path) as other:
+        with SlotProcess(path, now=NOW) as other:
             other.call("announce_waiting")
             assert share.must_give_back()
             other.kill()
@@ -313,7 +314,7 @@ class TestWaiting:
 
     def test_one_free_slot_is_enough_for_all_to_keep_theirs(self, path):
         share = SlotFile.open(path, budget=3).share("main", 1)
-        with SlotProcess(path) as other:
+        with SlotProcess(path, now=NOW) as other:
             take(share, 3)
             other.call("announce_waiting")
             share.release(2)
@@ -321,7 +322,7 @@ class TestWaiting:
 
     def test_borrowers_take_nothing_meanwhile(self, path):
         share = SlotFile.open(path, budget=3).share("main", 1)
-        with SlotProcess(path) as other:
+        with SlotProcess(path, now=NOW) as other:
             take(share, 1)
             other.call("announce_waiting")
             assert share.acquire_nowait() is None
@@ -330,7 +331,7 @@ class TestWaiting:
 
     def test_with_the_share_in_hand_asks_nobody_for_anything(self, path):
         share = SlotFile.open(path, budget=3).share("main", 1)
-        with SlotProcess(path) as other:
+        with SlotProcess(path, now=NOW) as other:
             other.call("acquire_nowait")
             other.call("announce_waiting")
             assert take(share, 2) == [1, 2]
@@ -396,7 +397,7 @@ def test_statistics_count_every_process(path):
     file = SlotFile.open(path, budget=9)
     take(file.share("one", 1), 2)
     take(file.share("two", 1), 1)
-    with SlotProcess(path) as first, SlotProcess(path) as second:
+    with SlotProcess(path, now=NOW) as first, SlotProcess(path, now=NOW) as second:
         for process in (first, second, first):
             process.call("acquire_nowait")
         assert file.statistics() == SlotStatistics(budget=9, held=3, used=6)
