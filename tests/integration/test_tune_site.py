@@ -25,3 +25,10 @@ def test_the_knee_of_a_site_whose_threads_sleep(tmp_path: Path) -> None:
         assert len(found["steps"]) == answer.stderr.count("\n")
         refused = site.command("tune", site.name, str(running.port), "--seconds=1", "--path", "/nothing")
         assert (refused.returncode, "/nothing does not answer" in refused.stderr) == (5, True)
+
+
+def test_what_cannot_be_asked_is_refused(tmp_path: Path) -> None:
+    site = Site(tmp_path / "site")
+    for options in (("--seconds=0",), ("--path=events/",)):
+        answer = site.command("tune", site.name, *options)
+        assert (answer.returncode, "give a second or more, and a path that begins with /" in answer.stderr) == (2, True)

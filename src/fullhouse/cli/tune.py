@@ -30,6 +30,10 @@ def tune(project: str, port: str | None, page: Stream, seconds: int, output_form
     page: at any rate. seconds: of each step. Progress goes to standard error. Raises NotRunningError, ApplicationError
     for a page that does not answer, ConfigurationError for an address that cannot be asked.
     """
+    if seconds < 1 or not page.path.startswith("/"):
+        raise ConfigurationError(
+            f"--seconds is {seconds} and --path {page.path!r}: give a second or more, and a path that begins with /."
+        )
     instance = instances.find(runtime_folder(), project, port)
     if not str(instance.facts["port"]).isdecimal():
         raise ConfigurationError(f"{project} listens on a Unix socket: tune needs a port of this machine to ask.")
