@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection
 from pathlib import Path
@@ -252,6 +253,26 @@ def test_slots_are_shown_by_holder(site: Site, server: PrivateServer) -> None:
         assert values["fullhouse_budget_slots", (("pools", "default"),)] == 12
         text = site.command("status", site.name, str(running.port), "--database").stdout
         assert re.search(r"default: \d+ of 12 slots\n +worker [01] \(pid \d+\)  \d", text), text
+
+
+def test_a_reload_shows_the_slots_of_both_generations(site: Site, server: PrivateServer) -> None:
+    site.use_database(server)
+    sleep = {"mysql": "SELECT SLEEP(5)", "postgresql": "SELECT pg_sleep(5)"}[server.vendor]
+    asked = f"from django.db import connection\n    connection.cursor().execute({sleep!r})"
+    site.write("urls", (site.folder / site.name / "urls.py").read_text().replace("time.sleep(1)", asked))
+    with site.served("--observe=127.0.0.1:0", "--budget=12") as running, ThreadPoolExecutor(1) as client:
+        answer = client.submit(running.get, "/slow")
+
+        def generations() -> set[int]:
+            (budget,) = state(running).get("budgets") or [{"holders": []}]
+            assert sum(one["slots"] for one in budget["holders"]) <= 12
+            return {one["generation"] for one in budget["holders"]}
+
+        wait_until(lambda: any(row["busy"] for row in state(running).get("workers", ())), "the request ran")
+        running.signal(signal.SIGHUP)
+        wait_until(lambda: generations() == {1, 2}, "both generations were seen")
+        assert answer.result(DEADLINE_S) == "finished"
+        wait_until(lambda: generations() == {2}, "the first one was gone")
 
 
 def test_top_in_a_terminal(site: Site, running: Supervised) -> None:
