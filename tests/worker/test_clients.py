@@ -116,6 +116,7 @@ def test_requests(tmp_path):
 
 def test_wrk_gets_an_answer_to_every_request(tmp_path):
     with gunicorn(tmp_path, "apps:many", threads=8) as server:
+        server.exchange(b"GET /list HTTP/1.0\r\n\r\n")  # its worker has begun
         url = f"http://127.0.0.1:{server.address[1]}/list"
         command = [programs.path("wrk"), "-t1", "-c50", "-d1", url]
         run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
