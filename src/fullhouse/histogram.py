@@ -27,10 +27,15 @@ class Histogram:
         self.counts[bisect_left(self.bounds, duration_s)] += 1
         self.sum_s += duration_s
 
-    def add(self, counts: Sequence[int], sum_s: float) -> None:
-        """Count what another histogram with the same bounds has."""
-        self.counts = [ours + theirs for ours, theirs in zip(self.counts, counts, strict=True)]
-        self.sum_s += sum_s
+    def add(self, other: "Histogram") -> None:
+        """Count what another one with the same bounds has."""
+        self.counts = [ours + theirs for ours, theirs in zip(self.counts, other.counts, strict=True)]
+        self.sum_s += other.sum_s
+
+    def since(self, earlier: "Histogram") -> "Histogram":
+        """What came after it was like the earlier one."""
+        counts = [max(0, now - then) for now, then in zip(self.counts, earlier.counts, strict=True)]
+        return Histogram(self.bounds, counts, max(0.0, self.sum_s - earlier.sum_s))
 
     def copy(self) -> "Histogram":
         return Histogram(self.bounds, self.counts, self.sum_s)

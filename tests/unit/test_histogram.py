@@ -14,7 +14,7 @@ def test_a_bound_belongs_to_its_bucket() -> None:
 
 def test_adds_another() -> None:
     found, copy = Histogram((1.0,), [1, 2], 3.0), Histogram((1.0,), [1, 2], 3.0).copy()
-    found.add([10, 20], 30.0)
+    found.add(Histogram((1.0,), [10, 20], 30.0))
     assert (found.counts, found.sum_s, copy.counts) == ([11, 22], 33.0, [1, 2])
 
 

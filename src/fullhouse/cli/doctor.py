@@ -15,7 +15,6 @@ from fullhouse.site.databases import server_ports
 from fullhouse.site.planned import Planned, plan_for
 from fullhouse.supervisor import instances
 from fullhouse.supervisor.gunicorn_args import CONFIG_FILE
-from fullhouse.telemetry.rows import summed
 
 
 def doctor(project: str | None, arguments: Namespace) -> tuple[str, int]:
@@ -100,7 +99,7 @@ def _of_running(planned: Planned, instance: instances.Instance) -> Iterator[Find
         return
     with closing(looker):
         look = looker.look()
-    yield from running_rules.of_running(look.status, summed(look.rows))
+    yield from running_rules.of_running(look.status, look.total)
     newest = max((row.gauges.generation for row in look.workers), default=0)
     workers = [row for row in look.workers if row.gauges.generation == newest]
     if workers:

@@ -12,7 +12,7 @@ from fullhouse.errors import ApplicationError, ConfigurationError
 from fullhouse.observer.look import Look, Looker
 from fullhouse.private_folder import runtime_folder
 from fullhouse.supervisor import instances
-from fullhouse.telemetry.rows import summed
+from fullhouse.telemetry.tally import together
 from fullhouse.tune.knee import Search, Step, Use, Verdict, told, verdict
 from fullhouse.tune.load import Answers, Stream, offer
 from fullhouse.worker.processors import idle_s
@@ -99,22 +99,16 @@ def _counted(answers: Answers, rate: float) -> Step:
 
 def _use(before: Look, after: Look, idle: float) -> Use:
     """idle: seconds that all processors together were, in a second."""
-    earlier, later, workers = summed(before.rows), summed(after.rows), after.workers
-    span_s = after.clock - before.clock
-    series = list(later.series.values())
-    past = list(earlier.series.values())
-    spent_s = sum(one.durations.sum_s - one.waited_s for one in series)
-    spent_s -= sum(one.durations.sum_s - one.waited_s for one in past)
-    connection_s = sum(one.connection_s for one in series) - sum(one.connection_s for one in past)
-    statements_s = sum(one.statements_s for one in series) - sum(one.statements_s for one in past)
+    workers, span_s = after.workers, after.clock - before.clock
+    served = together(after.total.series.values()).since(together(before.total.series.values()))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = sum(row.gauges.threads for row in workers) or 1
     return Use(
-        cpu=(later.totals.cpu_ms - earlier.totals.cpu_ms) / 1000 / span_s / max(1, len(workers)),
+        cpu=(after.total.totals.cpu_ms - before.total.totals.cpu_ms) / 1000 / span_s / max(1, len(workers)),
         idle=min(1.0, idle / cores),
-        threads=min(1.0, spent_s / span_s / threads),
-        connection=connection_s / spent_s if spent_s > 0 else 0.0,
-        statements=statements_s / spent_s if spent_s > 0 else 0.0,
+        threads=min(1.0, served.run_s / span_s / threads),
+        connection=served.connection_s / served.run_s if served.run_s > 0 else 0.0,
+        statements=served.statements_s / served.run_s if served.run_s > 0 else 0.0,
         cores=float(cores),
         workers=len(workers),
     )

@@ -9,8 +9,8 @@ from typing import Any
 
 from fullhouse.histogram import Histogram
 from fullhouse.observer.look import Look
-from fullhouse.telemetry.rows import Row, summed
-from fullhouse.telemetry.tally import SHED_REASONS, Key, Series
+from fullhouse.telemetry.rows import Database, Row
+from fullhouse.telemetry.tally import SHED_REASONS, Key, Series, by_route
 
 PERCENTILES = (50, 95, 99)
 MOST_ROUTES = 12
@@ -19,8 +19,7 @@ MOST_ROUTES = 12
 def figures(before: Look, now: Look) -> dict[str, Any]:
     """What happened between two looks, and how things are at the later one. Times are in seconds, memory in bytes."""
     span_s = now.clock - before.clock
-    earlier, later = summed(before.rows), summed(now.rows)
-    durations = difference(later.durations, earlier.durations)
+    earlier, later = before.total, now.total
     status, workers = now.status, now.workers
 
     def rate(count: int) -> float:
@@ -39,8 +38,8 @@ def figures(before: Look, now: Look) -> dict[str, Any]:
         "requests": later.totals.requests,
         "errors": later.totals.errors,
         "shed": sum(later.totals.shed),
-        "durations_s": percentiles(durations),
-        "waits_s": percentiles(difference(later.waits, earlier.waits)),
+        "durations_s": percentiles(later.durations.since(earlier.durations)),
+        "waits_s": percentiles(later.waits.since(earlier.waits)),
         "threads": sum(row.gauges.threads for row in workers),
         "busy": sum(row.gauges.busy for row in workers),
         "queued": sum(row.gauges.queued for row in workers),
@@ -53,15 +52,9 @@ def figures(before: Look, now: Look) -> dict[str, Any]:
         "workers": [_worker(row, now.at) for row in workers],
         "processes": status["processes"],
         "budgets": [asdict(one) for one in now.budgets],
-        "databases": _databases(earlier, later, now.workers),
+        "databases": _databases(earlier, later, now.pools),
         "routes": routes(earlier.series, later.series, span_s),
     }
-
-
-def difference(later: Histogram, earlier: Histogram) -> Histogram:
-    """What came between."""
-    counts = [max(0, after - before) for after, before in zip(later.counts, earlier.counts, strict=True)]
-    return Histogram(later.bounds, counts, max(0.0, later.sum_s - earlier.sum_s))
 
 
 def percentiles(found: Histogram) -> dict[str, float | None]:
@@ -75,12 +68,8 @@ def routes(earlier: Mapping[Key, Series], later: Mapping[Key, Series], span_s: f
 
     mean_s and its parts: of a request. share: of the time that all requests took.
     """
-    found: dict[str, Series] = {}
-    for (_, route, _), series in later.items():
-        found.setdefault(route, Series()).add(series)
-    for (_, route, _), series in earlier.items():
-        if route in found:
-            found[route].subtract(series)
+    before = by_route(earlier)
+    found = {route: series.since(before.get(route, Series())) for route, series in by_route(later).items()}
     asked = {route: series for route, series in found.items() if series.durations.count > 0}
     everything_s = sum(series.durations.sum_s for series in asked.values()) or 1.0
     most = sorted(asked.items(), key=lambda pair: -pair[1].durations.sum_s)[:MOST_ROUTES]
@@ -115,14 +104,14 @@ def _worker(row: Row, at: float) -> dict[str, Any]:
     }
 
 
-def _databases(earlier: Row, later: Row, workers: Sequence[Row]) -> list[dict[str, Any]]:
+def _databases(earlier: Row, later: Row, pools: Sequence[Database]) -> list[dict[str, Any]]:
     """The pools of each alias in all workers together."""
     before = {one.alias: one for one in earlier.databases}
-    live = {one.alias: one for one in summed(workers).databases}
+    live = {one.alias: one for one in pools}
     found: list[dict[str, Any]] = []
     for one in later.databases:
         gauges = live[one.alias].gauges if one.alias in live else None
-        waits = one.waits if one.alias not in before else difference(one.waits, before[one.alias].waits)
+        waits = one.waits if one.alias not in before else one.waits.since(before[one.alias].waits)
         found.append(
             {
                 "alias": one.alias,

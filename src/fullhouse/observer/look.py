@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from fullhouse.budget.holders import holders_of
 from fullhouse.supervisor.control import ask
 from fullhouse.supervisor.instances import Instance
 from fullhouse.telemetry.board import Board
-from fullhouse.telemetry.rows import Row
+from fullhouse.telemetry.rows import Database, Row, merged, summed
 
 # How long the supervisor may take to answer.
 PATIENCE_S = 5.0
@@ -49,10 +50,20 @@ class Look:
     rows: Sequence[Row]
     budgets: Sequence[Budget]
 
-    @property
+    @cached_property
     def workers(self) -> list[Row]:
         """Those that live."""
         return [row for row in self.rows if row.lives]
+
+    @cached_property
+    def total(self) -> Row:
+        """All rows together."""
+        return summed(self.rows)
+
+    @cached_property
+    def pools(self) -> tuple[Database, ...]:
+        """Those of the workers that live, by alias."""
+        return merged(one for row in self.workers for one in row.databases)
 
 
 class Looker:

@@ -15,8 +15,8 @@ from prometheus_client.registry import Collector
 
 from fullhouse.histogram import Histogram
 from fullhouse.observer.look import Look
-from fullhouse.telemetry.rows import END_REASONS, Database, Row, summed
-from fullhouse.telemetry.tally import SHED_REASONS, Series
+from fullhouse.telemetry.rows import END_REASONS, Database, Row
+from fullhouse.telemetry.tally import SHED_REASONS, by_route
 
 POOL = "db_client_connection_pool_name"
 
@@ -34,10 +34,10 @@ class _Site(Collector):
         self._look = look
 
     def collect(self) -> Iterator[Metric]:
-        total = summed(self._look.rows)
+        total = self._look.total
         yield from _requests(total, self._look.workers)
         yield from _overload(total, self._look.workers)
-        yield from _pools(total, summed(self._look.workers).databases)
+        yield from _pools(total, self._look.pools)
         yield from _processes(total, self._look)
         yield from _budgets(self._look)
 
@@ -55,7 +55,7 @@ def _requests(total: Row, workers: Sequence[Row]) -> Iterator[Metric]:
         "fullhouse_request_time_seconds", "Where the time of requests went.", labels=("http_route", "part")
     )
     statements = CounterMetricFamily("fullhouse_request_statements", "Statements on databases.", labels=("http_route",))
-    for route, series in _by_route(total).items():
+    for route, series in by_route(total.series).items():
         parts = (series.waited_s, series.connection_s, series.statements_s, series.sent_s)
         for part, part_s in zip(("queue", "connection", "statements", "send"), parts, strict=True):
             times.add_metric((route, part), part_s)
@@ -63,13 +63,6 @@ def _requests(total: Row, workers: Sequence[Row]) -> Iterator[Metric]:
         statements.add_metric((route,), series.statements)
     yield times
     yield statements
-
-
-def _by_route(total: Row) -> dict[str, Series]:
-    found: dict[str, Series] = {}
-    for (_, route, _), series in total.series.items():
-        found.setdefault(route, Series()).add(series)
-    return found
 
 
 def _overload(total: Row, workers: Sequence[Row]) -> Iterator[Metric]:

@@ -16,7 +16,7 @@ from fullhouse.errors import FullhouseError
 from fullhouse.observer.figures import figures
 from fullhouse.observer.history import History
 from fullhouse.observer.look import Look, Looker
-from fullhouse.telemetry.rows import END_REASONS, summed
+from fullhouse.telemetry.rows import END_REASONS
 
 EVERY_S = 1.0
 # Rates and percentiles are those of so many seconds.
@@ -61,7 +61,7 @@ class Watch:
             self._trouble = None
             self._looks.append(found)
             now = figures(self._looks[0], found)
-            ends = dict(zip(END_REASONS, summed(found.rows).totals.ends, strict=True))
+            ends = dict(zip(END_REASONS, found.total.totals.ends, strict=True))
             self._history.add(figures(self._looks[-2], found) if len(self._looks) > 1 else now, ends)
             self._state = json.dumps({"site": self._name, "worker_ends": ends, **now}).encode()
 

@@ -8,13 +8,13 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fullhouse.telemetry.board import Writer, dump_path
-from fullhouse.telemetry.rows import Database, Gauges, Row, Totals, added
+from fullhouse.telemetry.rows import Database, Gauges, Row, Totals, merged
 from fullhouse.telemetry.tally import Tally
 
 _PERIOD_S = 0.5
@@ -49,7 +49,7 @@ class Recorder:
         before = writer.before
         self._before = before.totals
         self._databases_before = before.databases
-        tally.waits.add(before.waits.counts, before.waits.sum_s)
+        tally.waits.add(before.waits)
         tally.series.update(before.series)
 
     def start(self) -> None:
@@ -65,7 +65,7 @@ class Recorder:
                     self._gauges(now),
                     self._totals(),
                     self._tally.waits,
-                    tuple(_merged([*self._worker.databases(), *self._databases_before])),
+                    merged([*self._worker.databases(), *self._databases_before]),
                     dict(self._tally.series),
                 )
             )
@@ -132,11 +132,3 @@ class Recorder:
             self._failed = True
         else:
             self._failed = False
-
-
-def _merged(found: Iterable[Database]) -> list[Database]:
-    """One of each alias."""
-    by_alias: dict[str, list[Database]] = {}
-    for one in found:
-        by_alias.setdefault(one.alias, []).append(one)
-    return [each[0] if len(each) == 1 else added(alias, each) for alias, each in by_alias.items()]

@@ -4,12 +4,12 @@ Counters and sums go on from those of the worker that had the row before: they b
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields, replace
 from operator import attrgetter
 
 from fullhouse.histogram import CONNECTION_BOUNDS_S, REQUEST_BOUNDS_S, Histogram
-from fullhouse.telemetry.tally import MOST_SERIES, SHED_REASONS, Key, Series
+from fullhouse.telemetry.tally import MOST_SERIES, SHED_REASONS, SUMS, Key, Series, together
 
 DATABASES = 8
 END_REASONS = ("stopped", "max_requests", "max_worker_memory", "stuck_request", "timeout", "crashed")
@@ -101,10 +101,7 @@ class Row:
     @property
     def durations(self) -> Histogram:
         """Of all requests together."""
-        found = Histogram(REQUEST_BOUNDS_S)
-        for one in self.series.values():
-            found.add(one.durations.counts, one.durations.sum_s)
-        return found
+        return together(self.series.values()).durations
 
 
 _GAUGES = struct.Struct(f"={len(fields(Gauges)) - 1}Qd")
@@ -115,7 +112,7 @@ _DATABASE = struct.Struct(f"=32s{len(fields(DatabaseGauges)) + len(fields(Databa
 _DATABASE_SIZE = _DATABASE.size + 3 * _CONNECTIONS.size
 _KEY = struct.Struct("=8sH190s")
 _SUMS = struct.Struct("=Q4d")
-_sums = attrgetter("statements", "waited_s", "connection_s", "statements_s", "sent_s")
+_sums = attrgetter(*SUMS)
 _SERIES_SIZE = _KEY.size + _REQUESTS.size + _SUMS.size
 _DATABASES_AT = _GAUGES.size + _TOTALS.size + _REQUESTS.size
 _SERIES_AT = _DATABASES_AT + DATABASES * _DATABASE_SIZE
@@ -138,7 +135,7 @@ def pack(row: Row) -> bytes:
     )
 
 
-def unpack(data: bytes, number: int = 0, *, lives: bool = True) -> Row:
+def unpack(data: bytes, number: int = 0) -> Row:
     """The row again."""
     requests, errors, cpu_ms, *rest = _TOTALS.unpack_from(data, _GAUGES.size)
     shed, ends = tuple(rest[: len(SHED_REASONS)]), tuple(rest[len(SHED_REASONS) :])
@@ -149,7 +146,6 @@ def unpack(data: bytes, number: int = 0, *, lives: bool = True) -> Row:
         tuple(_databases(data)),
         dict(_series(data)),
         number,
-        lives,
     )
 
 
@@ -195,8 +191,8 @@ def _series(data: bytes) -> Iterator[tuple[Key, Series]]:
             return
         found = Series()
         found.durations = _histogram(data, at + _KEY.size, _REQUESTS, REQUEST_BOUNDS_S)
-        sums = _SUMS.unpack_from(data, at + _KEY.size + _REQUESTS.size)
-        found.statements, found.waited_s, found.connection_s, found.statements_s, found.sent_s = sums
+        for name, value in zip(SUMS, _SUMS.unpack_from(data, at + _KEY.size + _REQUESTS.size), strict=True):
+            setattr(found, name, value)
         yield (_text(method), _text(route), status), found
 
 
@@ -214,29 +210,34 @@ def summed(rows: Iterable[Row]) -> Row:
     waits = Histogram(REQUEST_BOUNDS_S)
     totals: list[tuple[int, ...]] = []
     series: dict[Key, Series] = {}
-    databases: dict[str, list[Database]] = {}
+    databases: list[Database] = []
     for row in rows:
-        waits.add(row.waits.counts, row.waits.sum_s)
+        waits.add(row.waits)
         totals.append((row.totals.requests, row.totals.errors, row.totals.cpu_ms, *row.totals.shed, *row.totals.ends))
         for key, one in row.series.items():
             series.setdefault(key, Series()).add(one)
-        for database in row.databases:
-            databases.setdefault(database.alias, []).append(database)
+        databases += row.databases
     requests, errors, cpu_ms, *rest = map(sum, zip(*totals, strict=True)) if totals else (0,) * (_TOTALS.size // 8)
     both = Totals(requests, errors, cpu_ms, tuple(rest[: len(SHED_REASONS)]), tuple(rest[len(SHED_REASONS) :]))
-    together = tuple(added(alias, found) for alias, found in databases.items())
-    return Row(Gauges(), both, waits, together, series)
+    return Row(Gauges(), both, waits, merged(databases), series)
 
 
-def added(alias: str, found: Iterable[Database]) -> Database:
-    """One alias in several workers, or before and after: the sums; of the budget, the greatest."""
-    found = list(found)
+def merged(found: Iterable[Database]) -> tuple[Database, ...]:
+    """One of each alias, in several workers, or before and after."""
+    by_alias: dict[str, list[Database]] = {}
+    for one in found:
+        by_alias.setdefault(one.alias, []).append(one)
+    return tuple(_added(alias, each) for alias, each in by_alias.items())
+
+
+def _added(alias: str, found: Sequence[Database]) -> Database:
+    """The sums; of the budget, the greatest."""
     sums = DatabaseGauges(*map(sum, zip(*(astuple(one.gauges) for one in found), strict=True)))
     gauges = replace(sums, budget=max(one.gauges.budget for one in found))
     totals = DatabaseTotals(*map(sum, zip(*(astuple(one.totals) for one in found), strict=True)))
     result = Database(alias, gauges, totals)
     for one in found:
-        result.waits.add(one.waits.counts, one.waits.sum_s)
-        result.connects.add(one.connects.counts, one.connects.sum_s)
-        result.uses.add(one.uses.counts, one.uses.sum_s)
+        result.waits.add(one.waits)
+        result.connects.add(one.connects)
+        result.uses.add(one.uses)
     return result

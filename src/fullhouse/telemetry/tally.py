@@ -1,5 +1,7 @@
 """What a worker counts of its requests."""
 
+from collections.abc import Iterable, Mapping
+
 from fullhouse.histogram import REQUEST_BOUNDS_S, Histogram
 from fullhouse.telemetry.times import Times
 
@@ -15,11 +17,15 @@ OTHER = "_OTHER"
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"))
 
 
+# Of a Series, what is a plain sum.
+SUMS = ("statements", "waited_s", "connection_s", "statements_s", "sent_s")
+
+
 class Series:
     """The requests of one method, route and status code. durations: from their arrival. The others are sums, in
     seconds but for the number of statements: see `Times`."""
 
-    __slots__ = ("connection_s", "durations", "sent_s", "statements", "statements_s", "waited_s")
+    __slots__ = ("durations", *SUMS)
 
     def __init__(self) -> None:
         self.durations = Histogram(REQUEST_BOUNDS_S)
@@ -27,22 +33,38 @@ class Series:
         self.statements = 0
 
     def add(self, other: "Series") -> None:
-        self.durations.add(other.durations.counts, other.durations.sum_s)
-        self.waited_s += other.waited_s
-        self.connection_s += other.connection_s
-        self.statements += other.statements
-        self.statements_s += other.statements_s
-        self.sent_s += other.sent_s
+        self.durations.add(other.durations)
+        for name in SUMS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
-    def subtract(self, earlier: "Series") -> None:
-        """Keep what came after."""
-        counts = [now - then for now, then in zip(self.durations.counts, earlier.durations.counts, strict=True)]
-        self.durations = Histogram(REQUEST_BOUNDS_S, counts, self.durations.sum_s - earlier.durations.sum_s)
-        self.waited_s -= earlier.waited_s
-        self.connection_s -= earlier.connection_s
-        self.statements -= earlier.statements
-        self.statements_s -= earlier.statements_s
-        self.sent_s -= earlier.sent_s
+    def since(self, earlier: "Series") -> "Series":
+        """What came after it was like the earlier one."""
+        found = Series()
+        found.durations = self.durations.since(earlier.durations)
+        for name in SUMS:
+            setattr(found, name, getattr(self, name) - getattr(earlier, name))
+        return found
+
+    @property
+    def run_s(self) -> float:
+        """How long they were in threads."""
+        return self.durations.sum_s - self.waited_s
+
+
+def together(series: Iterable[Series]) -> Series:
+    """Their sum."""
+    found = Series()
+    for one in series:
+        found.add(one)
+    return found
+
+
+def by_route(series: Mapping[Key, Series]) -> dict[str, Series]:
+    """All methods and status codes of each route together."""
+    found: dict[str, Series] = {}
+    for (_, route, _), one in series.items():
+        found.setdefault(route, Series()).add(one)
+    return found
 
 
 class Tally:
