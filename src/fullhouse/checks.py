@@ -12,10 +12,9 @@ from fullhouse.db.pool_settings import pool_settings
 from fullhouse.doctor import database_rules, settings_rules
 from fullhouse.doctor.finding import Finding
 from fullhouse.errors import ConfigurationError, FullhouseError
-from fullhouse.plan.limits import Limit
 from fullhouse.settings.layers import from_environment, layered
 from fullhouse.settings.table import Settings
-from fullhouse.site.databases import ask_limits, server_ports
+from fullhouse.site.databases import ask_limits, longest_lifetime_s, ports
 from fullhouse.site.static_files import static_files
 
 _KINDS = {"error": checks.Error, "warning": checks.Warning, "note": checks.Info}
@@ -46,14 +45,7 @@ def of_settings(**_: Any) -> list[CheckMessage]:
         said = static_files(options, settings).said
     except ConfigurationError:
         return []  # `of_options` has told it
-    return _messages(
-        [
-            *settings_rules.of_production(settings.DEBUG, settings.ALLOWED_HOSTS),
-            *settings_rules.of_databases(settings.DATABASES),
-            *settings_rules.of_static_files(said),
-            *settings_rules.of_timeouts(options.request_timeout, options.graceful_timeout),
-        ]
-    )
+    return _messages(settings_rules.of_all(settings, options, said))
 
 
 def of_servers(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
@@ -62,17 +54,11 @@ def of_servers(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMe
         return []
     try:
         limits = [limit for limit in ask_limits(_options()).limits if set(limit.aliases) & set(databases)]
-        ports = {alias: ports for alias, ports in server_ports().items() if alias in databases}
     except FullhouseError as error:
         return _messages([Finding("E003", str(error), "fullhouse plan shows what is asked.")])
-    found = [finding for limit in limits for finding in database_rules.of_idle_limit(limit, _longest_life_s(limit))]
-    found += [finding for alias, pair in ports.items() for finding in database_rules.of_port(alias, *pair)]
-    return _messages(found)
-
-
-def _longest_life_s(limit: Limit) -> float | None:
-    lives = [pool_settings(alias, settings.DATABASES[alias]).pool.max_lifetime_s for alias in limit.pooled]
-    return None if None in lives else max(filter(None, lives), default=None)
+    found = [finding for limit in limits for finding in database_rules.of_idle_limit(limit, longest_lifetime_s(limit))]
+    asked = [each for limit in limits for each in ports(limit) if each[0] in databases]
+    return _messages([*found, *(finding for each in asked for finding in database_rules.of_port(*each))])
 
 
 def _options() -> Settings:

@@ -1,17 +1,16 @@
 """`fullhouse doctor`: looks at a project as it would be served, and at it where it runs."""
 
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 
-from fullhouse.db.pool_settings import pool_settings
 from fullhouse.doctor import database_rules, machine_rules, proxy_rules, running_rules, settings_rules
 from fullhouse.doctor.finding import Finding, as_json, as_text, exit_code
 from fullhouse.errors import ConfigurationError, NotRunningError
 from fullhouse.observer.look import Looker
 from fullhouse.private_folder import runtime_folder
-from fullhouse.site.databases import server_ports
+from fullhouse.site.databases import longest_lifetime_s, ports
 from fullhouse.site.planned import Planned, plan_for
 from fullhouse.supervisor import instances
 from fullhouse.supervisor.gunicorn_args import CONFIG_FILE
@@ -20,15 +19,16 @@ from fullhouse.supervisor.gunicorn_args import CONFIG_FILE
 def doctor(project: str | None, arguments: Namespace) -> tuple[str, int]:
     """The report, and the exit code. Raises what the plan raises: then there is nothing to look at."""
     planned = plan_for(project, arguments)
+    nginx = proxy_rules.nginx_files(planned.settings.bind)
     findings = [
-        *_of_settings(planned),
+        *settings_rules.of_all(planned.project.django, planned.settings, planned.static.said),
         *_of_machine(planned),
         *_of_databases(planned),
-        *_of_proxy(planned),
+        *_of_proxy(planned, nginx),
         *_of_files(planned),
     ]
     looked_at = ["the settings", "this machine", *(server.limit.server for server in planned.plan.servers)]
-    looked_at += [str(path) for path in proxy_rules.nginx_files(planned.settings.bind)]
+    looked_at += map(str, nginx)
     for instance in instances.running(runtime_folder()):
         if instance.facts["project"] == planned.project.name:
             with suppress(NotRunningError):
@@ -36,14 +36,6 @@ def doctor(project: str | None, arguments: Namespace) -> tuple[str, int]:
                 looked_at.append(f"{planned.project.name} on {instance.facts['port']}")
     report = as_json if arguments.format == "json" else as_text
     return report(findings, looked_at), exit_code(findings)
-
-
-def _of_settings(planned: Planned) -> Iterator[Finding]:
-    django, settings = planned.project.django, planned.settings
-    yield from settings_rules.of_production(django.DEBUG, django.ALLOWED_HOSTS)
-    yield from settings_rules.of_databases(django.DATABASES)
-    yield from settings_rules.of_static_files(planned.static.said)
-    yield from settings_rules.of_timeouts(settings.request_timeout, settings.graceful_timeout)
 
 
 def _of_machine(planned: Planned) -> Iterator[Finding]:
@@ -56,19 +48,15 @@ def _of_machine(planned: Planned) -> Iterator[Finding]:
 
 
 def _of_databases(planned: Planned) -> Iterator[Finding]:
-    databases = planned.project.django.DATABASES
     for server in planned.plan.servers:
-        lifetimes = [pool_settings(alias, databases[alias]).pool.max_lifetime_s for alias in server.limit.pooled]
-        longest = None if None in lifetimes else max(filter(None, lifetimes), default=None)
-        yield from database_rules.of_server(server, longest)
-    if planned.settings.max_connections is None:  # else nothing is to be connected to
-        for alias, (asked, told) in server_ports().items():
+        yield from database_rules.of_server(server, longest_lifetime_s(server.limit))
+        for alias, asked, told in ports(server.limit):
             yield from database_rules.of_port(alias, asked, told)
 
 
-def _of_proxy(planned: Planned) -> Iterator[Finding]:
+def _of_proxy(planned: Planned, nginx: Mapping[Path, str]) -> Iterator[Finding]:
     settings = planned.settings
-    for path, text in proxy_rules.nginx_files(settings.bind).items():
+    for path, text in nginx.items():
         yield from proxy_rules.of_nginx(
             path,
             text,

@@ -15,16 +15,14 @@ def of_server(server: ServerPlan, lifetime_s: float | None) -> Iterator[Finding]
         yield Finding(
             "E301",
             f"{aliases}: other users hold {limit.others} sessions now, and reserve leaves them {server.reserve}: "
-            "together "
-            f"with the budget of {server.budget} that is more than the limit of {limit.limit}.",
+            f"together with the budget of {server.budget} that is more than the limit of {limit.limit}.",
             f"Raise reserve to {limit.others} or more, or the server's limit.",
         )
     if limit.ours and limit.ours > server.budget:
         yield Finding(
             "W302",
             f"{aliases}: this user holds {limit.ours} sessions now, and the budget is {server.budget}: a program "
-            "that is "
-            "not counted uses the same account.",
+            "that is not counted uses the same account.",
             "Give it an account of its own, or an engine of fullhouse on this host.",
         )
     yield from of_idle_limit(limit, lifetime_s)

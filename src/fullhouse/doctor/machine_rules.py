@@ -9,11 +9,11 @@ from tempfile import gettempdir
 
 from fullhouse.doctor.finding import Finding
 from fullhouse.plan.machine import is_in_memory
+from fullhouse.plan.sizing import WORKER_MEMORY
 
 FEW_CLIENTS = 1000
 _MUCH_SWAP = 0.1
 _LITTLE_ROOM = 1 << 30
-WORKER_MEMORY = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,7 @@ def of_machine(machine: Machine, backlog: int) -> Iterator[Finding]:
         yield Finding(
             "W201",
             f"backlog is {backlog}, and the kernel grants {machine.somaxconn} (net.core.somaxconn): in a burst, "
-            "further "
-            "clients are not let in.",
+            "further clients are not let in.",
             f"Run sysctl -w net.core.somaxconn={backlog}, and write it into /etc/sysctl.d; or lower backlog.",
         )
     if machine.swap_total and machine.swap_used > _MUCH_SWAP * machine.swap_total:
@@ -69,8 +68,7 @@ def of_machine(machine: Machine, backlog: int) -> Iterator[Finding]:
         yield Finding(
             "W203",
             f"{gettempdir()} has {machine.temporary_room >> 20} MiB left: large bodies and responses go there, and "
-            "get 507 "
-            "where there is no room.",
+            "get 507 where there is no room.",
             "Make room, or set TMPDIR to a folder that has it.",
         )
     if machine.heartbeats_on_disk:
@@ -91,11 +89,12 @@ def of_limits(open_files: int, memory: int, workers: int, threads: int, worker_m
             "at once.",
             "Raise it: LimitNOFILE=65536 with systemd, ulimit -n 65536 in a shell.",
         )
-    needed = workers * (worker_memory or WORKER_MEMORY)
+    each = worker_memory or WORKER_MEMORY
+    needed = workers * each
     if needed > memory:
         yield Finding(
             "E206",
-            f"{workers} workers of {(worker_memory or WORKER_MEMORY) >> 20} MiB need {needed >> 20} MiB, and there are "
+            f"{workers} workers of {each >> 20} MiB need {needed >> 20} MiB, and there are "
             f"{memory >> 20}: the kernel will kill some.",
             "Lower workers, or leave it to the plan.",
         )

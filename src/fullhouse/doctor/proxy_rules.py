@@ -46,8 +46,7 @@ def of_nginx(
         yield Finding(
             "W402",
             f"{path}: nginx answers 504 after {read_s} s, and request_timeout is {timeout_s:g} s: the request goes "
-            "on for "
-            "nobody.",
+            "on for nobody.",
             f"Set proxy_read_timeout above {timeout_s:g} s.",
         )
     upstream = " ".join(_UPSTREAM.findall(text))

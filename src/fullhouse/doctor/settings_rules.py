@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fullhouse.doctor.finding import Finding
+from fullhouse.settings.table import Settings
 
 # Django's engines of servers with a connection limit, and ours in their place.
 STOCK_ENGINES = {
@@ -13,6 +14,14 @@ STOCK_ENGINES = {
     "django.contrib.gis.db.backends.postgis": "fullhouse.db.postgis",
 }
 _NOBODY = "by nobody"
+
+
+def of_all(django: Any, settings: Settings, static: str) -> Iterator[Finding]:
+    """All that follow. django: its settings. static: who serves the static files, as the banner tells it."""
+    yield from of_production(django.DEBUG, django.ALLOWED_HOSTS)
+    yield from of_databases(django.DATABASES)
+    yield from of_static_files(static)
+    yield from of_timeouts(settings.request_timeout, settings.graceful_timeout)
 
 
 def of_production(debug: bool, allowed_hosts: Sequence[str]) -> Iterator[Finding]:
@@ -43,8 +52,7 @@ def of_databases(databases: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding
             yield Finding(
                 "W104",
                 f"DATABASES[{alias!r}] has a pool of Django's own in every worker: the plan keeps its max_size for "
-                "each "
-                "worker, twice during a reload, whether it is used or not.",
+                "each worker, twice during a reload, whether it is used or not.",
                 f"Use ENGINE {ours}, whose pools share one budget.",
             )
             continue
@@ -76,7 +84,6 @@ def of_timeouts(request_timeout: float | None, graceful_timeout: int) -> Iterato
         yield Finding(
             "W107",
             f"request_timeout is {request_timeout:g} s and graceful_timeout {graceful_timeout} s: a reload cuts "
-            "requests "
-            "that may still run.",
+            "requests that may still run.",
             "Raise graceful_timeout above request_timeout.",
         )

@@ -35,6 +35,7 @@ class Limit:
         users: slot files that share this server's budget: one for each database user, and address where several lead
             to it.
         identity: what distinguishes the server from others, whichever address leads to it; None where it was not asked.
+        listens_on: the port that the server says it listens on; None where it was not asked.
         needs_session_to_cancel: whether a statement is cancelled over another session (MySQL's KILL QUERY).
         pool_sizes: of those of `aliases` with a pool of Django's own, connections that it may hold in each process.
     """
@@ -49,6 +50,7 @@ class Limit:
     pooled: tuple[str, ...] = ()
     users: int = 1
     identity: str | None = None
+    listens_on: str | None = None
     needs_session_to_cancel: bool = False
     pool_sizes: tuple[int, ...] = ()
 
@@ -102,6 +104,7 @@ def merged(limits: Sequence[Limit]) -> Limit:
         max((limit.ours for limit in limits if limit.ours is not None), default=None),
         min((limit.wait_timeout_s for limit in limits if limit.wait_timeout_s is not None), default=None),
         identity=first.identity,
+        listens_on=first.listens_on,
     )
 
 
@@ -163,8 +166,8 @@ def ask_postgresql(cursor: Cursor, alias: str, address: str) -> Limit:
         " AND COALESCE(backend_type, 'client backend') = 'client backend'"
     )
     others, ours = cursor.fetchone()
-    cursor.execute("SELECT current_setting('port') || ' ' || pg_postmaster_start_time()")
-    (identity,) = cursor.fetchone()
+    cursor.execute("SELECT current_setting('port'), current_setting('port') || ' ' || pg_postmaster_start_time()")
+    port, identity = cursor.fetchone()
     timeout_ms = int(settings.get("idle_session_timeout", 0))
     return Limit(
         f"PostgreSQL {settings['server_version'].split()[0]} at {address}",
@@ -175,6 +178,7 @@ def ask_postgresql(cursor: Cursor, alias: str, address: str) -> Limit:
         ours=max(0, ours - 1),
         wait_timeout_s=timeout_ms // 1000 if timeout_ms else None,
         identity=str(identity),
+        listens_on=str(port),
     )
 
 

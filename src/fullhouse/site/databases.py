@@ -4,7 +4,7 @@ Works on Django's settings alone: the project's apps are never loaded in the pro
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections
-from django.db import Error as DjangoError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from fullhouse.budget.slots import SlotFile
@@ -73,28 +72,24 @@ def ask_limits(settings: Settings) -> Asked:
     return Asked([_of_one_server(server[0], limits_of) for server, limits_of in by_server.items()], unknown)
 
 
-def server_ports() -> dict[str, tuple[str, str]]:
-    """By alias on PostgreSQL over TCP: the port that the settings name, and the one that the server listens on.
+def ports(limit: Limit) -> Iterator[tuple[str, str, str]]:
+    """Each alias over TCP, the port that its settings name, and the one that its server says it listens on, if it does.
 
-    Those that cannot be asked now are left out.
+    They differ where something stands in between.
     """
-    found: dict[str, tuple[str, str]] = {}
-    for connection in connections.all():
-        if connection.vendor != "postgresql":
-            continue
-        host, port = limits.server_address("postgresql", connection.settings_dict)
-        if host.startswith("/"):
-            continue
-        asker = connection.unpooled() if isinstance(connection, Pooled) else connection.copy()
-        try:
-            with host_slots.slot_held("postgresql", connection.settings_dict), asker.cursor() as cursor:
-                cursor.execute("SELECT current_setting('port')")
-                found[connection.alias] = port, str(cursor.fetchone()[0])
-        except (DatabaseError, DjangoError):
-            continue
-        finally:
-            asker.close()
-    return found
+    if limit.listens_on is None:
+        return
+    for alias in limit.aliases:
+        _, host, port = _address(connections[alias])
+        if not host.startswith("/"):
+            yield alias, port, limit.listens_on
+
+
+def longest_lifetime_s(limit: Limit) -> float | None:
+    """How long the pools on a server keep a connection at most; None: for ever, or there is none."""
+    wrappers: list[Any] = [connections[alias] for alias in limit.pooled]
+    lifetimes = [wrapper.pool_settings.pool.max_lifetime_s for wrapper in wrappers]
+    return None if None in lifetimes else max(lifetimes, default=None)
 
 
 def has_database() -> bool:
