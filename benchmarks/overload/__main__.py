@@ -17,12 +17,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "tools"))
 
+from benchmarks.overload.crowd import crowd as come_at_once
 from benchmarks.servers import load as clients
 from benchmarks.servers.__main__ import prepare
 from benchmarks.servers.peers import OTHERS, Load, Server, running
 
 import private_servers
-from fullhouse.tune import load as generate
 from fullhouse.tune.load import Answers, Stream, offer
 
 GOOD_S = 1.0  # an answer later than this is of no use to anybody
@@ -151,7 +151,7 @@ def crowd(arguments: argparse.Namespace) -> None:
             with running(name, arguments.venv, "page", load) as server:
                 if not cold:
                     offer(server.port, 3, Stream("/5", 20.0))
-                answers = generate.crowd(server.port, f"/{page_ms}", count, requests)
+                answers = come_at_once(server.port, f"/{page_ms}", count, requests)
             good, shed = (100 * answers.share(status) for status in (200, 503))
             line += f"{good:6.1f} % 200 {shed:5.1f} % 503 {answers.seconds:6.1f} s"
         print(line, flush=True)

@@ -1,7 +1,6 @@
 """`fullhouse tune`: how much a running site can serve, and what holds it there. Changes nothing."""
 
 import json
-import os
 import shutil
 import sys
 import time
@@ -15,7 +14,7 @@ from fullhouse.supervisor import instances
 from fullhouse.telemetry.tally import together
 from fullhouse.tune.knee import Search, Step, Use, Verdict, told, verdict
 from fullhouse.tune.load import Answers, Stream, offer
-from fullhouse.worker.processors import idle_s
+from fullhouse.worker.processors import allowed, idle_s
 
 STEP_S = 4
 # The part of a step that is not counted, since the load and the site have only begun; and how long after it, as a part
@@ -85,23 +84,18 @@ def _step(looker: Looker, port: int, stream: Stream, seconds: int) -> tuple[Step
 
 def _counted(answers: Answers, rate: float) -> Step:
     """Answered is what was due in the step, and answered soon after its end at the latest: else it waits in a queue."""
-    due = [(at + latency, status) for at, status, latency in answers.found if at >= _SETTLE * answers.seconds]
-    good = [ended for ended, status in due if 200 <= status < 400 and ended <= (1 + _PATIENCE) * answers.seconds]
-    latencies = sorted(
-        latency for at, status, latency in answers.found if at >= _SETTLE * answers.seconds and 200 <= status < 400
-    )
-
-    def percentile(share: float) -> float:
-        return latencies[min(len(latencies) - 1, int(share * len(latencies)))] if latencies else float("inf")
-
-    return Step(rate, rate * len(good) / max(1, len(due)), percentile(0.5), percentile(0.99), answers.late_s)
+    since_s, until_s = _SETTLE * answers.seconds, (1 + _PATIENCE) * answers.seconds
+    due = [(at + latency, status) for at, status, latency in answers.found if at >= since_s]
+    good = [ended for ended, status in due if 200 <= status < 400 and ended <= until_s]
+    p50_s, p99_s = (answers.latency_s(share, since_s, below=400) for share in (0.5, 0.99))
+    return Step(rate, rate * len(good) / max(1, len(due)), p50_s, p99_s, answers.late_s)
 
 
 def _use(before: Look, after: Look, idle: float) -> Use:
     """idle: seconds that all processors together were, in a second."""
     workers, span_s = after.workers, after.clock - before.clock
     served = together(after.total.series.values()).since(together(before.total.series.values()))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(allowed()) or 1
     threads = sum(row.gauges.threads for row in workers) or 1
     return Use(
         cpu=(after.total.totals.cpu_ms - before.total.totals.cpu_ms) / 1000 / span_s / max(1, len(workers)),

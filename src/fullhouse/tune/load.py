@@ -12,7 +12,6 @@ import time
 from dataclasses import dataclass, field
 
 PATIENCE_S = 10.0  # then a client of an open loop has gone
-CROWD_PATIENCE_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,9 @@ class Answers:
         ]
         return len(good) / (self.seconds - since_s)
 
-    def latency_s(self, share: float, since_s: float = 0.0) -> float:
-        """The percentile of the answers of 2xx; infinity where there are none."""
-        found = sorted(latency for due, status, latency in self.found if due >= since_s and 200 <= status < 300)
+    def latency_s(self, share: float, since_s: float = 0.0, below: int = 300) -> float:
+        """The percentile of the answers with a status from 200 to `below`; infinity where there are none."""
+        found = sorted(latency for due, status, latency in self.found if due >= since_s and 200 <= status < below)
         return found[min(len(found) - 1, int(len(found) * share))] if found else float("inf")
 
     def share(self, *statuses: int) -> float:
@@ -87,7 +86,9 @@ def _is_whole(head: bytes, body: bytes) -> bool:
     return len(body) >= length
 
 
-class _Generator:
+class Generator:
+    """Asks for one stream's page, on connections that it keeps; `close` when it is done."""
+
     def __init__(self, port: int, stream: Stream, patience_s: float = PATIENCE_S) -> None:
         self._port = port
         self._stream = stream
@@ -95,6 +96,7 @@ class _Generator:
         self._idle: list[_Client] = []
 
     async def ask(self, answers: Answers, start: float, due: float) -> None:
+        """Note the answer to a request that is due so long after the start."""
         client = None
         try:
             async with asyncio.timeout(self._patience_s):
@@ -129,7 +131,7 @@ class _Generator:
 
 
 async def _offer(port: int, stream: Stream, seconds: float) -> Answers:
-    answers, generator = Answers(seconds), _Generator(port, stream)
+    answers, generator = Answers(seconds), Generator(port, stream)
     chance = random.Random(stream.address + stream.path)  # noqa: S311 - no secret
     asking: set[asyncio.Task[None]] = set()
     start, due = time.monotonic(), 0.0
@@ -143,25 +145,6 @@ async def _offer(port: int, stream: Stream, seconds: float) -> Answers:
     await asyncio.gather(*asking)
     generator.close()
     return answers
-
-
-async def _ask_in_turn(port: int, path: str, requests: int, answers: Answers, start: float) -> None:
-    generator = _Generator(port, Stream(path, 0.0), CROWD_PATIENCE_S)
-    for _ in range(requests):
-        await generator.ask(answers, start, time.monotonic() - start)
-    generator.close()
-
-
-def crowd(port: int, path: str, clients: int, requests: int) -> Answers:
-    """So many clients that come at once, each with so many requests, one after the other; whatever the answers are."""
-
-    async def all_of_them() -> Answers:
-        answers, start = Answers(0.0), time.monotonic()
-        await asyncio.gather(*(_ask_in_turn(port, path, requests, answers, start) for _ in range(clients)))
-        answers.seconds = time.monotonic() - start
-        return answers
-
-    return asyncio.run(all_of_them())
 
 
 def offer(port: int, seconds: float, *streams: Stream) -> list[Answers]:
