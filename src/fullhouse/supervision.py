@@ -26,7 +26,7 @@ from fullhouse.supervisor.supervisor import SIGNALS, Launch, Supervisor
 
 @dataclass(frozen=True)
 class Order:
-    """What is supervised. name: for ps. words: of `fullhouse serve`. listeners, lock: descriptors; so is observe, the
+    """What is supervised. name: for ps. words: of `fullhouse serve`. listeners, lock: descriptors; so is observe: the
     socket of the live page, if there is to be one.
 
     lock_path, facts: of the instance whose lock is held. opened: files of Unix sockets, to be removed at the end, as
@@ -45,11 +45,11 @@ class Order:
     boot_timeout: float
     graceful_timeout: float
     stop_delay: float
-    observe: int | None = None
+    observe: list[int]
 
     @property
     def descriptors(self) -> list[int]:
-        return [*self.listeners, self.lock, *([] if self.observe is None else [self.observe])]
+        return [*self.listeners, self.lock, *self.observe]
 
 
 def become_supervisor(order: Order) -> None:
@@ -77,7 +77,8 @@ def main(order: Order) -> int:
             order.words,
             order.listeners,
             instance.board,
-            *((None, ()) if order.observe is None else (_observer(order, order.observe), [order.observe])),
+            [_observer(order, listener) for listener in order.observe],
+            order.observe,
         )
         supervisor = Supervisor(launch, Policy(order.boot_timeout, order.graceful_timeout, order.stop_delay))
         if order.log is not None:

@@ -315,7 +315,7 @@ def _supervise(
                 boot_timeout=settings.boot_timeout,
                 graceful_timeout=settings.graceful_timeout,
                 stop_delay=settings.stop_delay,
-                observe=observe[0].fileno() if observe else None,
+                observe=[one.fileno() for one in observe],
             )
         )
     finally:

@@ -60,8 +60,8 @@ class Launch:
     words: Sequence[str]
     listeners: Sequence[int]
     board: Path
-    observer: Program | None = None
-    observer_descriptors: Sequence[int] = ()
+    observer: Sequence[Program]
+    observer_descriptors: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ class Supervisor:
         beside = (self.selector, self._lifeline, self._write, _report)
         self._companions = CompanionProcesses(*beside)
         self._observer = CompanionProcesses(*beside, launch.observer_descriptors)
+        self._beside = (self._companions, self._observer)
         self._log: LogFile | None = None
         self._log_pipe = -1
         self._output: int | None = None  # what replaces the standard output and error of the generations
@@ -102,16 +103,15 @@ class Supervisor:
         self._listen_to_signals()
         try:
             self._do(self._policy.start(time.monotonic()))
-            if self._launch.observer is not None:
-                self._observer.run([asdict(self._launch.observer)], None)
+            self._observer.run([asdict(one) for one in self._launch.observer], None)
             while self._exit_code is None or not self._companions.all_gone:
                 self._step()
             return self._exit_code
         finally:
             for member in self._members.values():
                 processes.kill_group(member.master, signal.SIGKILL)
-            self._companions.kill()
-            self._observer.kill()
+            for beside in self._beside:
+                beside.kill()
             processes.kill_descendants(_LAST_WORD_S)
             self._copy_output()
 
@@ -188,15 +188,15 @@ class Supervisor:
         }
 
     def _step(self) -> None:
-        due = min(self._policy.next_time, self._companions.next_time, self._observer.next_time)
+        due = min(self._policy.next_time, *(beside.next_time for beside in self._beside))
         wait = min(due - time.monotonic(), self._systemd.watchdog_s or inf)
         for callback in callbacks(self.selector, None if wait == inf else max(0.0, wait)):
             callback()
         now = time.monotonic()
         self._systemd.alive(now)
         self._do(self._policy.tick(now))
-        self._companions.tick()
-        self._observer.tick()
+        for beside in self._beside:
+            beside.tick()
 
     def _listen_to_signals(self) -> None:
         woken, wake = os.pipe()
@@ -235,8 +235,8 @@ class Supervisor:
 
     def _reap(self) -> None:
         ended = dict(processes.reap_nowait())
-        self._companions.reap(ended)
-        self._observer.reap(ended)
+        for beside in self._beside:
+            beside.reap(ended)
         for number, member in list(self._members.items()):
             if member.master not in ended:
                 continue
