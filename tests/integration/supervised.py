@@ -64,6 +64,12 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
 MANAGE = "import sys; from django.core.management import execute_from_command_line as run; run(sys.argv)"
 
 
+def free_port() -> int:
+    """One that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
 class Site:
     """A Django project whose files a test may change."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import programs
-from supervised import DEADLINE_S, Load, Site, alive, birth, children, wait_until
+from supervised import DEADLINE_S, Load, Site, alive, birth, children, free_port, wait_until
 from support import make_certificate
 
 
@@ -32,11 +32,6 @@ def written(site: Site, kind: str, *options: str) -> Path:
     answer = site.command("deploy", kind, site.name, "--into", str(folder), "--workers=1", *options)
     assert answer.returncode == 0, answer.stderr
     return folder
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def get(port: int) -> str:

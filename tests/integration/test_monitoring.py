@@ -14,16 +14,11 @@ import pytest
 
 import programs
 from private_servers import PrivateServer
-from supervised import DEADLINE_S, Load, Site, wait_until
+from supervised import DEADLINE_S, Load, Site, free_port, wait_until
 
 # What a site with one database shows within seconds, if it is asked for the right names.
 ALWAYS = {"Requests by status", "Time to respond", "Where the time goes", "Threads", "Requests that wait"}
 ALWAYS |= {"Database sessions by holder", "Memory of the workers", "Requests that were not run", "Ends of workers"}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class Prometheus:

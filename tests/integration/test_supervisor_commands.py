@@ -16,7 +16,7 @@ import pytest
 from fullhouse.private_folder import runtime_folder
 from fullhouse.supervisor.control import CLIENTS, LONGEST
 from fullhouse.supervisor.instances import running
-from supervised import MANAGE, Site, wait_until
+from supervised import MANAGE, Site, free_port, wait_until
 
 
 @pytest.fixture
@@ -28,11 +28,6 @@ def site(tmp_path: Path) -> Iterator[Site]:
     for one in running(runtime_folder()):
         if one.facts["project"] == name:
             os.kill(one.facts["pid"], signal.SIGKILL)
-
-
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return str(listener.getsockname()[1])
 
 
 def start(site: Site, port: str, *options: str) -> None:
@@ -56,7 +51,7 @@ def status(site: Site, port: str) -> dict[str, Any]:
 
 
 def test_the_life_of_a_server_in_the_background(site: Site) -> None:
-    port = free_port()
+    port = str(free_port())
     start(site, port)
     assert get(port) == "version 1"
     report = status(site, port)
@@ -96,7 +91,7 @@ def test_the_life_of_a_server_in_the_background(site: Site) -> None:
 
 
 def test_manage_py_has_the_same_verbs_for_its_own_project(site: Site) -> None:
-    port = free_port()
+    port = str(free_port())
     shown = site.manage("fullhouse", "start", port, "--workers=1", f"--log-file={site.folder / 'log'}")
     assert shown.endswith(").\n")
     (report,) = json.loads(site.manage("fullhouse", "status", "--format", "json"))
@@ -106,7 +101,7 @@ def test_manage_py_has_the_same_verbs_for_its_own_project(site: Site) -> None:
 
 
 def test_a_restart_needs_nothing_of_the_shell_it_is_called_in(site: Site) -> None:
-    port, elsewhere = free_port(), site.folder.parent
+    port, elsewhere = str(free_port()), site.folder.parent
     site.write("otherwise", "from .settings import *")
     words = [sys.executable, "-c", MANAGE, "serve", "--workers=1", f"--bind=127.0.0.1:{port}"]
     with subprocess.Popen(
@@ -129,7 +124,7 @@ def test_a_restart_needs_nothing_of_the_shell_it_is_called_in(site: Site) -> Non
 
 def test_ctrl_c_on_a_start_leaves_nothing(site: Site) -> None:
     site.append("wsgi", "import time; time.sleep(600)")
-    words = [sys.executable, "-m", "fullhouse", "start", site.name, free_port(), "--boot-timeout=600"]
+    words = [sys.executable, "-m", "fullhouse", "start", site.name, str(free_port()), "--boot-timeout=600"]
     with subprocess.Popen(words, cwd=site.folder, env=site.environment, stderr=subprocess.PIPE) as starting:
         wait_until(lambda: [one for one in running(runtime_folder()) if one.facts["project"] == site.name], "it starts")
         starting.send_signal(signal.SIGINT)
@@ -138,7 +133,7 @@ def test_ctrl_c_on_a_start_leaves_nothing(site: Site) -> None:
 
 
 def test_two_ports_of_one_project_are_told_apart(site: Site) -> None:
-    first, second = free_port(), free_port()
+    first, second = str(free_port()), str(free_port())
     start(site, first)
     start(site, second)
     answer = site.command("stop", site.name)
@@ -151,14 +146,14 @@ def test_two_ports_of_one_project_are_told_apart(site: Site) -> None:
 
 def test_a_start_that_fails_tells_why_and_leaves_nothing(site: Site) -> None:
     site.write("wsgi", "raise RuntimeError('broken on purpose')")
-    answer = site.command("start", site.name, free_port())
+    answer = site.command("start", site.name, str(free_port()))
     assert answer.returncode == 5
     assert "broken on purpose" in answer.stderr
     assert site.command("status", site.name).returncode == 6
 
 
 def test_hostile_clients_change_nothing(site: Site) -> None:
-    port = free_port()
+    port = str(free_port())
     start(site, port)
     (instance,) = [one for one in running(runtime_folder()) if one.facts["project"] == site.name]
     assert instance.control.stat().st_mode & 0o777 == 0o600
@@ -179,7 +174,7 @@ def test_hostile_clients_change_nothing(site: Site) -> None:
 
 
 def test_a_killed_supervisor_leaves_nothing_that_looks_alive(site: Site) -> None:
-    port = free_port()
+    port = str(free_port())
     start(site, port)
     os.kill(status(site, port)["pid"], signal.SIGKILL)
     wait_until(lambda: site.command("status", site.name).returncode == 6, "it was known to be gone")
