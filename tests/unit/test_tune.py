@@ -1,10 +1,14 @@
 """The search for the knee and the verdict, on sites that are a formula."""
 
+from pathlib import Path
+
 import pytest
 
+from fullhouse.cli.tune import write_options
+from fullhouse.errors import ConfigurationError
 from fullhouse.tune.knee import HIGHEST_RATE, REFINEMENTS, Search, Step, Use, told, verdict
 
-USE = Use(cpu=0.3, idle=0.5, threads=0.4, connection=0.0, statements=0.2, cores=4.0, workers=4)
+USE = Use(cpu=0.3, idle=0.5, threads=0.4, connection=0.0, statements=0.2, cores=4.0, workers=4, each=8)
 
 
 def site(rate: float, capacity: float) -> Step:
@@ -54,6 +58,21 @@ def test_what_is_used_up(use: dict[str, float], saturated: str) -> None:
     assert found.why
     if saturated == "interpreter":
         assert found.options == {"workers": 4}
+    if saturated == "threads":
+        assert found.options == {"threads": 16}
+
+
+def test_options_are_set_in_an_environment_file(tmp_path: Path) -> None:
+    path = tmp_path / "mysite.env"
+    write_options(path, {})
+    assert not path.exists()
+    write_options(path, {"workers": 4})
+    assert path.read_text() == "FULLHOUSE_WORKERS=4\n"
+    path.write_text("SECRET_KEY=a=b\nFULLHOUSE_WORKERS=4\n# mine\n")
+    write_options(path, {"workers": 8, "threads": 16})
+    assert path.read_text() == "SECRET_KEY=a=b\n# mine\nFULLHOUSE_WORKERS=8\nFULLHOUSE_THREADS=16\n"
+    with pytest.raises(ConfigurationError, match="--write"):
+        write_options(tmp_path, {"workers": 4})
 
 
 def test_the_chart_is_by_rate() -> None:

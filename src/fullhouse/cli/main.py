@@ -169,6 +169,7 @@ def _add_verb(commands: Any, name: str, summary: str) -> None:
         command.add_argument(
             "--seconds", type=int, default=STEP_S, help=f"Of each of about 15 steps (default: {STEP_S})."
         )
+        command.add_argument("--write", type=Path, metavar="FILE", help="Set the options in this environment file.")
     elif name == "top":
         add_format(command)
         command.add_argument("--once", action="store_true", help="Print one look, which takes a second, and end.")
@@ -241,7 +242,7 @@ def _address(arguments: argparse.Namespace) -> None:
             print(verbs.status(project, port, arguments.format, with_sessions=arguments.database))
         case "tune":
             page = Stream(arguments.path, 0.0, host=arguments.host)
-            print(tune(project, port, page, arguments.seconds, arguments.format))
+            print(tune(project, port, page, arguments.seconds, arguments.format, arguments.write))
         case "top" if arguments.once or arguments.format == "json" or not sys.stdout.isatty():
             print(top.once(project, port, arguments.format))
         case "top":

@@ -1,15 +1,18 @@
-"""`fullhouse tune`: how much a running site can serve, and what holds it there. Changes nothing."""
+"""`fullhouse tune`: how much a running site can serve, and what holds it there. Writes nothing unless told."""
 
 import json
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, replace
+from pathlib import Path
 
 from fullhouse.errors import ApplicationError, ConfigurationError
 from fullhouse.observer.look import Look, Looker
 from fullhouse.private_folder import runtime_folder
+from fullhouse.settings.table import OPTIONS
 from fullhouse.supervisor import instances
 from fullhouse.telemetry.tally import together
 from fullhouse.tune.knee import Search, Step, Use, Verdict, told, verdict
@@ -23,11 +26,14 @@ _SETTLE = 0.25
 _PATIENCE = 0.25
 
 
-def tune(project: str, port: str | None, page: Stream, seconds: int, output_format: str) -> str:
+def tune(
+    project: str, port: str | None, page: Stream, seconds: int, output_format: str, write: Path | None = None
+) -> str:
     """Raise an open-loop load of one page until the site is at its knee; the report.
 
-    page: at any rate. seconds: of each step. Progress goes to standard error. Raises NotRunningError, ApplicationError
-    for a page that does not answer, ConfigurationError for an address that cannot be asked.
+    page: at any rate. seconds: of each step. write: an environment file for the options that follow. Progress goes to
+    standard error. Raises NotRunningError, ApplicationError for a page that does not answer, ConfigurationError for an
+    address that cannot be asked and a file that cannot be written.
     """
     if seconds < 1 or not page.path.startswith("/"):
         raise ConfigurationError(
@@ -52,13 +58,28 @@ def tune(project: str, port: str | None, page: Stream, seconds: int, output_form
     knee = search.knee or search.steps[0]
     highest = max(search.steps, key=lambda step: step.offered)
     found = verdict(uses[highest.offered])
+    if write is not None:
+        write_options(write, found.options)
     if output_format == "json":
         steps = [asdict(step) for step in search.steps]
         return json.dumps({"path": page.path, "knee": asdict(knee), **asdict(found), "steps": steps}, indent=2)
-    return "\n".join(_report(page.path, search, knee, found))
+    return "\n".join(_report(page.path, search, knee, found, write))
 
 
-def _report(path: str, search: Search, knee: Step, found: Verdict) -> list[str]:
+def write_options(path: Path, options: Mapping[str, int]) -> None:
+    """Set the options in an environment file, which systemd and compose read; its other lines stay."""
+    try:
+        lines = path.read_text().splitlines() if path.exists() else []
+        if options:
+            variables = {OPTIONS[name].variable: value for name, value in options.items()}
+            lines = [line for line in lines if line.partition("=")[0].strip() not in variables]
+            lines += [f"{variable}={value}" for variable, value in variables.items()]
+            path.write_text("".join(f"{line}\n" for line in lines))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"--write {path}: {error}") from None
+
+
+def _report(path: str, search: Search, knee: Step, found: Verdict, written: Path | None) -> list[str]:
     width = min(110, shutil.get_terminal_size((100, 24)).columns)
     options = ", ".join(f"{name} = {value}" for name, value in found.options.items())
     late = max(step.late_s for step in search.steps)
@@ -68,7 +89,7 @@ def _report(path: str, search: Search, knee: Step, found: Verdict) -> list[str]:
         f"{path} is served {knee.offered:,.0f} times a second before a queue grows; 99 % of them within "
         f"{1000 * knee.p99_s:,.0f} ms.",
         f"What is used up then: {found.saturated}; {found.why}.",
-        *([f"Try {options}."] if options else []),
+        *([f"Try {options}: written to {written}." if written else f"Try {options}."] if options else []),
         *([f"The load itself was up to {late:.1f} s late: offer it from another machine."] if late > 1 else []),
     ]
 
@@ -105,4 +126,5 @@ def _use(before: Look, after: Look, idle: float) -> Use:
         statements=served.statements_s / served.run_s if served.run_s > 0 else 0.0,
         cores=float(cores),
         workers=len(workers),
+        each=max((row.gauges.threads for row in workers), default=1),
     )

@@ -76,7 +76,8 @@ class Use:
     """What was used while the load was highest. cpu: of each worker's interpreter, 0 to 1; idle: of the processors.
 
     threads: busy ones, of those that there are. connection, statements: of the time that requests took in threads, the
-    shares that they waited for connections, and were in statements. cores, workers: how many there are.
+    shares that they waited for connections, and were in statements. cores, workers: how many there are; each: threads
+    of a worker.
     """
 
     cpu: float
@@ -86,6 +87,7 @@ class Use:
     statements: float
     cores: float
     workers: int
+    each: int
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Verdict:
 
     saturated: str
     why: str
-    options: dict[str, object]
+    options: dict[str, int]
 
 
 def verdict(use: Use) -> Verdict:
@@ -125,7 +127,7 @@ def verdict(use: Use) -> Verdict:
         return Verdict(
             "threads",
             f"{use.threads:.0%} of the threads are busy and little is computed: requests wait for something else",
-            {"threads": "twice as many"},
+            {"threads": 2 * use.each},
         )
     return Verdict(
         "nothing", "nothing that is measured is used up: another program's processor time, or the load itself", {}
@@ -133,15 +135,17 @@ def verdict(use: Use) -> Verdict:
 
 
 def told(steps: Sequence[Step], width: int) -> list[str]:
-    """A line for each step, by rate: a bar for what was answered, and its times."""
+    """A line for each step, by rate: bars for what was answered, and for the time that 99 % of it took at most."""
     ordered = sorted(steps, key=lambda step: step.offered)
     most = max((step.answered for step in ordered), default=1.0) or 1.0
-    room = max(10, width - 50)
-    lines = [f"{'offered/s':>10} {'answered/s':>10}  {'':{room}} {'50 %':>9} {'99 %':>9}"]
+    slowest_s = max((step.p99_s for step in ordered if step.p99_s < float("inf")), default=1.0) or 1.0
+    room = max(8, (width - 46) // 2)
+    lines = [f"{'offered/s':>10} {'answered/s':>10} {'':{room}} {'50 %':>9} {'99 %':>9}"]
     for step in ordered:
-        bar = "#" * round(room * step.answered / most)
+        answered = "#" * round(room * step.answered / most)
+        late = "#" * round(room * min(1.0, step.p99_s / slowest_s))
         times = f"{_seconds(step.p50_s):>9} {_seconds(step.p99_s):>9}"
-        lines.append(f"{step.offered:10,.0f} {step.answered:10,.1f}  {bar:{room}} {times}")
+        lines.append(f"{step.offered:10,.0f} {step.answered:10,.1f} {answered:{room}} {times} {late}")
     return lines
 
 
