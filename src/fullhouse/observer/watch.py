@@ -31,7 +31,7 @@ class Watch:
 
     def __init__(self, looker: Looker, name: str, exposition: Exposition | None) -> None:
         self._looker = looker
-        self._name = name
+        self.name = name
         self._exposition = exposition
         self._lock = threading.Lock()
         self._looks: deque[Look] = deque(maxlen=WINDOW_S + 1)
@@ -63,12 +63,12 @@ class Watch:
             now = figures(self._looks[0], found)
             ends = dict(zip(END_REASONS, found.total.totals.ends, strict=True))
             self._history.add(figures(self._looks[-2], found) if len(self._looks) > 1 else now, ends)
-            self._state = json.dumps({"site": self._name, "worker_ends": ends, **now}).encode()
+            self._state = json.dumps({"site": self.name, "worker_ends": ends, **now}).encode()
 
     def state(self) -> bytes:
         """JSON: the figures of the last look."""
         trouble = self._trouble
-        return json.dumps({"site": self._name, "trouble": trouble}).encode() if trouble else self._state
+        return json.dumps({"site": self.name, "trouble": trouble}).encode() if trouble else self._state
 
     def history(self, query: str) -> bytes:
         """JSON: what was, in the last ten minutes, or with `span=coarse` in the last eight hours."""
@@ -83,10 +83,17 @@ class Watch:
             made_at, made = self._metrics.get(accept, (0.0, (b"", "")))
             now = time.monotonic()
             if now - made_at > _FRESH_S:
-                fresh = replace(self._looks[-1], rows=self._looker.rows())
-                made = self._exposition(fresh, accept)
+                made = self._exposition(self._fresh(), accept)
                 self._metrics = {accept: (now, made)}
             return made
+
+    def latest(self) -> Look | None:
+        """With the board as it is now; None before the first look, and while the supervisor does not answer."""
+        with self._lock:
+            return None if self._trouble or not self._looks else self._fresh()
+
+    def _fresh(self) -> Look:
+        return replace(self._looks[-1], rows=self._looker.rows())
 
 
 def site_name(facts: Mapping[str, Any]) -> str:
