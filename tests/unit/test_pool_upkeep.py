@@ -7,6 +7,7 @@ import pytest
 from pool_fakes import HandTurnedPool
 
 from fullhouse.pool.sessions import Lease, Waiter
+from fullhouse.pool.state import DOUBTED_AFTER_S
 
 
 def test_a_connection_is_replaced_at_the_end_of_its_life() -> None:
@@ -84,6 +85,18 @@ def test_a_connection_unused_for_longer_is_checked() -> None:
     harness.settle()
     assert waiter.lease.connection is connection
     assert harness.driver.connects_tried == 1
+
+
+@pytest.mark.parametrize(("check_after_idle_s", "is_checked"), [(1, True), (None, False)])
+def test_a_connection_that_was_lent_for_long_is_checked(check_after_idle_s: float | None, is_checked: bool) -> None:
+    harness = HandTurnedPool(check_after_idle_s=check_after_idle_s)
+    harness.fill_idle(1)
+    lease = harness.borrow()
+    harness.clock.now += DOUBTED_AFTER_S
+    lease.connection.alive = False
+    harness.pool.checkin(lease)
+    harness.settle()
+    assert lease.connection.open == (not is_checked)
 
 
 def test_one_dead_connection_takes_all_older_ones_with_it() -> None:

@@ -42,6 +42,9 @@ TICK_S = 0.25
 """Time between two looks at what aged."""
 HANGS_AFTER_S = 1.0
 """A connect, check or reset that takes longer is not counted on; something else is tried for the waiting threads."""
+DOUBTED_AFTER_S = 5.0
+"""A session that was lent for longer is checked before it is lent again. Where a network was cut, the answer to its
+last statement may have come after the server had given the session up."""
 PARKED_FOR_S = 2.0
 """A parked connection is taken no earlier: less than `checkout_timeout_s`, more than a thread takes between two
 statements of one piece of work."""
@@ -128,7 +131,8 @@ class PoolState(Generic[C]):
         session = self._end(lease)
         self.counters.uses.observe(now - lease.checked_out_at)
         unwanted = broken or self.shut or now >= session.expires_at or self._must_give_back(now)
-        if not (unwanted or dirty):
+        is_doubtful = now - lease.checked_out_at >= DOUBTED_AFTER_S and self._check_after_idle_s < math.inf
+        if not (unwanted or dirty or is_doubtful):
             self._offer(session, now)
             return []
         actions = self._discard_older_idle(now) if broken else []
@@ -136,7 +140,7 @@ class PoolState(Generic[C]):
             actions.append(self._discard(session))
         else:
             self.vetting[session] = now
-            actions.append(Reset(session))
+            actions.append(Reset(session) if dirty else Check(session))
         return actions + self._serve_line(now)
 
     def park(self, lease: Lease[C], now: float) -> bool:
