@@ -80,6 +80,27 @@ def open_private_folder(folder: Path) -> int:
     return descriptor
 
 
+def open_private_file(path: Path, folder: int) -> int:
+    """A descriptor of a file in `folder`, made where it is missing. Raises ConfigurationError for one of others."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path.name, flags, 0o600, dir_fd=folder)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be opened as a slot file ({error.strerror}): remove it, or use another folder; "
+            "a symbolic link is not accepted."
+        ) from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigurationError(f"{path} is not a regular file: remove it, or use another folder.")
+        require_private(path, status, 0o600)
+    except ConfigurationError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def require_private(path: Path, status: os.stat_result, widest_mode: int) -> None:
     """Refuse, with a ConfigurationError, what another user owns or has more rights to than `widest_mode`."""
     user = os.geteuid()

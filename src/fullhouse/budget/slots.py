@@ -7,6 +7,7 @@ to open the session that asks the server for its limit.
 
     0 … budget                  slots, locked exclusively
     WAITING                     locked together by all processes with a pool that waits for its share
+    WANTING                     in a fleet, locked together by those with a pool that waits for a slot at all
     CLAIMS + pid * CLAIM_SPAN   as many bytes as the pools of process *pid* claim as fair shares
 
 **Fairness.** A pool may take any free slot. A pool that waits with less than its share makes that known; from
@@ -32,20 +33,21 @@ its own. A share claims from its first `acquire_nowait`, so a child without a po
 import hashlib
 import os
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
+from fullhouse.budget.grants import Grants, file_of
 from fullhouse.budget.resting import Resting
 from fullhouse.errors import ConfigurationError
-from fullhouse.private_folder import open_private_folder, require_private
+from fullhouse.private_folder import open_private_file, open_private_folder
 from fullhouse.record_locks import lock_of_another, lock_shared, locked_by_others, try_lock, unlock
 
 MAX_BUDGET = 2**18
 """The largest budget and fair share, in slots: PostgreSQL's `max_connections` ends at 262,143."""
 
 WAITING = 2**40
+WANTING = 2**40 + 1
 CLAIMS = 2**41
 CLAIM_SPAN = 2**20  # claims are shared locks: equal pids in two containers count once, and nothing fails
 CLAIMS_END = CLAIMS + 2**22 * CLAIM_SPAN  # Linux gives no process id above 2**22 (PID_MAX_LIMIT)
@@ -79,28 +81,29 @@ class SlotFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         folder = open_private_folder(path.parent)  # stays open: that protects the file from cleaners
-        records = path.with_name(f"{path.name}.rest")
         opened = [folder]
         try:
-            for name in (path, records):
-                opened.append(_open_private_file(name, folder))
+            for name in (path, path.with_name(f"{path.name}.rest"), file_of(path)):
+                opened.append(open_private_file(name, folder))
         except ConfigurationError:
             for descriptor in opened:
                 os.close(descriptor)
             raise
         self.descriptor = opened[1]
         self.resting = Resting(opened[2])
+        self.grants = Grants(opened[3])
         self.mutex = Lock()
         self.shares: set[Share] = set()  # those that claim, and so all that hold a slot or wait
-        self._announced = False
+        self._announced = (False, False)
         self._next = 0
 
     @classmethod
-    def open(cls, path: Path, budget: int | None = None) -> "SlotFile":
+    def open(cls, path: Path, budget: int | None = None, most_hosts: int | None = None) -> "SlotFile":
         """The slots kept in `path`, created if missing, with `budget` slots for everybody from now on.
 
         Without `budget`, the budget is what it is. A smaller one takes nothing away from those who hold a
-        slot beyond it. Raises ConfigurationError if the file or its folder, which must exist, is not private.
+        slot beyond it. With `most_hosts`, the budget is that of a fleet of hosts, and a keeper says which are this
+        one's. Raises ConfigurationError if the file or its folder, which must exist, is not private.
         """
         if budget is not None:
             _require_slots("budget", budget)
@@ -108,8 +111,13 @@ class SlotFile:
         with _files_mutex:
             file = _files.get(key) or cls(path)
             _files[key] = file
-        if budget not in (None, file.budget):
-            os.ftruncate(file.descriptor, budget)
+        if budget is not None:
+            if most_hosts is not None:
+                file.grants.found(most_hosts)
+            if budget != file.budget:
+                os.ftruncate(file.descriptor, budget)
+            if most_hosts is None:
+                file.grants.dissolve()
         return file
 
     @property
@@ -141,6 +149,10 @@ class SlotFile:
 
     def slots(self) -> int:
         return self.length() or UNPLANNED
+
+    def entitled(self) -> int:
+        """Slots that the pools of this host can count on together: in a fleet, its part of them."""
+        return self.grants.terms.entitled if self.grants.is_fleet else self.slots()
 
     def take_locked(self) -> int | None:
         """Lock a free slot, searching from where one was last seen. An interrupted caller leaks none: a slot
@@ -186,13 +198,15 @@ class SlotFile:
         return lock_of_another(self.descriptor, WAITING, WAITING + 1) is not None
 
     def announce_locked(self) -> None:
-        """Let the other processes see whether a pool of this one waits with less than its share."""
+        """Let the other processes see whether a pool of this one waits: with less than its share, and at all."""
         waits = any(share.waits_locked() for share in self.shares)
-        if waits and not self._announced:
-            lock_shared(self.descriptor, WAITING, 1)
-        if self._announced and not waits:
-            unlock(self.descriptor, WAITING, 1)
-        self._announced = waits
+        wants = self.grants.is_fleet and any(share.wants_slot for share in self.shares)  # the keeper asks
+        for byte, before, now in zip((WAITING, WANTING), self._announced, (waits, wants), strict=True):
+            if now and not before:
+                lock_shared(self.descriptor, byte, 1)
+            if before and not now:
+                unlock(self.descriptor, byte, 1)
+        self._announced = waits, wants
 
     def forget_parent(self) -> None:
         """Start with nothing, as a new process does; the kernel has given a forked child no lock either."""
@@ -200,7 +214,7 @@ class SlotFile:
         for share in self.shares:
             share.forget_parent()
         self.shares.clear()
-        self._announced = False
+        self._announced = (False, False)
 
     def _search_locked(self, start: int, stop: int) -> int | None:
         slot = start
@@ -221,7 +235,7 @@ class SlotFile:
         """Lock the slot; False, and it is not locked, if another process has it, or if it rests."""
         if not try_lock(self.descriptor, slot):
             return False
-        if self.resting.is_over(slot):
+        if self.resting.is_over(slot) and self.grants.allows(slot):
             return True
         unlock(self.descriptor, slot, 1)
         return False
@@ -246,7 +260,7 @@ class Share:
         self.fair_share = fair_share
         self.slots: set[int] = set()
         self._file = file
-        self._wants_slot = False
+        self.wants_slot = False
 
     @property
     def held(self) -> int:
@@ -255,8 +269,8 @@ class Share:
 
     @property
     def budget(self) -> int:
-        """How many slots all processes share."""
-        return self._file.slots()
+        """How many slots all processes of this host share."""
+        return self._file.entitled()
 
     def acquire_nowait(self) -> int | None:
         """A slot to stand a new connection on, or None: all are taken, or the last ones are for a pool that
@@ -286,13 +300,13 @@ class Share:
         """Say that this pool needs a slot. Others notice only while it has less than its share."""
         with self._file.mutex:
             self._join_locked()
-            self._wants_slot = True
+            self.wants_slot = True
             self._file.announce_locked()
 
     def withdraw_waiting(self) -> None:
         """Say that this pool needs no further slot: it has one, or the demand is gone."""
         with self._file.mutex:
-            self._wants_slot = False
+            self.wants_slot = False
             self._file.announce_locked()
 
     def must_give_back(self) -> bool:
@@ -307,12 +321,16 @@ class Share:
                 return False
             return self.held > self._entitled_locked() and not self._file.has_free_slot_locked()
 
+    def others_want_idle(self) -> bool:
+        """Whether another host of the fleet would use what is idle here."""
+        return self._file.grants.terms.wanted
+
     def leave(self) -> None:
         """Claim nothing any more, after the last slot was released. The next `acquire_nowait` joins again."""
         with self._file.mutex:
             if self.slots:
                 raise ValueError(f"Pool {self.name} leaves but holds the slots {sorted(self.slots)}: release them.")
-            self._wants_slot = False
+            self.wants_slot = False
             self._file.shares.discard(self)
             self._file.claim_locked()
             self._file.announce_locked()
@@ -321,10 +339,10 @@ class Share:
 
     def forget_parent(self) -> None:
         self.slots.clear()
-        self._wants_slot = False
+        self.wants_slot = False
 
     def waits_locked(self) -> bool:
-        return self._wants_slot and (not self.slots or self.held < self._entitled_locked())
+        return self.wants_slot and (not self.slots or self.held < self._entitled_locked())
 
     def _join_locked(self) -> None:
         if self not in self._file.shares:
@@ -336,7 +354,7 @@ class Share:
 
     def _entitled_locked(self) -> int:
         """The share that this pool can have now, in slots: scaled down while the shares exceed the budget."""
-        budget, claimed = self._file.slots(), self._file.claimed_locked()
+        budget, claimed = self._file.entitled(), self._file.claimed_locked()
         return self.fair_share if claimed <= budget else self.fair_share * budget // claimed
 
 
@@ -352,26 +370,6 @@ def _forget_parent() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_parent)
-
-
-def _open_private_file(path: Path, folder: int) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        descriptor = os.open(path.name, flags, 0o600, dir_fd=folder)
-    except OSError as error:
-        raise ConfigurationError(
-            f"{path} cannot be opened as a slot file ({error.strerror}): remove it, or use another folder; "
-            "a symbolic link is not accepted."
-        ) from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigurationError(f"{path} is not a regular file: remove it, or use another folder.")
-        require_private(path, status, 0o600)
-    except ConfigurationError:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def _require_slots(name: str, slots: int) -> None:
