@@ -16,7 +16,15 @@ from wsgiref.util import setup_testing_defaults
 from fullhouse.cli.main import make_parser
 from fullhouse.db import pools
 from fullhouse.errors import ApplicationError, DatabaseError, FullhouseError
-from fullhouse.site.databases import DatabaseHooks, aliases_by_slot_file, allot, forbid_opening, put_into_force
+from fullhouse.site.databases import (
+    DatabaseHooks,
+    aliases_by_slot_file,
+    allot,
+    fleet_trouble,
+    forbid_opening,
+    put_into_force,
+    start_keepers,
+)
 from fullhouse.site.forking import close_connections, threads_and_sockets
 from fullhouse.site.planned import Planned, plan_for
 from fullhouse.site.routes import remember_routes
@@ -104,12 +112,14 @@ def _plan(order: Order, arguments: Namespace) -> tuple[Planned, dict[str, Any]]:
     values = gunicorn_settings(planned.settings, planned.plan, planned.project.name, DatabaseHooks())
     budgets = allot(planned.plan, planned.settings)
     if order.alone:
-        put_into_force(budgets)
+        for path, budget in budgets.items():
+            put_into_force(path, budget)
+        start_keepers(planned.plan)
     elif order.may_preload:  # else they are said; the banner has shown those of the first one
         for note in planned.plan.notes:
             print(f"fullhouse: {note}", file=sys.stderr, flush=True)
     aliases = aliases_by_slot_file(planned.plan)
-    published = {str(path): {"slots": slots, "aliases": aliases[path]} for path, slots in budgets.items()}
+    published = {str(path): asdict(budget) | {"aliases": aliases[path]} for path, budget in budgets.items()}
     beside = [asdict(one) for one in planned.programs]
     check = planned.migration_check and asdict(planned.migration_check)
     workers = planned.plan.workers
@@ -181,16 +191,11 @@ def make_ready(planned: Planned, application: Callable[..., Any]) -> None:
 
     Raises ApplicationError, or DatabaseError where a pool gets no connection.
     """
-    from django.db import connections
-
     from fullhouse.db.errors import ConnectionUnavailable
 
     for alias in (alias for server in planned.plan.servers for alias in server.limit.pooled):
         try:
-            with connections[alias].cursor() as cursor:
-                cursor.execute("SELECT 1")
-                cursor.fetchall()
-            connections[alias].close()
+            _connect_once(alias)
         except ConnectionUnavailable as error:  # whose text has all the numbers
             if alias not in planned.settings.required:
                 continue
@@ -199,6 +204,28 @@ def make_ready(planned: Planned, application: Callable[..., Any]) -> None:
             raise ApplicationError(f"A worker cannot connect to {alias!r}: {error}") from error
     if planned.settings.warm_up is not None:
         _warm_up(application, planned.settings.warm_up)
+
+
+def _connect_once(alias: str) -> None:
+    """In a fleet, where all slots may be in use elsewhere, for as long as it takes: the supervisor bounds it."""
+    from django.db import connections
+
+    from fullhouse.db.errors import PoolExhausted
+
+    while True:
+        try:
+            with connections[alias].cursor() as cursor:
+                cursor.execute("SELECT 1")
+                cursor.fetchall()
+            connections[alias].close()
+        except PoolExhausted:
+            trouble = fleet_trouble(alias)
+            if trouble is None:
+                raise
+            if trouble:
+                raise DatabaseError(f"{alias!r}: {trouble}") from None
+        else:
+            return
 
 
 def _warm_up(application: Callable[..., Any], path: str) -> None:

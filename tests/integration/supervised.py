@@ -121,12 +121,12 @@ class Site:
     def environment(self) -> dict[str, str]:
         return {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
 
-    def command(self, *words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def command(self, *words: str, folder: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
         """`fullhouse …` in the project's folder, or another, run to its end."""
         return subprocess.run(
             [sys.executable, "-m", "fullhouse", *words],
             cwd=folder or self.folder,
-            env=self.environment,
+            env={**self.environment, **variables},
             capture_output=True,
             text=True,
             timeout=DEADLINE_S,
@@ -138,12 +138,12 @@ class Site:
         paths = f"{self.folder}:{os.environ.get('PYTHONPATH', '')}"
         return {**self.environment, "DJANGO_SETTINGS_MODULE": f"{self.name}.{settings}", "PYTHONPATH": paths}
 
-    def manage(self, *words: str) -> str:
+    def manage(self, *words: str, **variables: str) -> str:
         """What a command of the project's manage.py prints; it must succeed."""
         answer = subprocess.run(
             [sys.executable, "-c", MANAGE, *words],
             cwd=self.folder,
-            env=self.manage_environment(),
+            env={**self.manage_environment(), **variables},
             capture_output=True,
             text=True,
             timeout=DEADLINE_S,

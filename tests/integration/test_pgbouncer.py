@@ -1,22 +1,15 @@
 """The pool behind PgBouncer in transaction mode: two poolers in a row keep transactions and sessions apart."""
 
-import os
-import pwd
-import socket
-import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from pathlib import Path
 
 import pytest
 from django.db import OperationalError, transaction
 
-import programs
 from dbsupport import Database, create_tables, request, wait_until
 from fullhouse.db import running
+from pgbouncer import pgbouncer_to
 from private_servers import PrivateServer
 
 THREADS = 8
@@ -24,45 +17,8 @@ THREADS = 8
 
 @pytest.fixture(scope="module")
 def pgbouncer(postgresql_server: PrivateServer) -> Iterator[int]:
-    """The port of a PgBouncer with three sessions on the server, in transaction mode."""
-    server = postgresql_server
-    command = [programs.path("pgbouncer")]
-    account = {"user": server_account()} if os.geteuid() == 0 else {}
-    with tempfile.TemporaryDirectory(prefix="fullhouse-pgbouncer-") as name, closing(socket.socket()) as probe:
-        folder = Path(name)
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-        probe.close()
-        (folder / "users").write_text(f'"{server.user}" "{server.password}"\n')
-        (folder / "pgbouncer.ini").write_text(
-            f"[databases]\n{server.database} = host={server.host} port={server.port}\n"
-            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-            f"auth_type = scram-sha-256\nauth_file = {folder / 'users'}\npool_mode = transaction\n"
-            "default_pool_size = 3\n"
-        )
-        for path in (folder, *folder.iterdir()):
-            path.chmod(0o755 if path.is_dir() else 0o644)
-        with (folder / "log").open("w") as log:
-            process = subprocess.Popen([*command, str(folder / "pgbouncer.ini")], stdout=log, stderr=log, **account)
-        try:
-            wait_until(lambda: answers(port) or process.poll() is not None)
-            assert process.poll() is None, (folder / "log").read_text()
-            yield port
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def server_account() -> int:
-    try:
-        return pwd.getpwnam("postgres").pw_uid
-    except KeyError:
-        return pwd.getpwnam("nobody").pw_uid
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    with pgbouncer_to(postgresql_server) as port:
+        yield port
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ class FakeDriver:
     def alive(self) -> list[FakeConnection]:
         return [connection for connection in self.connections if connection.open]
 
-    def connect(self) -> FakeConnection:
+    def connect(self, slot: int) -> FakeConnection:
         self.connects_tried += 1
         if self.refusal is not None:
             raise self.refusal
@@ -85,7 +85,7 @@ class FakeSlots:
     def __init__(self, budget: int = 100) -> None:
         self.budget = budget
         self.taken = 0
-        self.pressed = False
+        self.pressed = self.idle_wanted = False
         self.waiting = False
         self.resting: list[int] = []
         self._free = list(range(budget))
@@ -118,6 +118,9 @@ class FakeSlots:
 
     def must_give_back(self) -> bool:
         return self.pressed
+
+    def others_want_idle(self) -> bool:
+        return self.idle_wanted
 
 
 class FakeClock:

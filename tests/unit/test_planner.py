@@ -271,7 +271,7 @@ def test_where_cancelling_takes_a_session_one_is_kept_for_each_host(options: dic
     limit = replace(pooled(20, "default"), needs_session_to_cancel=True)
     (found,) = plan(limit, **options).servers
     assert found.slots == slots
-    assert host_budget(layered(Settings(), options, "test"), limit) == slots
+    assert host_budget(layered(Settings(), options, "test"), limit).budget == slots
 
 
 def test_the_only_session_is_for_the_site() -> None:

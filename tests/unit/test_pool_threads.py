@@ -47,9 +47,9 @@ class HangingDriver(FakeDriver):
         self.asked.release()
         assert self.back.wait(PATIENCE_S)
 
-    def connect(self) -> FakeConnection:
+    def connect(self, slot: int) -> FakeConnection:
         self.hang()
-        return super().connect()
+        return super().connect(slot)
 
     def check(self, connection: FakeConnection) -> bool:
         self.hang()
@@ -96,9 +96,9 @@ def test_a_connect_that_hangs_ends_in_the_pool_when_the_server_returns() -> None
 
 def test_a_waiter_is_served_as_soon_as_the_server_is_back() -> None:
     class ReturningDriver(FakeDriver):
-        def connect(self) -> FakeConnection:
+        def connect(self, slot: int) -> FakeConnection:
             self.refusal = None if self.connects_tried > 3 else OSError("connection refused")
-            return super().connect()
+            return super().connect(slot)
 
     driver = ReturningDriver()
     pool = make_pool(driver, checkout_timeout_s=PATIENCE_S)

@@ -7,7 +7,7 @@ import pytest
 from pool_fakes import HandTurnedPool
 
 from fullhouse.pool.sessions import Lease, Waiter
-from fullhouse.pool.state import DOUBTED_AFTER_S
+from fullhouse.pool.state import DOUBTED_AFTER_S, TICK_S, WANTED_AFTER_S
 
 
 def test_a_connection_is_replaced_at_the_end_of_its_life() -> None:
@@ -97,6 +97,20 @@ def test_a_connection_that_was_lent_for_long_is_checked(check_after_idle_s: floa
     harness.pool.checkin(lease)
     harness.settle()
     assert lease.connection.open == (not is_checked)
+
+
+def test_what_is_idle_is_closed_where_other_hosts_want_it() -> None:
+    harness = HandTurnedPool(idle_timeout_s=300)
+    harness.fill_idle(2)
+    harness.advance(WANTED_AFTER_S)
+    assert len(harness.driver.alive) == 2
+    harness.slots.idle_wanted = True
+    used = harness.borrow()
+    harness.advance(2 * TICK_S)
+    assert harness.driver.alive == [used.connection]
+    harness.pool.checkin(used)
+    harness.advance(WANTED_AFTER_S + TICK_S)
+    assert harness.driver.alive == []
 
 
 def test_one_dead_connection_takes_all_older_ones_with_it() -> None:

@@ -11,6 +11,10 @@ from fullhouse.db.pool_settings import PoolSettings
 from fullhouse.db.statements import Statements
 
 
+class SlotTakenError(Exception):
+    """In a fleet: another session stands on the slot, which its server has not let go yet. It is not used again."""
+
+
 class Backend:
     """A wrapper of Django's, on a pool or with a session of its own (`unpooled`)."""
 

@@ -14,7 +14,7 @@ from typing import Any
 from django.db import connections
 
 from fullhouse.db.closing import Wire, close_all
-from fullhouse.db.contracts import Backend
+from fullhouse.db.contracts import Backend, SlotTakenError
 from fullhouse.db.guard import Upkeep, borrowed
 from fullhouse.db.host_slots import HostSlots
 from fullhouse.db.pool_settings import unpooled_settings
@@ -63,7 +63,7 @@ class DjangoDriver:
         So receivers of `connection_created`, and what else runs while a session is opened or reset, use this session.
         What they open of other aliases is closed: nothing would end it in a thread of the pool.
         """
-        wrapper: Any = self._wrapper_class(self._settings, self._alias)
+        wrapper: Any = self._wrapper_class({**self._settings}, self._alias)
         before = {made.alias: made for made in connections.all(initialized_only=True)}
         connections[self._alias] = wrapper
         try:
@@ -80,9 +80,15 @@ class DjangoDriver:
             if self._alias in before:
                 connections[self._alias] = before[self._alias]
 
-    def connect(self) -> Any:
+    def connect(self, slot: int) -> Any:
         with self._unpooled() as opener:
-            opener.ensure_connection()
+            if self._slots.is_fleet:
+                self._fence(opener, slot)
+            try:
+                opener.ensure_connection()
+            except SlotTakenError:
+                self._slots.revoke(slot)
+                raise
             if self._slots.unplanned:
                 self._slots.plan_by(opener)
             opener.opened()
@@ -91,6 +97,13 @@ class DjangoDriver:
         self._wires[id(connection)] = Wire.of(descriptor)
         notice_silence(descriptor)
         return connection
+
+    def _fence(self, opener: Any, slot: int) -> None:
+        """Have the session take the lock of its slot first."""
+        from fullhouse.db.fences import Fence
+
+        opener.fence = Fence(opener.vendor, str(self._settings["USER"]), slot)
+        opener.settings_dict["OPTIONS"] = opener.fence.options(opener.settings_dict["OPTIONS"])
 
     def _close_half_made(self, wrapper: Backend) -> None:
         """Where a session was opened and could not be set up, it ends before its slot is released."""
@@ -101,6 +114,8 @@ class DjangoDriver:
         close_all([(wire, wrapper.close)])
 
     def lifetime_limit_s(self, connection: Any) -> float | None:
+        if connection.fence is not None:
+            return connection.fence.idle_limit_s  # type: ignore[no-any-return]
         with borrowed(connection, Upkeep()), suppress(Exception):
             return self._wrapper_class.idle_limit_s(connection)
         return None
@@ -135,4 +150,4 @@ class DjangoDriver:
             return True
 
     def server_full(self, error: Exception) -> bool:
-        return self._wrapper_class.says_full(error.__cause__ or error)
+        return isinstance(error, SlotTakenError) or self._wrapper_class.says_full(error.__cause__ or error)

@@ -216,7 +216,7 @@ def guarded_connection_class(
     gone_error: what is raised for a connection that was given back.
 
     Of its objects, `borrower` is a Borrower or None; `was_used_directly` says that one of the methods was called since
-    the pool opened it, so that anything about it may have changed.
+    the pool opened it, so that anything about it may have changed. `fence`: its lock of its slot, in a fleet.
     """
     if hasattr(driver_class, "borrower"):
         return driver_class
@@ -224,6 +224,7 @@ def guarded_connection_class(
         "__module__": driver_class.__module__,
         "borrower": None,
         "was_used_directly": False,
+        "fence": None,
         "gone_error": gone_error,
         "cursor": _making_cursors(driver_class.cursor),  # type: ignore[attr-defined]
         **{name: _asking_first(getattr(driver_class, name)) for name in methods if hasattr(driver_class, name)},

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fullhouse.budget.slots import Share, SlotFile, slot_path
-from fullhouse.errors import ConfigurationError, DatabaseError
+from fullhouse.db import keepers
+from fullhouse.errors import DatabaseError
 from fullhouse.plan import limits, planner
+from fullhouse.plan.plan import ServerPlan
 from fullhouse.private_folder import runtime_folder
 from fullhouse.settings.layers import COMPANION_SHARE, from_environment, layered
 from fullhouse.settings.table import Settings
@@ -38,12 +40,6 @@ _settings: Settings | None = None
 _warned_of: set[Path] = set()
 
 logger = logging.getLogger("fullhouse.pool")
-
-
-def publish(alias: str, vendor: str, database: Mapping[str, Any], slots: int, fair_share: int) -> None:
-    """Put the plan of one alias into force: `slots` for all processes of this host, `fair_share` for each worker."""
-    allot(alias, fair_share)
-    SlotFile.open(path_of(vendor, database), slots)
 
 
 def allot(alias: str, fair_share: int) -> None:
@@ -98,7 +94,7 @@ def plan_later_with(settings: Settings) -> None:
     _settings = settings
 
 
-def _options_in_force() -> Settings:
+def options_in_force() -> Settings:
     if _settings is not None:
         return _settings
     from django.conf import settings
@@ -116,23 +112,49 @@ def _share_of_companion() -> int | None:
     return max(1, int(connections)) if supervisor == str(os.getppid()) else None
 
 
+def plan_over(connection: "BaseDatabaseWrapper", options: Settings) -> ServerPlan:
+    """The budget of this host's pools, asked over `connection`. Raises PlanError."""
+    host, port = limits.server_address(connection.vendor, connection.settings_dict)
+    with connection.cursor() as cursor:
+        limit = limits.ASK[connection.vendor](cursor, connection.alias, f"{host}:{port}")
+    limit = replace(limit, pooled=(connection.alias,), needs_session_to_cancel=connection.vendor == "mysql")
+    return planner.host_budget(options, limit)
+
+
 class HostSlots:
     """The share of one pool, in the terms that the pool asks for."""
 
     def __init__(self, alias: str, vendor: str, database: Mapping[str, Any]) -> None:
         self._alias = alias
         self._file = SlotFile.open(path_of(vendor, database))
-        self._options = _options_in_force() if self.unplanned else Settings()
+        self._options = options_in_force() if self.unplanned else Settings()
+        if self._options.is_fleet:
+            self._file.grants.found(0)  # its keeper makes the plan
         fair_share = _fair_shares.get(alias) or _share_of_companion()
         if fair_share is None and not self.unplanned:
             self._warn_of_old_plan()
         self._share = self._file.share(alias, fair_share or 1)
-        self.acquire_nowait = self._share.acquire_nowait
+        self.revoke = self._file.grants.revoke
+        self.others_want_idle = self._share.others_want_idle
         self.release = self._share.release
         self.announce_waiting = self._share.announce_waiting
         self.withdraw_waiting = self._share.withdraw_waiting
-        self.must_give_back = self._share.must_give_back
         self.leave = self._share.leave
+
+    def acquire_nowait(self) -> int | None:
+        if self.is_fleet:
+            keepers.ensure(self._file.grants, self._alias)
+        return self._share.acquire_nowait()
+
+    def must_give_back(self) -> bool:
+        if self.is_fleet:  # asked again and again, as long as there are sessions
+            keepers.ensure(self._file.grants, self._alias)
+        return self._share.must_give_back()
+
+    @property
+    def is_fleet(self) -> bool:
+        """Whether the slots are those of several hosts."""
+        return self._file.grants.is_fleet
 
     @property
     def held(self) -> int:
@@ -162,14 +184,4 @@ class HostSlots:
 
     def plan_by(self, connection: "BaseDatabaseWrapper") -> None:
         """Make the plan from what the server says over `connection`: this host's budget becomes the slots."""
-        host, port = limits.server_address(connection.vendor, connection.settings_dict)
-        with connection.cursor() as cursor:
-            limit = limits.ASK[connection.vendor](cursor, self._alias, f"{host}:{port}")
-        limit = replace(limit, needs_session_to_cancel=connection.vendor == "mysql")
-        slots = planner.host_budget(self._options, limit)
-        if slots < 1:
-            raise ConfigurationError(
-                f"The limit of {limit.limit} sessions that {limit.server} grants leaves none for this host: "
-                "lower the reserve, or raise the limit."
-            )
-        SlotFile.open(self._file.path, slots)
+        SlotFile.open(self._file.path, plan_over(connection, self._options).budget)

@@ -9,6 +9,7 @@ says so. What holds a lock or a channel is never parked.
 """
 
 import logging
+from math import inf
 from typing import Any
 
 from django.conf import settings
@@ -60,6 +61,9 @@ class Pinning(LazyTransactions):
             if effect.takes or effect.releases:
                 borrowed.has_held = True
                 borrowed.held = max(0.0, borrowed.held - effect.releases) + effect.takes
+                if effect.releases == inf and self._connection.fence is not None:  # which goes with all locks
+                    self.used_directly()
+                    self._connection.was_used_directly = True
         elif settings.DEBUG:
             self._warn_if_session_varies(text)
         if self._begin_due:

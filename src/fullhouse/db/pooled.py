@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from operator import itemgetter
 from threading import get_ident
 from time import monotonic
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -35,6 +35,9 @@ from fullhouse.errors import ConfigurationError
 from fullhouse.pool.core import Pool
 from fullhouse.pool.exceptions import CheckoutRefused, PoolError
 from fullhouse.telemetry.times import own
+
+if TYPE_CHECKING:
+    from fullhouse.db.fences import Fence
 
 # The settings of an alias that a connection is made from: where one differs, so does the pool.
 _made_from = itemgetter("ENGINE", "NAME", "USER", "PASSWORD", "HOST", "PORT", "OPTIONS", "TIME_ZONE")
@@ -56,6 +59,7 @@ class Pooled(Pinning, Backend):
     Database: Any
     _thread_ident: int
     internal = 0  # see `contracts.Borrower`
+    fence: "Fence | None" = None  # of the session of this unpooled wrapper, in a fleet
 
     def __init__(self, settings_dict: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         self._connection: Any = None
@@ -181,6 +185,10 @@ class Pooled(Pinning, Backend):
         connection.borrower = self
         with self._internally():
             self.autocommit_on(connection)
+            if self.fence is not None:
+                self._connection = connection  # so that it is closed with a goodbye where this fails
+                self.fence.take(connection)
+                connection.fence = self.fence
         return connection
 
     def ensure_connection(self) -> None:

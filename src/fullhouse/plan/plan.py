@@ -23,7 +23,8 @@ class Step:
 class ServerPlan:
     """One database server's part of the plan.
 
-    reserve: sessions left to others. budget: sessions this host may use. connections: sessions that the plan can hold
+    reserve: sessions left to others. budget: sessions this host may use; in a fleet, all hosts together, and most_hosts
+    says how many may be. connections: sessions that the plan can hold
     at once in the worst case. slots: the part of them that the pools of each database user share. fair_share: slots
     that one worker's pool of one alias can always get. companions: (name, sessions kept for it) of each one; their
     pools may always have `shared_with_companions` of the slots.
@@ -32,6 +33,7 @@ class ServerPlan:
     limit: Limit
     reserve: int
     budget: int
+    most_hosts: int | None = None
     connections: int = 0
     slots: int = 0
     fair_share: int = 0

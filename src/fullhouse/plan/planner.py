@@ -16,6 +16,8 @@ from fullhouse.settings.table import Settings
 # A tenth of the limit is left to others, and 40 at the most: the figure of the classic recipe for a limit of 1000.
 RESERVE_SHARE = 10
 RECIPE_RESERVE = 40
+# Of one fleet. Each look at the ledger of MySQL asks for four locks of each.
+MOST_HOSTS = 200
 
 
 def make_plan(settings: Settings, machine: Machine, limits: Sequence[Limit]) -> Plan:
@@ -72,20 +74,45 @@ def _budgeted(settings: Settings, limit: Limit, steps: list[Step]) -> ServerPlan
     reserve, why_reserve = _reserve(settings, limit)
     if settings.budget is not None:
         budget, why_budget = settings.budget, settings.sources["budget"]
-        if budget * settings.hosts > limit.limit:
+        if budget * settings.fixed_hosts > limit.limit:
             raise PlanError(
-                f"A budget of {budget} sessions for each of {settings.hosts} host(s) is over the limit of "
+                f"A budget of {budget} sessions for each of {settings.fixed_hosts} host(s) is over the limit of "
                 f"{limit.limit} that {limit.server} grants.\n"
-                f"Lower the budget to {limit.limit // settings.hosts} (--budget), or raise "
-                f"{_bounds_below(limit, budget * settings.hosts)}."
+                f"Lower the budget to {limit.limit // settings.fixed_hosts} (--budget), or raise "
+                f"{_bounds_below(limit, budget * settings.fixed_hosts)}."
             )
     else:
-        budget = max(0, limit.limit - reserve) // settings.hosts
-        why_budget = f"(limit - reserve) / hosts = ({limit.limit} - {reserve}) / {settings.hosts}"
+        budget = max(0, limit.limit - reserve) // settings.fixed_hosts
+        why_budget = f"(limit - reserve) / hosts = ({limit.limit} - {reserve}) / {settings.fixed_hosts}"
+        if settings.is_fleet:
+            why_budget = f"limit - reserve = {limit.limit} - {reserve}, for all hosts together"
     steps.append(Step(f"limit of {names}", limit.limit, bounds))
     steps.append(Step(f"reserve of {names}", reserve, why_reserve))
     steps.append(Step(f"budget of {names}", budget, why_budget))
-    return ServerPlan(limit, reserve, budget)
+    most_hosts = _room_for_keepers(limit, budget) if settings.is_fleet else None
+    if most_hosts is not None:
+        steps.append(
+            Step(f"hosts of {names}", f"up to {most_hosts}", "limit - budget: each needs a session for its keeper")
+        )
+    return ServerPlan(limit, reserve, budget, most_hosts)
+
+
+def _room_for_keepers(limit: Limit, budget: int) -> int:
+    """Hosts that the sessions beside the budget are enough for, one each. Raises PlanError."""
+    if limit.stock or limit.pool_sizes:
+        raise PlanError(
+            f"In a fleet every alias needs an ENGINE of fullhouse, whose sessions are counted on all hosts; of "
+            f"{', '.join(limit.aliases)} only {', '.join(limit.pooled) or 'none'} has one.\n"
+            "Change the ENGINE (docs/how-to/many-hosts.md), or give each host its part with hosts = NUMBER."
+        )
+    room = limit.limit - budget
+    if room < 1:
+        raise PlanError(
+            f"A fleet needs a session for each host's keeper beside the budget, and {limit.server} grants "
+            f"{limit.limit}, all of which are the budget.\n"
+            f"Lower the budget to {budget - 1} or less (--budget), or raise the reserve."
+        )
+    return min(room, MOST_HOSTS)
 
 
 def _with_companions(
@@ -117,10 +144,16 @@ def _with_companions(
     return server
 
 
-def host_budget(settings: Settings, limit: Limit) -> int:
-    """Sessions of this server that pools of this host may use. Raises PlanError for a budget over the limit."""
+def host_budget(settings: Settings, limit: Limit) -> ServerPlan:
+    """What pools of this host may use of this server. Raises PlanError for a budget of none, or over the limit."""
     server = _budgeted(settings, limit, [])
-    return server.budget - _kept_to_cancel(settings, server)
+    budget = server.budget - _kept_to_cancel(settings, server)
+    if budget < 1:
+        raise PlanError(
+            f"The limit of {limit.limit} sessions that {limit.server} grants leaves none for this host: "
+            "lower the reserve, or raise the limit."
+        )
+    return replace(server, budget=budget)
 
 
 def _reserve(settings: Settings, limit: Limit) -> tuple[int, str]:
@@ -130,7 +163,7 @@ def _reserve(settings: Settings, limit: Limit) -> tuple[int, str]:
         return RECIPE_RESERVE, "the recipe's"
     tenth = min(RECIPE_RESERVE, ceil(limit.limit / RESERVE_SHARE))
     taken = _taken_by_others(limit)
-    if taken > tenth:
+    if taken > tenth and not settings.is_fleet:  # whose hosts must all come to the same figure, whenever they ask
         return taken, f"other users hold {limit.others} of {limit.shared} sessions now"
     return tenth, f"a tenth of the limit, at most {RECIPE_RESERVE}"
 
@@ -165,7 +198,7 @@ def _budget_text(settings: Settings, server: ServerPlan) -> str:
 def _higher(settings: Settings, server: ServerPlan, needed: int) -> str:
     """What to raise, and how far, for a budget with `needed` sessions for the web."""
     needed += server.for_companions
-    sessions = needed * settings.hosts
+    sessions = needed * settings.fixed_hosts
     if settings.budget is not None:
         beyond = f", and with it {_bounds_below(server.limit, sessions)}" if sessions > server.limit.limit else ""
         return f"the budget to {needed} (--budget){beyond}"
@@ -184,8 +217,8 @@ def _bounds_below(limit: Limit, sessions: int) -> str:
 
 def _kept_to_cancel(settings: Settings, server: ServerPlan) -> int:
     """Sessions of the budget that no pool gets, so that a statement can be cancelled while all others are busy."""
-    left = server.limit.limit - server.budget * settings.hosts
-    return int(server.limit.needs_session_to_cancel and left < settings.hosts and server.budget > 1)
+    left = server.limit.limit - server.budget * settings.fixed_hosts
+    return int(server.limit.needs_session_to_cancel and left < settings.fixed_hosts and server.budget > 1)
 
 
 def _checked(settings: Settings, server: ServerPlan, workers: int, threads: int, steps: list[Step]) -> ServerPlan:
@@ -259,7 +292,7 @@ def _notes(settings: Settings, servers: Sequence[ServerPlan]) -> tuple[str, ...]
         return ("SQLite has no connection limit: only the machine limits the threads, and writers take turns.",)
     notes = []
     for server in servers:
-        left = server.limit.shared - server.budget * settings.hosts
+        left = server.limit.shared - server.budget * settings.fixed_hosts
         if server.limit.others is not None and server.limit.others > left:
             notes.append(
                 f"Other users hold {server.limit.others} sessions of {server.limit.server} now, and this plan leaves "

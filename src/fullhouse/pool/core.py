@@ -244,7 +244,7 @@ class Pool(Generic[C]):
 
     def _connect(self, attempt: Attempt, slot: int) -> list[Action[C]]:
         try:
-            connection = self._driver.connect()
+            connection = self._driver.connect(slot)
         except Exception as error:
             self._slots.release(slot, gone=True)
             return self._open_failed(attempt, error, server_full=self._driver.server_full(error))

@@ -14,8 +14,8 @@ class Driver(Protocol[C]):
     connections socket timeouts. The pool's borrowers are not delayed by it beyond their deadlines.
     """
 
-    def connect(self) -> C:
-        """Open a session, ready for use; raises the driver's own errors."""
+    def connect(self, slot: int) -> C:
+        """Open a session on the slot, ready for use; raises the driver's own errors."""
 
     def lifetime_limit_s(self, connection: C) -> float | None:
         """Seconds after which the server may end a session by itself (MySQL's `wait_timeout`); None: never.
@@ -73,6 +73,9 @@ class Slots(Protocol):
 
     def must_give_back(self) -> bool:
         """Whether this pool holds more than its fair share while another one waits."""
+
+    def others_want_idle(self) -> bool:
+        """Whether another host would use what is idle here."""
 
 
 class Background(Protocol):

@@ -42,6 +42,8 @@ TICK_S = 0.25
 """Time between two looks at what aged."""
 HANGS_AFTER_S = 1.0
 """A connect, check or reset that takes longer is not counted on; something else is tried for the waiting threads."""
+WANTED_AFTER_S = 1.0
+"""A session that was idle for so long is closed where other hosts would use it."""
 DOUBTED_AFTER_S = 5.0
 """A session that was lent for longer is checked before it is lent again. Where a network was cut, the answer to its
 last statement may have come after the server had given the session up."""
@@ -250,7 +252,10 @@ class PoolState(Generic[C]):
     def tick(self, now: float) -> tuple[list[Action[C]], list[Lease[C]]]:
         """Retire what aged, reclaim what dead threads left, serve the line. Returns actions and new leaks."""
         actions: list[Action[C]] = []
-        last_use = now - _or_inf(self._options.idle_timeout_s)
+        idle_s = _or_inf(self._options.idle_timeout_s)
+        if self.idle and self._slots.others_want_idle():
+            idle_s = min(idle_s, WANTED_AFTER_S)
+        last_use = now - idle_s
         for session in [s for s in self.idle if now >= s.expires_at or s.last_used_at <= last_use]:
             self.idle.remove(session)
             actions.append(self._discard(session))

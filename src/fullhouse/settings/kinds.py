@@ -36,6 +36,18 @@ def whole_number(minimum: int) -> Kind:
     return Kind(f"a whole number of at least {minimum}", lambda text: check(int(text)), check, "N")
 
 
+def whole_number_or(minimum: int, word: str) -> Kind:
+    number = whole_number(minimum)
+
+    def check(value: object) -> int | str:
+        return word if value == word else number.check(value)
+
+    def from_text(text: str) -> int | str:
+        return word if text == word else number.from_text(text)
+
+    return Kind(f"{number.description}, or {word!r}", from_text, check, f"N|{word}")
+
+
 def positive_number() -> Kind:
     def check(value: object) -> float:
         ok = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")

@@ -29,6 +29,7 @@ from fullhouse.settings.kinds import (
     positive_number,
     share,
     whole_number,
+    whole_number_or,
 )
 
 ENVIRONMENT_PREFIX = "FULLHOUSE_"
@@ -60,6 +61,7 @@ def _option(kind: Kind, default: Any, group: str, help_text: str, gunicorn: str 
 
 
 PLAN, SERVING, OVERLOAD, LOGS, PROCESS = "The plan", "Serving", "Overload", "Logs and figures", "The processes"
+FLEET = "fleet"
 NO_PAIRS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -95,8 +97,12 @@ class Settings:
         "Database sessions left to others (people, cron jobs, other sites) on each server. Default: a tenth of the "
         "limit, at most 40, but no fewer than other users hold now. recipe: 40.",
     )
-    hosts: int = _option(
-        whole_number(1), 1, PLAN, "Number of hosts that serve this site and share the database's limit equally."
+    hosts: int | str = _option(
+        whole_number_or(1, FLEET),
+        1,
+        PLAN,
+        "Number of hosts that serve this site and share the database's limit equally; or fleet: they share it among "
+        "themselves, as each needs, however many there are.",
     )
     budget: int | None = _option(
         whole_number(1), None, PLAN, "Database sessions that this host may use. Default: (limit - reserve) / hosts."
@@ -359,6 +365,16 @@ class Settings:
 
     # Where each value that is not a default came from: {"workers": "WEB_CONCURRENCY"}.
     sources: Mapping[str, str] = field(default_factory=lambda: NO_PAIRS, compare=False)
+
+    @property
+    def is_fleet(self) -> bool:
+        """Whether all hosts share one budget as they need it."""
+        return self.hosts == FLEET
+
+    @property
+    def fixed_hosts(self) -> int:
+        """Hosts that get equal parts of each budget; those of a fleet share the whole."""
+        return self.hosts if isinstance(self.hosts, int) else 1
 
 
 OPTIONS: Mapping[str, Option] = MappingProxyType(

@@ -15,11 +15,12 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from fullhouse.budget.slots import SlotFile
-from fullhouse.db import host_slots, pools, running
+from fullhouse.db import host_slots, keepers, pools, running
 from fullhouse.db.driver import CONNECT_TIMEOUT_S
 from fullhouse.db.exhausted import AnsweringExhausted
 from fullhouse.db.pooled import Pooled
 from fullhouse.errors import ConfigurationError, DatabaseError, described
+from fullhouse.fleet import report
 from fullhouse.plan import limits
 from fullhouse.plan.limits import Limit
 from fullhouse.plan.plan import Plan
@@ -170,7 +171,9 @@ def _slot_path(alias: str) -> Path:
 
 def publish(planned: Plan, settings: Settings) -> None:
     """Put the plan into force for the pools of this host's processes: in the master, before it forks the workers."""
-    put_into_force(allot(planned, settings))
+    for path, budget in allot(planned, settings).items():
+        put_into_force(path, budget)
+    start_keepers(planned)
     forbid_opening()
 
 
@@ -179,10 +182,34 @@ def forbid_opening() -> None:
     forks.forbid_opening("it forks the workers, and each of them opens its own")
 
 
-def put_into_force(budgets: Mapping[Path, int]) -> None:
-    """Set the number of slots that the processes of this host share, by slot file."""
-    for path, budget in budgets.items():
-        SlotFile.open(path, budget)
+@dataclass(frozen=True)
+class Budget:
+    """slots: that the processes of this host share; in a fleet of at most most_hosts, those of all."""
+
+    slots: int
+    most_hosts: int | None
+
+
+def put_into_force(path: Path, budget: Budget) -> None:
+    """Set the budget of a slot file."""
+    SlotFile.open(path, budget.slots, budget.most_hosts)
+
+
+def start_keepers(planned: Plan) -> None:
+    """In a fleet, so that the slots are there when the first worker is."""
+    for server in planned.servers:
+        if server.most_hosts is not None:
+            for alias in {_slot_path(alias): alias for alias in server.limit.pooled}.values():
+                keepers.start(alias)
+
+
+def fleet_trouble(alias: str) -> str | None:
+    """Why this host's keeper lends no slots: empty where it does, or has just begun; None: there is no fleet."""
+    path = _slot_path(alias)
+    if not SlotFile.open(path).grants.is_fleet:
+        return None
+    found = report.read(path)
+    return found.trouble if found is not None else ""
 
 
 def aliases_by_slot_file(planned: Plan) -> dict[Path, list[str]]:
@@ -194,14 +221,14 @@ def aliases_by_slot_file(planned: Plan) -> dict[Path, list[str]]:
     return found
 
 
-def allot(planned: Plan, settings: Settings) -> dict[Path, int]:
+def allot(planned: Plan, settings: Settings) -> dict[Path, Budget]:
     """Put into force what the plan gives the workers of this master, and return the host's budget of each slot file."""
     host_slots.plan_later_with(settings)
-    budgets: dict[Path, int] = {}
+    budgets: dict[Path, Budget] = {}
     for server in planned.servers:
         for alias in server.limit.pooled:
             host_slots.allot(alias, server.fair_share)
-            budgets[_slot_path(alias)] = server.slots
+            budgets[_slot_path(alias)] = Budget(server.slots, server.most_hosts)
     return budgets
 
 

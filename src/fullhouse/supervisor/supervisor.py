@@ -357,7 +357,7 @@ class Supervisor:
         """Put the generation's plan into force on this host, once: from now on it is the one that counts."""
         budgets = self._budgets.pop(number, {})
         for path, budget in budgets.items():
-            SlotFile.open(Path(path), budget["slots"])
+            SlotFile.open(Path(path), budget["slots"], budget["most_hosts"])
         self._slot_files = {path: budget["aliases"] for path, budget in budgets.items()}
 
     @staticmethod

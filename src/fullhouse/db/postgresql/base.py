@@ -34,7 +34,7 @@ SERVER_FULL = (
 
 
 HOLDS = """
-    SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
+    SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND classid IS DISTINCT FROM {}
     UNION ALL SELECT 1 FROM pg_listening_channels() LIMIT 1
 """
 
@@ -104,7 +104,9 @@ class Pooled(pooled.Pooled):
     def holds_something(self) -> bool:
         if self._borrowed.has_held:  # a statement may take any number of locks, or none
             with self._internally(), suppress(psycopg.Error):
-                self._borrowed.held = self._connection.execute(HOLDS).rowcount
+                fence = self._connection.fence
+                holds = HOLDS.format("NULL" if fence is None else fence.key % 2**32)
+                self._borrowed.held = self._connection.execute(holds).rowcount
                 self._borrowed.has_held = self._borrowed.held > 0
         return super().holds_something()
 
@@ -118,7 +120,7 @@ class Pooled(pooled.Pooled):
                 # psycopg would go on with statements that it has prepared, and the server has forgotten.
                 if connection.prepare_threshold is not None or self._left_dirty():
                     return False
-                connection.execute("DISCARD ALL")
+                connection.execute("DISCARD ALL" if connection.fence is None else connection.fence.reset)
             self.init_connection_state()
             connection_created.send(sender=type(self), connection=self)  # receivers set up a new session
         except psycopg.Error:
