@@ -1,6 +1,7 @@
 """Each rule of the doctor: what makes its finding appear, and what makes it go."""
 
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from fullhouse.doctor import database_rules, machine_rules, proxy_rules, running_rules, settings_rules
 from fullhouse.doctor.finding import Finding, as_json, as_text, exit_code
 from fullhouse.doctor.machine_rules import Machine
+from fullhouse.fleet.report import FleetHost, FleetReport
 from fullhouse.plan.limits import Limit
 from fullhouse.plan.plan import ServerPlan
 from fullhouse.telemetry.rows import Database, DatabaseTotals, Row, Totals
@@ -21,6 +23,8 @@ OURS = {"ENGINE": "fullhouse.db.mysql"}
 POOL = {"ENGINE": "django.db.backends.postgresql", "OPTIONS": {"pool": {"max_size": 4}}}
 MACHINE = Machine(4096, 0, 1 << 30, 10 << 30, heartbeats_on_disk=False)
 LIMIT = Limit("MySQL", ("default",), 100, (("max_connections", 100),), 5, 5, 28800, pooled=("default",))
+CAPPED = (("max_connections", 200), ("MAX_USER_CONNECTIONS of the account", 100))
+HOST = FleetHost(0, "10.0.0.1", share=5, held=5, in_use=2, waits=False, is_here=True, agrees=True)
 SERVER = ServerPlan(LIMIT, reserve=10, budget=90)
 RUNNING: dict[str, Any] = {"crashes": 0, "last_failure": None}
 NGINX = """
@@ -41,6 +45,10 @@ def total(**numbers: Any) -> Row:
 
 def refused(count: int) -> Row:
     return Row(databases=(Database("default", totals=DatabaseTotals(refused=count)),))
+
+
+def fleet(*hosts: FleetHost, trouble: str = "") -> FleetReport:
+    return FleetReport(1, time.time(), 10, 10, trouble, hosts=hosts)
 
 
 # id: findings of what is wrong, and of the same mended.
@@ -92,6 +100,10 @@ RULES: dict[str, tuple[Iterator[Finding], Iterator[Finding]]] = {
         database_rules.of_server(SERVER, 1800.0),
     ),
     "W304": (database_rules.of_port("default", "6432", "5432"), database_rules.of_port("default", "5432", "5432")),
+    "I305": (
+        database_rules.of_server(replace(SERVER, most_hosts=10), 1800.0),
+        database_rules.of_server(replace(SERVER, most_hosts=10, limit=replace(LIMIT, parts=CAPPED)), 1800.0),
+    ),
     "W401": (nginx(NGINX.replace("1g", "10m")), nginx(NGINX.replace("1g", "0"))),
     "W402": (nginx(NGINX, timeout_s=300.0), nginx(NGINX)),
     "W403": (nginx(NGINX.replace("20s", "1m")), nginx(NGINX)),
@@ -115,6 +127,18 @@ RULES: dict[str, tuple[Iterator[Finding], Iterator[Finding]]] = {
     "I506": (
         running_rules.of_plan({"workers": 2, "threads": 40}, {"workers": 2, "threads": 20}),
         running_rules.of_plan({"workers": 2, "threads": 40}, {"workers": 2, "threads": 40}),
+    ),
+    "E507": (
+        running_rules.of_fleet("default", fleet(HOST, trouble="Galera's nodes do not share GET_LOCK")),
+        running_rules.of_fleet("default", fleet(HOST)),
+    ),
+    "W508": (
+        running_rules.of_fleet("default", fleet(HOST, replace(HOST, number=1, agrees=False))),
+        running_rules.of_fleet("default", fleet(HOST, replace(HOST, number=1))),
+    ),
+    "E509": (
+        running_rules.of_fleet("default", fleet(HOST, replace(HOST, number=1, share=0))),
+        running_rules.of_fleet("default", fleet(HOST, replace(HOST, number=1))),
     ),
 }
 # Those of files, processes and Django: tests/integration/test_doctor.py.

@@ -151,6 +151,14 @@ def _now(site: str, found: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _fleet(found: Mapping[str, Any]) -> str:
+    """The hosts in one line."""
+    if found["trouble"]:
+        return f"fleet    {found['trouble']}"
+    hosts = [f"{one['address']} {one['held']} of {one['share']}{'+' if one['waits'] else ''}" for one in found["hosts"]]
+    return f"{len(hosts)} hosts, {found['free']} free: {', '.join(hosts)}"
+
+
 def _slots(found: Mapping[str, Any], *, colour: bool) -> list[str]:
     """A bar for each budget: every holder has a letter."""
     lines: list[str] = []
@@ -171,6 +179,8 @@ def _slots(found: Mapping[str, Any], *, colour: bool) -> list[str]:
             f"sessions {bar}{rest} {held} of {budget['slots']}, {waiting} wait: {', '.join(budget['aliases'])}"
         )
         lines.append(f"         {'  '.join(legend[:4])}{f'  and {len(legend) - 4} more' if len(legend) > 4 else ''}")
+        if budget["fleet"]:
+            lines.append(f"         {_fleet(budget['fleet'])}")
     return lines or ["sessions no database with a connection limit"]
 
 

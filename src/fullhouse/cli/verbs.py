@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fullhouse.errors import AlreadyRunningError, ApplicationError, ConfigurationError, FullhouseError
+from fullhouse.fleet import report as fleet
 from fullhouse.observer.look import Looker
 from fullhouse.private_folder import runtime_folder
 from fullhouse.supervisor import instances
@@ -171,10 +172,18 @@ def status(project: str | None, port: str | None, output_format: str, *, with_se
 
 def _report(instance: Instance, *, with_sessions: bool) -> dict[str, Any]:
     if not with_sessions:
-        return {**instance.facts, **ask(instance.control, {"verb": "status"})["status"]}
+        status = ask(instance.control, {"verb": "status"})["status"]
+        return {**instance.facts, **status, "fleets": _fleets(status)}
     with closing(Looker(instance)) as looker:
         look = looker.look()
-    return {**instance.facts, **look.status, "budgets": [asdict(one) for one in look.budgets]}
+    budgets = [asdict(one) for one in look.budgets]
+    return {**instance.facts, **look.status, "fleets": _fleets(look.status), "budgets": budgets}
+
+
+def _fleets(status: Mapping[str, Any]) -> dict[str, Any]:
+    """The other hosts that share the slots of a file, by its aliases."""
+    found = {", ".join(aliases): fleet.read(Path(path)) for path, aliases in status["slot_files"].items()}
+    return {aliases: {**asdict(one), "lines": one.lines} for aliases, one in found.items() if one is not None}
 
 
 def _as_text(report: Mapping[str, Any]) -> str:
@@ -187,6 +196,8 @@ def _as_text(report: Mapping[str, Any]) -> str:
         for row in one["workers"]:
             lines += _worker_lines(row)
     lines += [_companion_line(row) for row in report["processes"]]
+    for aliases, one in report["fleets"].items():
+        lines += [f"  {aliases}: {one['lines'][0]}", *(f"  {line}" for line in one["lines"][1:])]
     for budget in report.get("budgets", ()):
         held = sum(one["slots"] for one in budget["holders"])
         lines.append(f"  {', '.join(budget['aliases'])}: {held} of {budget['slots']} slots")

@@ -18,7 +18,7 @@ def of_server(server: ServerPlan, lifetime_s: float | None) -> Iterator[Finding]
             f"together with the budget of {server.budget} that is more than the limit of {limit.limit}.",
             f"Raise reserve to {limit.others} or more, or the server's limit.",
         )
-    if limit.ours and limit.ours > server.budget:
+    if limit.ours and limit.ours > server.budget + (server.most_hosts or 0):
         yield Finding(
             "W302",
             f"{aliases}: this user holds {limit.ours} sessions now, and the budget is {server.budget}: a program "
@@ -26,6 +26,24 @@ def of_server(server: ServerPlan, lifetime_s: float | None) -> Iterator[Finding]
             "Give it an account of its own, or an engine of fullhouse on this host.",
         )
     yield from of_idle_limit(limit, lifetime_s)
+    yield from of_account(server)
+
+
+def of_account(server: ServerPlan) -> Iterator[Finding]:
+    """In a fleet, what bounds an opener that something stops between its permission and its connect."""
+    if server.most_hosts is None:
+        return
+    most = server.budget + server.most_hosts
+    caps = [number for name, number in server.limit.parts[1:] if "account" in name.lower() or "role" in name]
+    if not caps or min(caps) > most:
+        yield Finding(
+            "I305",
+            f"{', '.join(server.limit.aliases)}: nothing but the fleet's own rules keeps this user below the budget of "
+            f"{server.budget} sessions and {server.most_hosts} keepers: a process that was stopped at the wrong moment "
+            "could open one more.",
+            f"Where you have the right, ALTER ROLE … CONNECTION LIMIT {most} (PostgreSQL), or ALTER USER … WITH "
+            f"MAX_USER_CONNECTIONS {most} (MySQL).",
+        )
 
 
 def of_idle_limit(limit: Limit, lifetime_s: float | None) -> Iterator[Finding]:

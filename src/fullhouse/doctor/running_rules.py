@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fullhouse.doctor.finding import Finding
+from fullhouse.fleet.report import STALE_S, FleetReport
 from fullhouse.telemetry.rows import END_REASONS, Row
 from fullhouse.telemetry.tally import SHED_REASONS
 
@@ -43,6 +44,33 @@ def of_running(status: Mapping[str, Any], total: Row) -> Iterator[Finding]:
                 f"{one.alias}: {one.totals.refused:,} requests got no connection since the start.",
                 "See fullhouse status --database for who holds them, and fullhouse top for slow routes.",
             )
+
+
+def of_fleet(aliases: str, fleet: FleetReport) -> Iterator[Finding]:
+    if fleet.trouble:
+        yield Finding(
+            "E507", f"{aliases}: the keeper of this host's slots lends none: {fleet.trouble}.", "Mend what it names."
+        )
+    elif fleet.age_s > STALE_S:
+        yield Finding(
+            "E507",
+            f"{aliases}: the keeper of this host's slots was last heard {fleet.age_s:.0f} s ago, and lends none.",
+            "See fullhouse logs; a process that needs a connection starts another one.",
+        )
+    differ = [f"{one.number} ({one.address})" for one in fleet.hosts if not one.agrees]
+    if differ:
+        yield Finding(
+            "W508",
+            f"{aliases}: host {', '.join(differ)} plans with another budget than {fleet.budget}, or another version.",
+            "Give all hosts the same limit, reserve and budget.",
+        )
+    without = [f"{one.number} ({one.address})" for one in fleet.hosts if one.share == 0]
+    if without:
+        yield Finding(
+            "E509",
+            f"{aliases}: {len(fleet.hosts)} hosts share {fleet.budget} slots: host {', '.join(without)} can get none.",
+            "Run fewer hosts, raise the server's limit, or put a pooler in front (docs/how-to/many-hosts.md).",
+        )
 
 
 def of_plan(planned: Mapping[str, int], running: Mapping[str, int]) -> Iterator[Finding]:

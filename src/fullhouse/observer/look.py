@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fullhouse.budget.holders import holders_of
+from fullhouse.fleet import report
+from fullhouse.fleet.report import FleetReport
 from fullhouse.supervisor.control import ask
 from fullhouse.supervisor.instances import Instance
 from fullhouse.telemetry.board import Board
@@ -22,7 +24,8 @@ _LONGEST_ANCESTRY = 20
 
 @dataclass(frozen=True)
 class Holder:
-    """A process with slots. kind: worker, companion, or other; title: for people. generation: of a worker, else 0."""
+    """A process with slots. kind: worker, companion, fleet (other hosts, and no host) or other; title: for people.
+    generation: of a worker, else 0."""
 
     pid: int
     slots: int
@@ -33,11 +36,13 @@ class Holder:
 
 @dataclass(frozen=True)
 class Budget:
-    """The slots that the aliases of one database user share on this host, and who has them, the most first."""
+    """The slots that the aliases of one database user share, and who has them, the most first. fleet: of the hosts that
+    share them; None: they are this host's alone."""
 
     aliases: Sequence[str]
     slots: int
     holders: Sequence[Holder]
+    fleet: FleetReport | None = None
 
 
 @dataclass(frozen=True)
@@ -96,8 +101,9 @@ def budgets_of(status: Mapping[str, Any], rows: Sequence[Row]) -> list[Budget]:
     for path, aliases in status["slot_files"].items():
         with suppress(OSError):
             held = holders_of(Path(path))
-            holders = [_holder(pid, slots, known, companions) for pid, slots in held.slots.items()]
-            found.append(Budget(aliases, held.budget, sorted(holders, key=lambda one: (-one.slots, one.title))))
+            fleet = report.read(Path(path))
+            holders = [_holder(pid, slots, known, companions, fleet) for pid, slots in held.slots.items()]
+            found.append(Budget(aliases, held.budget, sorted(holders, key=lambda one: (-one.slots, one.title)), fleet))
     return found
 
 
@@ -105,7 +111,11 @@ def _companion(one: Mapping[str, Any]) -> str:
     return f"{one['name']} {one['number']}"
 
 
-def _holder(pid: int, slots: int, workers: Mapping[int, Row], companions: Mapping[int, str]) -> Holder:
+def _holder(
+    pid: int, slots: int, workers: Mapping[int, Row], companions: Mapping[int, str], fleet: FleetReport | None
+) -> Holder:
+    if fleet is not None and pid == fleet.pid:
+        return Holder(pid, slots, "fleet", "not this host's")
     if pid in workers:
         row = workers[pid]
         return Holder(pid, slots, "worker", f"worker {row.number}", row.gauges.generation)

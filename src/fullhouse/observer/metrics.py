@@ -159,7 +159,7 @@ def _site(look: Look) -> Iterator[Metric]:
     yield from (serving, crashes, uptime, up)
 
 
-def _budgets(budgets: Iterable[Budget]) -> Iterator[Metric]:
+def _budgets(budgets: Sequence[Budget]) -> Iterator[Metric]:
     limit = Metric("fullhouse.budget.slots", "level", "{session}", "Sessions that this host may have.", ("pools",))
     held = Metric("fullhouse.slots", "level", "{session}", "Slots that are held.", ("pools", "kind", "holder"))
     for budget in budgets:
@@ -173,6 +173,24 @@ def _budgets(budgets: Iterable[Budget]) -> Iterator[Metric]:
         for (kind, holder), count in slots.items():
             held.add(count, pools, kind, holder)
     yield from (limit, held)
+    yield from _fleets(budgets)
+
+
+def _fleets(budgets: Iterable[Budget]) -> Iterator[Metric]:
+    unit, labels = "{session}", ("pools", "host")
+    share = Metric("fullhouse.fleet.share", "level", unit, "Slots that a host can always get.", labels)
+    held = Metric("fullhouse.fleet.held", "level", unit, "Slots that a host may use now.", labels)
+    in_use = Metric("fullhouse.fleet.in_use", "level", unit, "Slots of a host with a session on them.", labels)
+    waits = Metric("fullhouse.fleet.waits", "level", "1", "Whether a host waits for more slots.", labels)
+    heard = Metric("fullhouse.fleet.heard", "level", _SECONDS, "Since the keeper has asked its server.", ("pools",))
+    for budget in budgets:
+        if budget.fleet is not None:
+            pools = ",".join(budget.aliases)
+            heard.add(budget.fleet.age_s, pools)
+            for one in budget.fleet.hosts:
+                for metric, value in ((share, one.share), (held, one.held), (in_use, one.in_use), (waits, one.waits)):
+                    metric.add(int(value), pools, str(one.number))
+    yield from (share, held, in_use, waits, heard)
 
 
 def _durations(name: str, text: str, labels: Sequence[str] = ()) -> Metric:
