@@ -3,6 +3,7 @@
 # make django-suite   Django's own tests, with its engines and with ours (ENGINE=mysql, ENGINE=gis, MODULES="backends ...")
 # make ecosystem   other packages' own tests, with Django's engines and with ours (SUITES="django-silk", SHORT=1)
 # make fresh   the README's commands in a new container of Debian stable, from a clone of HEAD (root, with podman)
+# make fleet   the proof that many hosts never exceed one budget, on containers under load (root, with podman)
 # make docs   the settings page from the option table, and the documentation in build/docs
 # make captures   run the commands in the documents, and write what they print
 # make matrix   the tests on every supported combination (LEGS="own sid-3.15")
@@ -55,6 +56,10 @@ ecosystem: $(VENV)/test
 .PHONY: fresh matrix
 fresh:
 	@$(PYTHON) tools/matrix.py trixie
+
+.PHONY: fleet
+fleet: $(VENV)/test
+	@$(BIN)/python tools/fleet.py
 
 matrix:
 	@$(PYTHON) tools/matrix.py $(LEGS)

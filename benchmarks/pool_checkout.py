@@ -22,7 +22,7 @@ BATCHES = 3000
 class InstantDriver:
     """Connects to nothing."""
 
-    def connect(self) -> object:
+    def connect(self, slot: int) -> object:
         return object()
 
     def lifetime_limit_s(self, connection: object) -> float | None:

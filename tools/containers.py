@@ -84,12 +84,7 @@ class Container:
         self.suite, self.name = suite, name
 
     def __enter__(self) -> Container:
-        limits = [
-            f"--ulimit={name}={hard}:{hard}"
-            for name, kind in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC))
-            if (hard := min(resource.getrlimit(kind)[1], 20_000)) > 0
-        ]
-        words = ["run", "--rm", "--interactive", "--init", "--shm-size=6g", f"--name={self.name}", *limits]
+        words = ["run", "--rm", "--interactive", "--init", "--shm-size=6g", f"--name={self.name}", *limits()]
         words += [f"--label={LABEL}={os.getpid()}", *_certificates(), *_pip_settings()]
         base = image(self.suite)
         # In a session of its own: Ctrl-C ends us, and our end closes its input.
@@ -165,6 +160,15 @@ class Container:
                 return
             time.sleep(0.1)
         raise ContainerError(f"the container of {self.suite} did not start within 60 s")
+
+
+def limits() -> list[str]:
+    """podman's options for what a container may have at most: no more than this machine lets us give."""
+    return [
+        f"--ulimit={name}={hard}:{hard}"
+        for name, kind in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC))
+        if (hard := min(resource.getrlimit(kind)[1], 20_000)) > 0
+    ]
 
 
 def _command() -> list[str]:

@@ -1,0 +1,118 @@
+"""Counts the sessions of one database user, as the server itself does, every 5 ms, in a process of its own.
+
+python tools/fleet_sampler.py ENGINE ACCESS USER    # prints a line of JSON whenever something has changed
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+from fullhouse.fleet import mysql, postgresql
+from private_servers import PrivateServer
+
+EVERY_S = 0.005
+KEEPERS = 20
+
+
+class Samples:
+    """most: sessions at once. most_pooled: the same, without one for each host that there was: of its keeper, or of its
+    plan. busy: those that run a statement now. hosts: that there are now; to be kept up to date."""
+
+    def __init__(self, server: PrivateServer) -> None:
+        self.count = self.most = self.most_pooled = self.busy = self.hosts = 0
+        self.every_s = 0.0
+        words = [sys.executable, __file__, server.vendor, json.dumps(server.admin_access), server.user]
+        self._process = subprocess.Popen([*words, server.database], stdout=subprocess.PIPE, text=True)
+        self._thread = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self) -> Samples:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait(30)
+        self._thread.join(30)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None  # noqa: S101 - for the type checker
+        for line in self._process.stdout:
+            found = json.loads(line)
+            self.count, self.every_s, self.busy = found["count"], found["every_s"], found["busy"]
+            self.most = max(self.most, found["sessions"])
+            pooled = found["sessions"] - max(self.hosts, found["keepers"])  # a host's last session outlives it a little
+            self.most_pooled = max(self.most_pooled, pooled)
+
+
+def _mysql(access: dict[str, Any], user: str, _database: str) -> Callable[[], tuple[int, int, int]]:
+    import MySQLdb
+
+    connection = MySQLdb.connect(**access, autocommit=True)
+    flags = " + ".join(f"(IS_USED_LOCK('{mysql.name(user, 'h', number)}') IS NOT NULL)" for number in range(KEEPERS))
+    sql = f"SELECT COUNT(*), {flags}, SUM(command = 'Query') FROM information_schema.processlist WHERE user = '{user}'"
+
+    def ask() -> tuple[int, int, int]:
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+            sessions, keepers, busy = cursor.fetchone()
+            return int(sessions), int(keepers), int(busy or 0)
+
+    return ask
+
+
+def _postgresql(access: dict[str, Any], user: str, database: str) -> Callable[[], tuple[int, int, int]]:
+    import psycopg
+
+    connection = psycopg.connect(**access, dbname=database, autocommit=True)
+    keepers = (
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+        f" AND classid = {postgresql.key(user, 'h') % 2**32}"
+    )
+    # The server reads one session after the other, and may be interrupted meanwhile: what began after the statement
+    # could replace one that was counted before it ended. All that are left were there when the statement began.
+    sql = (
+        f"SELECT count(*), ({keepers}), count(*) FILTER (WHERE state = 'active') FROM pg_stat_activity"
+        f" WHERE usename = '{user}' AND backend_type = 'client backend'"
+        " AND backend_start <= statement_timestamp()"
+    )
+
+    def ask() -> tuple[int, int, int]:
+        found = connection.execute(sql).fetchone()
+        assert found is not None  # noqa: S101 - for the type checker
+        return found
+
+    return ask
+
+
+def main(vendor: str, access: str, user: str, database: str) -> None:
+    open_it = _mysql if vendor == "mysql" else _postgresql
+    count, began, told = 0, time.monotonic(), 0.0
+    last: tuple[int, int, int] | None = None
+    while True:
+        with suppress(Exception):  # the server restarts
+            ask = open_it(json.loads(access), user, database)
+            while True:
+                due = time.monotonic() + EVERY_S
+                found = ask()
+                count += 1
+                if found != last or due - told > 0.5:
+                    last, told = found, due
+                    sessions, keepers, busy = found
+                    facts = {"count": count, "every_s": (due - began) / count, "busy": busy}
+                    print(json.dumps({**facts, "sessions": sessions, "keepers": keepers}), flush=True)
+                time.sleep(max(0.0, due - time.monotonic()))
+        time.sleep(EVERY_S)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
