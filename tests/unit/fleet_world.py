@@ -93,6 +93,10 @@ class FakeLedger:
                 frozenset(self._server.sessions),
             )
 
+    def glance(self, most_hosts: int) -> View:
+        found = self.look(most_hosts, 0)
+        return View(found.me, found.hosts, waiting=found.waiting, wanting=found.wanting)
+
     def take(self, slots: Collection[int]) -> set[int]:
         with self._statement():
             return {slot for slot in slots if self._server.try_lock(self.session, ("a", slot))}

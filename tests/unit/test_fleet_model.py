@@ -4,9 +4,12 @@ budget, and a host that waits gets its share."""
 import os
 
 import pytest
-from fleet_world import CONNECT_TIMEOUT_S, World
+from fleet_world import CONNECT_TIMEOUT_S, FakeLedger, World
 
-HISTORIES = int(os.environ.get("FLEET_HISTORIES", "25"))  # of each kind
+from fullhouse.fleet import keeper
+from fullhouse.fleet.ledger import View
+
+HISTORIES = int(os.environ.get("FLEET_HISTORIES", "10"))  # of each kind
 SETTLE_S = 30.0
 
 
@@ -77,6 +80,40 @@ def test_a_hosts_share_that_was_cut_off_is_used_elsewhere() -> None:
     run(made, 5)
     made.cut(made.hosts[0])
     run(made, 15)
+    assert len(made.hosts[1].openers) == 20
+
+
+def test_on_a_long_ledger_keepers_glance_and_the_rules_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every ledger is long here."""
+    looks, glances = 0, 0
+    look, glance = FakeLedger.look, FakeLedger.glance
+
+    def counted_look(self: FakeLedger, *arguments: int) -> View:
+        nonlocal looks
+        looks += 1
+        return look(self, *arguments)
+
+    def counted_glance(self: FakeLedger, most_hosts: int) -> View:
+        nonlocal glances
+        glances += 1
+        return glance(self, most_hosts)
+
+    monkeypatch.setattr(keeper, "LOOKS", 1)
+    monkeypatch.setattr(FakeLedger, "look", counted_look)
+    monkeypatch.setattr(FakeLedger, "glance", counted_glance)
+    made = world(5, budget=20, hosts=2)
+    for host in made.hosts:
+        made.start(host)
+    run(made, 10)
+    before = looks - glances  # a glance of these is a look, too
+    run(made, 20)
+    assert looks - glances - before <= 10
+    made.hosts[0].wanted = 20
+    run(made, 4)
+    assert len(made.hosts[0].openers) == 20
+    made.kill_host(made.hosts[0])
+    made.hosts[1].wanted = 20
+    run(made, 4)
     assert len(made.hosts[1].openers) == 20
 
 

@@ -53,6 +53,12 @@ class Decision:
     excess: int = 0
     others_want: bool = False
 
+    @property
+    def is_calm(self) -> bool:
+        """Whether nothing moves, and nobody wants that it does."""
+        moves = self.take or self.lend or self.give or self.adopt or self.end or self.excess
+        return not (moves or self.waiting or self.wanting or self.others_want)
+
 
 def fair_share(budget: int, hosts: Set[int], number: int) -> int:
     """Slots that host `number` can always get in the end. The remainder goes to those that joined first."""

@@ -7,7 +7,7 @@ nothing soon, and one that died lends nothing at once (see `grants`).
 import time
 from collections.abc import Callable, Sequence
 
-from fullhouse.fleet.core import Core, Decision
+from fullhouse.fleet.core import Core, Decision, HostView
 from fullhouse.fleet.host import Host
 from fullhouse.fleet.ledger import Ledger, View
 
@@ -17,7 +17,9 @@ TICK_S = 0.25
 SLOWEST_TICK_S = 0.75
 """A tick later than this, and the grants would end between two looks."""
 LOOKS = 10_000
-"""Hosts × slots of which the ledger is read whole in each tick; with more, ticks are longer, as a look costs more."""
+"""Hosts × slots of which each tick reads the whole ledger. With more, ticks are longer, and in calm a glance does."""
+WHOLE_EVERY_S = 5.0
+"""Between two looks at the whole ledger in calm."""
 COLLECT_EVERY_S = 0.02
 """Between two looks for what pools give back: as often as a pool gives back one (pool.state.GIVE_BACK_EVERY_S)."""
 
@@ -39,16 +41,24 @@ class Keeper:
         self._core = Core(self.budget, self.number, clock())
         self._said = (False, False)
         self._given: set[int] = set()  # since the last look
+        self._last: tuple[View, Decision] | None = None
+        self._looked_at = clock()
 
     def tick(self) -> tuple[View, Decision]:
         """Look, and do what follows. Raises LostError, or what the driver raises: then nothing is lent any more."""
         if self._host.budget != self.budget:
             raise LostError("the budget has changed")
         asked_at = self._clock()
+        host = self._host.view()
+        if self._last is not None and self._is_still_calm(*self._last, host, asked_at):
+            decision = self._last[1]
+            self._host.renew(asked_at + GRANT_S, decision.entitled)
+            return self._last
         view = self._ledger.look(self._most_hosts, self.budget)
         if view.number != self.number:
             raise LostError("the session has lost its locks")
-        decision = self._core.decide(view, self._host.view(), asked_at)
+        self._looked_at = asked_at
+        decision = self._core.decide(view, host, asked_at)
         self._given = set()
         self._give(decision.give)
         for slot, session in decision.end:
@@ -63,7 +73,16 @@ class Keeper:
             self._ledger.say(self.number, waiting=decision.waiting, wanting=decision.wanting)
         self._host.announce(waiting=decision.excess > 0)
         self._host.renew(asked_at + GRANT_S, decision.entitled, wanted=decision.others_want)
+        self._last = view, decision
         return view, decision
+
+    def _is_still_calm(self, before: View, decision: Decision, host: HostView, now: float) -> bool:
+        """Whether a glance shows that nothing has to be done, on a ledger that is long."""
+        is_long = len(before.hosts) * self.budget > LOOKS
+        if not is_long or host.wants or not decision.is_calm or now - self._looked_at >= WHOLE_EVERY_S:
+            return False
+        found = self._ledger.glance(self._most_hosts)
+        return found.hosts == before.hosts and not (found.waiting or found.wanting)
 
     def _take(self, decision: Decision) -> set[int]:
         """Slots that are this host's from now on, and have no session on them."""

@@ -62,6 +62,9 @@ class Ledger(Protocol):
     def look(self, most_hosts: int, budget: int) -> View:
         """Everything, by one statement where that can be."""
 
+    def glance(self, most_hosts: int) -> View:
+        """Only which keepers live, and who waits or wants more: much cheaper than a look at a long ledger."""
+
     def take(self, slots: Collection[int]) -> set[int]:
         """Try to become the owner of these slots; of which it worked."""
 

@@ -61,15 +61,18 @@ class MySQLLedger:
         same = self._same(budget)
         wanted = [(letter, number) for letter in (*_FLAGS, same) for number in range(most_hosts)]
         wanted += [(letter, slot) for letter in "ab" for slot in range(budget)]
-        found: dict[str, dict[int, int]] = {letter: {} for letter in (*_FLAGS, same, "a", "b")}
-        for (letter, number), session in zip(wanted, self._holders(wanted), strict=True):
-            if session is not None:
-                found[letter][number] = int(session)
+        found = self._found(wanted)
         mine = "SELECT id, id = CONNECTION_ID() FROM {} WHERE user = SUBSTRING_INDEX(USER(), '@', 1)"
         sessions = {int(session): bool(is_me) for session, is_me in self._ask(mine.format(self._processes))}
         me = next(session for session, is_me in sessions.items() if is_me)
         waiting, wanting, alike = (frozenset(found[letter]) for letter in ("w", "v", same))
         return View(me, found["h"], found["a"], found["b"], waiting, wanting, alike, frozenset(sessions))
+
+    def glance(self, most_hosts: int) -> View:
+        wanted = [(letter, number) for letter in _FLAGS for number in range(most_hosts)]
+        found = self._found(wanted)
+        me = int(self._ask("SELECT CONNECTION_ID()")[0][0])
+        return View(me, found["h"], waiting=frozenset(found["w"]), wanting=frozenset(found["v"]))
 
     def take(self, slots: Collection[int]) -> set[int]:
         calls = (f"GET_LOCK('{self._name('a', slot)}', 0)" for slot in slots)
@@ -107,6 +110,14 @@ class MySQLLedger:
     def _holders(self, locks: Collection[tuple[str, int]]) -> list[int | None]:
         """The session of each lock."""
         return list(self._columns(f"IS_USED_LOCK('{self._name(letter, number)}')" for letter, number in locks))
+
+    def _found(self, locks: Collection[tuple[str, int]]) -> dict[str, dict[int, int]]:
+        """The sessions of those that are held, by letter and number."""
+        found: dict[str, dict[int, int]] = {letter: {} for letter, _ in locks}
+        for (letter, number), session in zip(locks, self._holders(locks), strict=True):
+            if session is not None:
+                found[letter][number] = int(session)
+        return found
 
     def _columns(self, calls: Iterable[str]) -> Iterable[Any]:
         rest = iter(calls)

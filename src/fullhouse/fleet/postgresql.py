@@ -125,6 +125,21 @@ class PostgreSQLLedger:
         waiting, wanting = (frozenset(found[letter]) for letter in "wv")
         return View(me, found["h"], found["a"], found["b"], waiting, wanting, frozenset(alike), frozenset(sessions))
 
+    def glance(self, most_hosts: int) -> View:
+        keys = ", ".join(str(self._keys[letter] % 2**32) for letter in "hwv")
+        rows = self._ask(
+            f"SELECT classid::bigint, objid::bigint, pid FROM {_LOCKS} AND classid IN ({keys})"
+            " UNION ALL SELECT -2, 0, pg_backend_pid()"
+        )
+        found: dict[str, dict[int, int]] = {letter: {} for letter in "hwv"}
+        me = 0
+        for first, second, pid in rows:
+            if first == -2:
+                me = pid
+            else:
+                found[self._letters[first]][second] = pid
+        return View(me, found["h"], waiting=frozenset(found["w"]), wanting=frozenset(found["v"]))
+
     def take(self, slots: Collection[int]) -> set[int]:
         return {slot for slot, has in self._each("pg_try_advisory_lock", "a", slots) if has}
 
