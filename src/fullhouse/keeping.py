@@ -22,7 +22,7 @@ from fullhouse.fleet.host import Host
 from fullhouse.fleet.keeper import COLLECT_EVERY_S, Keeper, LostError
 from fullhouse.fleet.ledger import Ledger, View
 
-UNUSED_S = 3.0
+UNUSED_S = 10.0  # an application loads for so long before its first worker needs a slot
 REPORT_EVERY_S = 1.0
 # After a failed join, and where something is in the way that only a person removes.
 RETRY_S = 0.5

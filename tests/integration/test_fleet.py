@@ -145,6 +145,19 @@ def test_a_slot_with_anothers_session_is_left_alone(site: Site, server: PrivateS
         assert load.failures == []
 
 
+def test_aliases_of_one_user_have_one_keeper(site: Site, server: PrivateServer, hosts: list[Host]) -> None:
+    site.append("settings", "DATABASES['reports'] = DATABASES['default']\n")
+    with observer_of(server) as observer, hosts[0].serving(site) as running:
+        assert running.get()
+        assert len(keepers(server, observer)) == 1
+
+
+def test_a_connect_that_may_take_long_is_refused(site: Site) -> None:
+    site.append("settings", "DATABASES['default']['OPTIONS']['connect_timeout'] = 30\n")
+    answer = site.command("plan", site.name, *FLEET)
+    assert (answer.returncode, "in a fleet a connect may take 5 s at most" in answer.stderr) == (2, True)
+
+
 def test_more_hosts_than_the_reserve_has_room_for_are_refused(
     site: Site, server: PrivateServer, hosts: list[Host]
 ) -> None:

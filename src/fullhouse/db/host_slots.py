@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fullhouse.budget.slots import Share, SlotFile, slot_path
 from fullhouse.db import keepers
+from fullhouse.db.contracts import Backend
 from fullhouse.errors import DatabaseError
 from fullhouse.plan import limits, planner
 from fullhouse.plan.plan import ServerPlan
@@ -51,6 +52,17 @@ def path_of(vendor: str, database: Mapping[str, Any]) -> Path:
     """The slot file of a database's server and user. Raises ConfigurationError for a folder that is not ours alone."""
     host, port = limits.server_address(vendor, database)
     return slot_path(runtime_folder(), f"{vendor}-{host}-{port}", str(database["USER"]))
+
+
+def keeper_alias(path: Path) -> str:
+    """The alias whose database the keeper of a slot file asks: the first, so that it is the same on every host."""
+    from django.db import connections
+
+    return next(one.alias for one in connections.all() if isinstance(one, Backend) and _is_on(one, path))
+
+
+def _is_on(backend: Backend, path: Path) -> bool:
+    return path_of(backend.vendor, backend.settings_dict) == path
 
 
 @contextmanager
@@ -142,14 +154,16 @@ class HostSlots:
         self.leave = self._share.leave
 
     def acquire_nowait(self) -> int | None:
-        if self.is_fleet:
-            keepers.ensure(self._file.grants, self._alias)
+        self._ensure_keeper()
         return self._share.acquire_nowait()
 
     def must_give_back(self) -> bool:
-        if self.is_fleet:  # asked again and again, as long as there are sessions
-            keepers.ensure(self._file.grants, self._alias)
+        self._ensure_keeper()  # this is asked again and again, as long as there are sessions
         return self._share.must_give_back()
+
+    def _ensure_keeper(self) -> None:
+        if self.is_fleet:
+            keepers.ensure(self._file.grants, lambda: keeper_alias(self._file.path))
 
     @property
     def is_fleet(self) -> bool:

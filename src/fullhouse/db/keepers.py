@@ -6,11 +6,13 @@ more. `_lock` guards when this process has started one last.
 """
 
 import json
+import logging
 import os
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from fullhouse.budget.grants import Grants
@@ -18,6 +20,8 @@ from fullhouse.budget.grants import Grants
 # Between two starts by one process: longer than a start takes.
 EVERY_S = 2.0
 _START_S = 30.0
+
+logger = logging.getLogger("fullhouse.pool")
 
 _FORKED = """
 import os, runpy
@@ -30,12 +34,12 @@ _lock = threading.Lock()
 _started: dict[str, float] = {}
 
 
-def ensure(grants: Grants, alias: str) -> None:
-    """Have a keeper started, unless one lives. Returns at once."""
+def ensure(grants: Grants, alias_of: Callable[[], str]) -> None:
+    """Have a keeper started, unless one lives. Returns at once. alias_of: whose database it asks."""
     if grants.has_keeper:
         return
     with _lock:
-        now = time.monotonic()
+        now, alias = time.monotonic(), alias_of()
         if now - _started.get(alias, -EVERY_S) < EVERY_S:
             return
         _started[alias] = now
@@ -46,8 +50,11 @@ def start(alias: str) -> None:
     """Start one, which ends at once where there is one. It is nobody's child: what is started here forks and ends."""
     words = [_python(), "-c", _FORKED, json.dumps({"alias": alias})]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, start_new_session=True) as process:
-        process.wait(_START_S)
+    try:
+        with subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, start_new_session=True) as process:
+            process.wait(_START_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        logger.warning("The keeper of %r could not be started, and is tried again: %s", alias, error)
 
 
 def _python() -> str:

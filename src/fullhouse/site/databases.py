@@ -53,6 +53,8 @@ def ask_limits(settings: Settings) -> Asked:
         return Asked([limit], {})
     found: dict[str, Limit] = {}
     unknown: dict[str, DatabaseError] = {}
+    if settings.is_fleet:
+        _refuse_long_connects(networked)
     for connection in networked:
         try:
             found[connection.alias] = _limit_of(connection, settings)
@@ -71,6 +73,17 @@ def ask_limits(settings: Settings) -> Asked:
             limit
         )
     return Asked([_of_one_server(server[0], limits_of) for server, limits_of in by_server.items()], unknown)
+
+
+def _refuse_long_connects(networked: Sequence["BaseDatabaseWrapper"]) -> None:
+    """In a fleet, the permission to connect must not outlive the keeper's session on the server."""
+    for connection in networked:
+        timeout_s = connection.settings_dict["OPTIONS"].get("connect_timeout", CONNECT_TIMEOUT_S)
+        if float(timeout_s) > CONNECT_TIMEOUT_S:
+            raise ConfigurationError(
+                f"DATABASES[{connection.alias!r}]: OPTIONS['connect_timeout'] is {timeout_s} s, and in a fleet a "
+                f"connect may take {CONNECT_TIMEOUT_S} s at most: lower it, or remove it."
+            )
 
 
 def ports(limit: Limit) -> Iterator[tuple[str, str, str]]:
@@ -199,8 +212,8 @@ def start_keepers(planned: Plan) -> None:
     """In a fleet, so that the slots are there when the first worker is."""
     for server in planned.servers:
         if server.most_hosts is not None:
-            for alias in {_slot_path(alias): alias for alias in server.limit.pooled}.values():
-                keepers.start(alias)
+            for path in {_slot_path(alias) for alias in server.limit.pooled}:
+                keepers.start(host_slots.keeper_alias(path))
 
 
 def fleet_trouble(alias: str) -> str | None:
