@@ -249,7 +249,7 @@ class Chaos:
         """One host's clients fall asleep: its share is in use elsewhere."""
         host = chance.choice(self.hosts)
         self.load.idle.add(host.number)
-        self._until_all_in_use("an idle host's share elsewhere")
+        self._until_elsewhere(host, "an idle host's share elsewhere")
         time.sleep(2)
         self.load.idle.discard(host.number)
 
@@ -263,8 +263,9 @@ class Chaos:
             os.kill(pid, 9)
 
     def kill_host(self, chance: Random) -> None:
-        self.take_away(chance.choice(self.hosts), "kill")
-        self._until_all_in_use("a killed host's share elsewhere")
+        host = chance.choice(self.hosts)
+        self.take_away(host, "kill")
+        self._until_elsewhere(host, "a killed host's share elsewhere")
         self.add()
 
     def pause(self, chance: Random) -> None:
@@ -278,7 +279,7 @@ class Chaos:
         host = self._trouble(chance)
         host.cut(off=True)
         try:
-            self._until_all_in_use("a cut-off host's share elsewhere")
+            self._until_elsewhere(host, "a cut-off host's share elsewhere")
             time.sleep(2)
         finally:
             host.cut(off=False)
@@ -313,11 +314,14 @@ class Chaos:
         wait_until(lambda: host.keeps() and host.answers("/"), f"host {host.number} was in order again", host.log)
         host.in_order_since = time.monotonic()
 
-    def _until_all_in_use(self, what: str) -> None:
-        """The time until the hosts in order have all slots, by the server's count of sessions that run a statement."""
+    def _until_elsewhere(self, host: Host, what: str) -> None:
+        """The time until the other hosts have all slots, by the server's count of sessions."""
         began = time.monotonic()
-        time.sleep(0.5)
-        while self._samples.busy < BUDGET - 1 and time.monotonic() - began < 30:
+        while time.monotonic() - began < 30:
+            others = {one.address for one in self.hosts if one is not host}
+            pooled = sum(self._samples.sessions.get(address, 0) - 1 for address in others)
+            if pooled >= BUDGET - 1:  # a session may be on its way from one host to another
+                break
             time.sleep(0.02)
         self.times.setdefault(what, []).append(time.monotonic() - began)
 
