@@ -66,8 +66,7 @@ class Keeping:
             finally:
                 self._host.withdraw_all()
                 if ledger is not None:
-                    with suppress(Exception):
-                        ledger.close()
+                    ledger.close()
             time.sleep(rest_s)
 
     def _tick(self, keeper: Keeper, ledger: Ledger) -> None:

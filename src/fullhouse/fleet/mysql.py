@@ -1,6 +1,7 @@
 """The ledger on MySQL and MariaDB: GET_LOCK, of which a session may have several. Names are the whole server's."""
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from itertools import islice
 from typing import Any
@@ -102,7 +103,8 @@ class MySQLLedger:
         return {number: by_id[session] for number, session in view.hosts.items() if session in by_id}
 
     def close(self) -> None:
-        self._connection.close()
+        with suppress(Exception):  # the driver's: it may be gone already
+            self._connection.close()
 
     def _get(self, lock: str) -> bool:
         return bool(self._ask(f"SELECT GET_LOCK('{lock}', 0)")[0][0])

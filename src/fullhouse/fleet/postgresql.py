@@ -4,6 +4,7 @@ They belong to one database of the server: all keepers of one user use the same,
 """
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any
 from zlib import crc32
 
@@ -175,7 +176,8 @@ class PostgreSQLLedger:
         return {number: by_pid[pid] for number, pid in view.hosts.items() if pid in by_pid}
 
     def close(self) -> None:
-        self._connection.close()
+        with suppress(Exception):  # the driver's: it may be gone already
+            self._connection.close()
 
     def _each(self, function: str, letter: str, slots: Collection[int]) -> list[tuple[int, bool]]:
         calls = ", ".join(f"{function}({self._keys[letter]}, {slot})" for slot in slots)
