@@ -13,6 +13,7 @@ from fullhouse.deploy.deployment import Deployment
 from fullhouse.deploy.files import write
 from fullhouse.errors import ConfigurationError
 from fullhouse.settings.table import OPTIONS
+from fullhouse.site.databases import drivers
 from fullhouse.site.planned import Planned
 
 # Variables of the caller that decide what is served, and how.
@@ -43,6 +44,9 @@ def deployment(planned: Planned, options: Sequence[str]) -> Deployment:
         log=os.path.abspath(settings.log_file) if settings.log_file else str(log_path(planned.project.name, None)),
         files=_files(planned.project.django),
         observe=settings.observe,
+        static_url=str(planned.project.django.STATIC_URL or ""),
+        drivers=drivers(),
+        locks=[path.name for path in Path.cwd().iterdir() if path.is_file()],
     )
 
 

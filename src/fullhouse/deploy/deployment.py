@@ -13,7 +13,8 @@ class Deployment:
 
     environment: variables that decide what is served, and how. companions_s: what the processes beside the web workers
     may take to end. files: folders by URL that nginx serves itself: Django's static and media files. observe: the
-    address of the live page and of /metrics, if any.
+    address of the live page and of /metrics, if any. static_url: the key of the static files in `files`, if they are
+    there. drivers: modules of the databases' drivers. locks: names of files in the folder.
     """
 
     project: str
@@ -35,6 +36,9 @@ class Deployment:
     log: str
     files: Mapping[str, str]
     observe: str | None
+    static_url: str = ""
+    drivers: Sequence[str] = ()
+    locks: Sequence[str] = ()
 
     @property
     def stop_s(self) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from fullhouse.deploy.deployment import STOP_MARGIN_S, Deployment
+from fullhouse.deploy.image import containerfile, ignored
 from fullhouse.deploy.monitoring import dashboard, rules, scrape
 from fullhouse.errors import ConfigurationError
 
@@ -235,6 +236,7 @@ FILES: Mapping[str, Mapping[str, Callable[[Deployment], str]]] = MappingProxyTyp
         "systemd": {"{project}.service": systemd_service, "{project}.socket": systemd_socket},
         "nginx": {"{project}.conf": nginx},
         "logrotate": {"{project}": logrotate},
+        "docker": {"Containerfile": containerfile, ".containerignore": ignored},
         "prometheus": {"{project}.scrape.yml": scrape, "{project}.rules.yml": rules},
         "grafana": {"{project}.json": dashboard},
     }

@@ -106,6 +106,12 @@ def longest_lifetime_s(limit: Limit) -> float | None:
     return None if None in lifetimes else max(lifetimes, default=None)
 
 
+def drivers() -> list[str]:
+    """The modules of the drivers that the aliases use, as they call themselves: MySQLdb, psycopg, sqlite3, pymysql."""
+    modules = [getattr(connection, "Database", None) for connection in connections.all()]
+    return sorted({module.__name__.partition(".")[0] for module in modules if module is not None})
+
+
 def has_database() -> bool:
     """Whether the default alias, which migrations are for, is a database at all."""
     return not _is_dummy(connections[DEFAULT_DB_ALIAS])
