@@ -93,13 +93,14 @@ class Keeping:
             options.setdefault("read_timeout", _READ_TIMEOUT_S)
         try:
             wrapper.ensure_connection()
+            if self._host.budget == 0:
+                planned = plan_over(wrapper, options_in_force())
+                self._host.plan(planned.budget, planned.most_hosts or 1)
         except Exception as error:
+            wrapper.close()
             if "unsupported startup parameter" in str(error):
                 raise postgresql.behind_pooler(described(error)) from error
             raise
-        if self._host.budget == 0:
-            planned = plan_over(wrapper, options_in_force())
-            self._host.plan(planned.budget, planned.most_hosts or 1)
         connection = wrapper.let_go()
         connection.borrower = wrapper
         wrapper.internal = 1  # none of the pool's rules
@@ -116,7 +117,7 @@ class Keeping:
     def _report(self, view: View, ledger: Ledger, keeper: Keeper) -> None:
         terms = self._host.grants.terms
         found = report.of_view(view, ledger.addresses(view), keeper.budget, terms.most_hosts)
-        report.write(self._path, found)
+        self._write(found)
         differ = [one for one in found.hosts if not one.agrees]
         if differ:
             names = ", ".join(f"{one.number} ({one.address})" for one in differ)
@@ -128,7 +129,12 @@ class Keeping:
     def _trouble(self, text: str) -> None:
         self._say(f"{text}. Until then no new connection is opened")
         terms = self._host.grants.terms
-        report.write(self._path, report.failed(self._host.budget, terms.most_hosts, text))
+        self._write(report.failed(self._host.budget, terms.most_hosts, text))
+
+    def _write(self, found: report.FleetReport) -> None:
+        """A full disk costs the report, and no slot."""
+        with suppress(OSError):
+            report.write(self._path, found)
 
     def _say(self, text: str) -> None:
         """To the log of who has started it, once in a row."""

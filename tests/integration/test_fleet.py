@@ -118,6 +118,21 @@ def test_a_keeper_that_dies_is_followed_by_another(site: Site, server: PrivateSe
     assert load.failures == []
 
 
+def test_a_host_that_has_served_before_serves_again_and_reloads(site: Site, hosts: list[Host]) -> None:
+    """What the first run left is no plan of this one, and no keeper."""
+    for _ in range(2):
+        with hosts[0].serving(site) as running:
+            assert running.get() == "version 1"
+    with hosts[0].serving(site) as running:
+        site.deploy(2)
+        with Load(running.port, keep_alive=True) as load:
+            before = hosts[0].fleet.pid
+            running.signal(signal.SIGHUP)
+            wait_until(lambda: running.get() == "version 2", "the current code was served")
+            assert hosts[0].fleet.pid == before, "a reload needs no other keeper"
+        assert load.failures == []
+
+
 def test_a_command_on_a_host_that_serves_nothing_has_its_keeper(
     site: Site, server: PrivateServer, hosts: list[Host]
 ) -> None:

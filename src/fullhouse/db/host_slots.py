@@ -67,12 +67,14 @@ def _is_on(backend: Backend, path: Path) -> bool:
 
 @contextmanager
 def slot_held(vendor: str, database: Mapping[str, Any]) -> Iterator[None]:
-    """Stand a session that belongs to no pool on a slot. Without a plan, there is nothing to hold.
+    """Stand a session that belongs to no pool on a slot.
+
+    Without a plan, there is nothing to hold; nor in a fleet without a keeper, in whose place the session stands.
 
     Raises DatabaseError: the others did not give one back in time.
     """
     file = SlotFile.open(path_of(vendor, database))
-    if file.budget is None:
+    if file.budget is None or (file.grants.is_fleet and not file.grants.has_keeper):
         yield
         return
     share = file.share("the plan", 1)

@@ -66,6 +66,7 @@ def as_data(plan: Plan, project: str, static_files: str) -> dict[str, Any]:
                 "wait_timeout_s": server.limit.wait_timeout_s,
                 "reserve": server.reserve,
                 "budget": server.budget,
+                "most_hosts": server.most_hosts,
                 "connections": server.connections,
                 "slots": server.slots,
                 "web": server.for_web,
