@@ -6,7 +6,9 @@ import pytest
 
 from fullhouse.deploy.deployment import Deployment
 from fullhouse.deploy.files import write
-from fullhouse.errors import ConfigurationError
+from fullhouse.errors import ConfigurationError, PlanError
+from fullhouse.plan.limits import Limit
+from fullhouse.plan.plan import ServerPlan
 
 SITE = Deployment(
     project="mysite",
@@ -48,6 +50,52 @@ def test_words_reach_the_server_as_they_were() -> None:
 def test_paths_have_quotes_where_they_need_them() -> None:
     assert 'alias "/srv/my site; 100%/static/";' in lines("nginx")
     assert '"/var/log/my site.log" {' in lines("logrotate")
+
+
+def server(slots: int, most_hosts: int | None) -> ServerPlan:
+    limit = Limit("MySQL 9.7", ("default",), 200, (("max_connections", 200),), pooled=("default",))
+    return ServerPlan(limit, 200 - slots, slots, most_hosts, slots, slots)
+
+
+@pytest.mark.parametrize(
+    ("found", "most", "why"),
+    [
+        (server(40, 100), 17, "budget of default / 2 for each - 3 = 40 / 2 - 3"),
+        (server(180, 20), 17, "keepers of default - 3 = 20 - 3"),
+        (server(10, 100), 2, "budget of default / 2 for each - 3 = 10 / 2 - 3"),
+    ],
+)
+def test_no_more_pods_than_the_budget_carries(found: ServerPlan, most: int, why: str) -> None:
+    site = replace(SITE, hosts="fleet", workers=2, servers=[found])
+    assert f"maxReplicas: {most}" in lines("kubernetes", site)
+    assert f"# At most {most} replicas: {why}" in lines("kubernetes", site)
+
+
+@pytest.mark.parametrize(
+    ("site", "said"),
+    [
+        (replace(SITE, hosts="fleet", workers=2, servers=[server(9, 100)]), "need 10 sessions of MySQL 9.7"),
+        (replace(SITE, hosts="fleet", workers=2, servers=[server(90, 4)]), "and 5 keepers, and there are 90 and 4"),
+        (replace(SITE, hosts=4, servers=[server(90, None)]), "Set hosts to fleet"),
+        (replace(SITE, hosts="fleet"), "SQLite's file belongs to one host"),
+    ],
+)
+def test_pods_that_do_not_fit_are_refused(site: Deployment, said: str) -> None:
+    with pytest.raises(PlanError, match=said):
+        write("kubernetes", site)
+
+
+def test_fixed_shares_are_for_as_many_pods_as_there_are_hosts() -> None:
+    assert "maxReplicas: 7" in lines("kubernetes", replace(SITE, hosts=10, servers=[server(90, None)]))
+
+
+def test_a_pod_has_time_to_drain() -> None:
+    site = replace(SITE, hosts="fleet", servers=[server(90, 100)])
+    assert "terminationGracePeriodSeconds: 165" in lines("kubernetes", site)
+    assert '- {name: FULLHOUSE_STOP_DELAY, value: "120"}' in lines("kubernetes", site)
+    site = replace(site, stop_delay_s=0)
+    assert "terminationGracePeriodSeconds: 50" in lines("kubernetes", site)
+    assert '- {name: FULLHOUSE_STOP_DELAY, value: "5"}' in lines("kubernetes", site)
 
 
 def test_a_stop_may_take_its_delay_too() -> None:

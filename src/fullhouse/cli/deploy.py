@@ -12,6 +12,7 @@ from fullhouse.cli.verbs import log_path
 from fullhouse.deploy.deployment import Deployment
 from fullhouse.deploy.files import write
 from fullhouse.errors import ConfigurationError
+from fullhouse.plan.sizing import memory_for
 from fullhouse.settings.table import OPTIONS
 from fullhouse.site.databases import drivers
 from fullhouse.site.planned import Planned
@@ -46,6 +47,10 @@ def deployment(planned: Planned, options: Sequence[str]) -> Deployment:
         observe=settings.observe,
         static_url=str(planned.project.django.STATIC_URL or ""),
         drivers=drivers(),
+        hosts=settings.hosts,
+        workers=planned.plan.workers,
+        servers=[server for server in planned.plan.servers if server.limit.pooled],
+        memory=memory_for(planned.plan.workers, planned.plan.threads, planned.plan.machine.worker_memory),
         locks=[path.name for path in Path.cwd().iterdir() if path.is_file()],
     )
 

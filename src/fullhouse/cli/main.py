@@ -67,7 +67,7 @@ PLANNED = {
     "plan": "Show how many workers, threads and connections fit, and why.",
     "serve": "Serve the project in the foreground.",
     "doctor": "Look for what will go wrong: in settings, machine, databases, nginx, and the running site.",
-    "deploy": "Print a configuration file for supervisord, systemd, nginx, logrotate or docker, by the plan.",
+    "deploy": "Print a configuration file for supervisord, systemd, nginx, docker or kubernetes, by the plan.",
 }
 VERBS = {
     "start": "Serve the project in the background, with a rotating log file.",

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fullhouse.plan.plan import ServerPlan
+
 # What the supervisor needs beyond graceful_timeout to end what is left (`supervisor.generations`), twice.
 STOP_MARGIN_S = 15
 
@@ -15,6 +17,8 @@ class Deployment:
     may take to end. files: folders by URL that nginx serves itself: Django's static and media files. observe: the
     address of the live page and of /metrics, if any. static_url: the key of the static files in `files`, if they are
     there. drivers: modules of the databases' drivers. locks: names of files in the folder.
+
+    hosts: as in the settings. workers, servers: of the plan. memory: bytes that it needs.
     """
 
     project: str
@@ -39,6 +43,10 @@ class Deployment:
     static_url: str = ""
     drivers: Sequence[str] = ()
     locks: Sequence[str] = ()
+    hosts: int | str = 1
+    workers: int = 1
+    servers: Sequence[ServerPlan] = ()
+    memory: int = 0
 
     @property
     def stop_s(self) -> int:

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from fullhouse.deploy import kubernetes
 from fullhouse.deploy.deployment import STOP_MARGIN_S, Deployment
 from fullhouse.deploy.image import containerfile, ignored
 from fullhouse.deploy.monitoring import dashboard, rules, scrape
@@ -237,6 +238,14 @@ FILES: Mapping[str, Mapping[str, Callable[[Deployment], str]]] = MappingProxyTyp
         "nginx": {"{project}.conf": nginx},
         "logrotate": {"{project}": logrotate},
         "docker": {"Containerfile": containerfile, ".containerignore": ignored},
+        "kubernetes": {
+            "kustomization.yaml": kubernetes.kustomization,
+            "deployment.yaml": kubernetes.deployment,
+            "service.yaml": kubernetes.service,
+            "disruption.yaml": kubernetes.disruption,
+            "autoscaler.yaml": kubernetes.autoscaler,
+            "migrate.yaml": kubernetes.migrate,
+        },
         "prometheus": {"{project}.scrape.yml": scrape, "{project}.rules.yml": rules},
         "grafana": {"{project}.json": dashboard},
     }

@@ -65,7 +65,7 @@ STOPSIGNAL SIGTERM
 # Whether the server answers at all; /-/ready says whether it should be sent requests.
 HEALTHCHECK --interval=10s --timeout=3s --start-period={site.boot_timeout_s}s --retries=3 \\
     CMD {json.dumps(["python3", "-c", _PROBE])}
-CMD {json.dumps(_command(site))}
+CMD {json.dumps(served_words(site))}
 """
 
 
@@ -111,7 +111,7 @@ def _installer(locks: Sequence[str]) -> tuple[str, str]:
     )
 
 
-def _command(site: Deployment) -> list[str]:
+def served_words(site: Deployment) -> list[str]:
     """Without the interpreter of this machine."""
     words = list(site.command[site.command.index("serve") :])
     bound = any(word == "--bind" or word.startswith("--bind=") for word in words)

@@ -104,5 +104,10 @@ def transfer_memory(settings: Settings, machine: Machine, workers: int, steps: l
     return size
 
 
+def memory_for(workers: int, threads: int, worker_memory: int | None = None) -> int:
+    """Bytes that a machine needs for so many, with the share that stays free."""
+    return ceil(workers * ((worker_memory or WORKER_MEMORY) + threads * THREAD_MEMORY) / MEMORY_SHARE)
+
+
 def _mib(size: int) -> str:
     return f"{size / (1 << 20):.0f} MiB"
