@@ -38,7 +38,7 @@ if not settings.configured:
 from django.core.signals import request_finished, request_started  # noqa: E402  (needs the settings)
 from django.db import connections, models  # noqa: E402
 
-from fullhouse.budget.slots import slot_path  # noqa: E402
+from fullhouse.budget.slots import SlotFile, slot_path  # noqa: E402
 from fullhouse.db import host_slots, running  # noqa: E402
 from fullhouse.plan.limits import server_address  # noqa: E402
 from fullhouse.private_folder import runtime_folder  # noqa: E402
@@ -114,7 +114,8 @@ class Database:
 
     def plan(self, slots: int = SLOTS, fair_share: int = SLOTS) -> None:
         """Publish a plan, as `serve` does."""
-        host_slots.publish(self.alias, self.vendor, self.connection.settings_dict, slots, fair_share)
+        host_slots.allot(self.alias, fair_share)
+        SlotFile.open(host_slots.path_of(self.vendor, self.connection.settings_dict), slots)
 
     def query(self, sql: str, params: Sequence[Any] | None = None) -> list[Any]:
         """The rows of one statement over Django."""

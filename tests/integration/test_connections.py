@@ -43,8 +43,8 @@ def test_what_is_abandoned_in_a_statement_cannot_be_reached(
     database: Database, monkeypatch: Any, recwarn: pytest.WarningsRecorder
 ) -> None:
     """mysqlclient does not tell the descriptor of a connection that another thread uses."""
-    driver = DjangoDriver(database.connection, SimpleNamespace(unplanned=False))
-    connection = driver.connect()
+    driver = DjangoDriver(database.connection, SimpleNamespace(unplanned=False, is_fleet=False))
+    connection = driver.connect(0)
     descriptor = database.connection.descriptor(connection)
     monkeypatch.setattr(type(database.connection), "descriptor", staticmethod(lambda connection: 1 / 0))
     with socket.socket(fileno=os.dup(descriptor)) as kept:
