@@ -91,6 +91,7 @@ def test_a_collector_reads_the_metrics(site: Site) -> None:
             return sum(point.count for point in found.histogram.data_points) if found else 0
 
         wait_until(lambda: counted() >= 20, "the collector had all requests")
+        wait_until(lambda: "fullhouse.budget.slots" in collector.metrics(), "the plan was in force")
         metrics = collector.metrics()
         assert collector.received[-1][0] == "/v1/metrics"
         assert collector.resource()["service.name"].startswith("mysite on ")
