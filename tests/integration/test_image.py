@@ -184,7 +184,7 @@ def test_pods_of_its_manifest_are_a_fleet(
         try:
             for path in played:
                 containers._output(["play", "kube", str(path)])
-            found = containers._output(["ps", "--format={{.Names}}"]).splitlines()
+            found = containers._output(["container", "list", "--format={{.Names}}"]).splitlines()
             pods = [name for name in found if name in ("one-pod-0-mysite", "two-pod-0-mysite")]
             assert len(pods) == 2, found
             for container in pods:
