@@ -158,12 +158,13 @@ def test_pods_of_its_manifest_are_a_fleet(
     # Not in pytest's folder, which the server's user may not enter.
     with tempfile.TemporaryDirectory() as place, database("postgresql", Path(place)) as server:
         gateway = json.loads(containers._output(["network", "inspect", "podman"]))[0]["subnets"][0]["gateway"]
-        entry = {"ENGINE": "fullhouse.db.postgresql", "HOST": gateway, "PORT": server.port, "NAME": server.database}
+        entry = {"ENGINE": "fullhouse.db.postgresql", "HOST": server.host, "PORT": server.port, "NAME": server.database}
         entry |= {"USER": server.user, "PASSWORD": server.password}
-        secrets = {"SITE_KEY": "x", "SITE_DATABASE": json.dumps(entry)}
+        here = {"SITE_KEY": "x", "SITE_DATABASE": json.dumps(entry)}
+        secrets = here | {"SITE_DATABASE": json.dumps(entry | {"HOST": gateway})}  # which is there once a pod is
         (tmp_path / "manifests").mkdir()
         words = ("--workers=1", "--threads=8", "--budget=20", f"--into={tmp_path / 'manifests'}")
-        answer = site.command("deploy", "kubernetes", site.name, *words, **secrets)
+        answer = site.command("deploy", "kubernetes", site.name, *words, **here)
         assert answer.returncode == 0, answer.stderr
         variables = "".join(f"  {key}: {json.dumps(text)}\n" for key, text in secrets.items())
         text = (tmp_path / "manifests" / "deployment.yaml").read_text()
@@ -183,7 +184,7 @@ def test_pods_of_its_manifest_are_a_fleet(
             path.write_text(f"{CONFIG_MAP}{variables}---\n{named}")
         try:
             for path in played:
-                containers._output(["play", "kube", str(path)])
+                containers._output(["play", "kube", "--network=podman", str(path)])
             found = containers._output(["container", "list", "--format={{.Names}}"]).splitlines()
             pods = [name for name in found if name in ("one-pod-0-mysite", "two-pod-0-mysite")]
             assert len(pods) == 2, found
