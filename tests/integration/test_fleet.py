@@ -97,8 +97,6 @@ def test_hosts_share_one_budget_and_what_is_idle_moves(site: Site, server: Priva
         said = site.command("status", site.name, FULLHOUSE_RUNTIME_FOLDER=str(one.folder)).stdout
         assert "fleet: 2 of at most" in said
         assert "(here): a share of 4, holds" in said
-    with observer_of(server) as observer:
-        wait_until(lambda: count(server, observer)[0] == 0, "the keepers had ended")
 
 
 def test_a_keeper_that_dies_is_followed_by_another(site: Site, server: PrivateServer, hosts: list[Host]) -> None:
