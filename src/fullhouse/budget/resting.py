@@ -15,6 +15,7 @@ import math
 import os
 import struct
 import time
+from pathlib import Path
 
 REST_S = 0.2
 """Longer than the kernel needs to close the sockets of a killed process, and the server to end its sessions."""
@@ -22,6 +23,11 @@ REST_S = 0.2
 _RECORD = struct.Struct("=d")
 _NONE = _RECORD.pack(0.0)
 _HELD = _RECORD.pack(math.inf)
+
+
+def file_of(slot_file: Path) -> Path:
+    """Where the records of a slot file are."""
+    return slot_file.with_name(f"{slot_file.name}.rest")
 
 
 class Resting:

@@ -37,7 +37,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from fullhouse.budget.grants import Grants, file_of
+from fullhouse.budget import grants, resting
+from fullhouse.budget.grants import Grants
 from fullhouse.budget.resting import Resting
 from fullhouse.errors import ConfigurationError
 from fullhouse.private_folder import open_private_file, open_private_folder
@@ -83,7 +84,7 @@ class SlotFile:
         folder = open_private_folder(path.parent)  # stays open: that protects the file from cleaners
         opened = [folder]
         try:
-            for name in (path, path.with_name(f"{path.name}.rest"), file_of(path)):
+            for name in (path, resting.file_of(path), grants.file_of(path)):
                 opened.append(open_private_file(name, folder))
         except ConfigurationError:
             for descriptor in opened:

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from fullhouse.deploy.deployment import Deployment
 from fullhouse.errors import ConfigurationError
@@ -79,11 +80,11 @@ def ignored(site: Deployment) -> str:
     return "\n".join([f"# fullhouse deploy docker {site.project}", *_IGNORED, *inside]) + "\n"
 
 
-class _Libraries:
+class _Libraries(NamedTuple):
     """Debian packages. build: to compile what has no wheel; run: what that needs."""
 
-    def __init__(self, build: Sequence[str] = (), run: Sequence[str] = ()) -> None:
-        self.build, self.run = build, run
+    build: Sequence[str] = ()
+    run: Sequence[str] = ()
 
 
 def _libraries(drivers: Sequence[str]) -> _Libraries:

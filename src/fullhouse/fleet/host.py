@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
-from fullhouse.budget.grants import Grants, Terms, file_of
+from fullhouse.budget import grants, resting
+from fullhouse.budget.grants import Grants, Terms
 from fullhouse.budget.resting import Resting
 from fullhouse.budget.slots import CLAIMS, CLAIMS_END, MAX_BUDGET, WAITING, WANTING
 from fullhouse.fleet.core import HostView
@@ -23,9 +24,9 @@ class Host:
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         folder = open_private_folder(path.parent)
         self._slots = open_private_file(path, folder)
-        self._resting = Resting(open_private_file(path.with_name(f"{path.name}.rest"), folder))
+        self._resting = Resting(open_private_file(resting.file_of(path), folder))
         self._resting.clock = clock
-        self.grants = Grants(open_private_file(file_of(path), folder), clock)
+        self.grants = Grants(open_private_file(grants.file_of(path), folder), clock)
         self._withheld: set[int] = set()
         self._announced = False
 

@@ -25,6 +25,13 @@ class FleetRefusedError(ConfigurationError):
     """What stands there cannot keep a ledger, or has no room for another host."""
 
 
+def no_room(most_hosts: int) -> FleetRefusedError:
+    return FleetRefusedError(
+        f"{most_hosts} hosts have joined, and the reserve has room for as many keepers, a session each: raise the "
+        "reserve (--reserve), the same on every host"
+    )
+
+
 @dataclass(frozen=True)
 class View:
     """The ledger at one moment. Sessions are named by the server's numbers for them.

@@ -6,7 +6,7 @@ from hashlib import sha256
 from itertools import islice
 from typing import Any
 
-from fullhouse.fleet.ledger import SILENCE_S, VERSION, FleetRefusedError, View
+from fullhouse.fleet.ledger import SILENCE_S, VERSION, FleetRefusedError, View, no_room
 from fullhouse.plan.limits import Cursor
 
 # Columns of one SELECT; the servers' own limit is 4,096.
@@ -40,10 +40,7 @@ class MySQLLedger:
             if self._get(self._name("h", number)):
                 self._get(self._name(self._same(budget), number))
                 return number
-        raise FleetRefusedError(
-            f"{most_hosts} hosts have joined, and the reserve has room for as many keepers, a session each: raise the "
-            "reserve (--reserve), the same on every host"
-        )
+        raise no_room(most_hosts)
 
     def _refuse_what_keeps_no_locks(self) -> None:
         version, comment, has_schema = self._ask("SELECT @@version, @@version_comment, @@performance_schema")[0]

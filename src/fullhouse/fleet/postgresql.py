@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 from zlib import crc32
 
-from fullhouse.fleet.ledger import VERSION, FleetRefusedError, View
+from fullhouse.fleet.ledger import VERSION, FleetRefusedError, View, no_room
 from fullhouse.plan.limits import Cursor
 
 LETTERS = "hwvab"
@@ -71,10 +71,7 @@ class PostgreSQLLedger:
             if self._ask(f"SELECT pg_try_advisory_lock({self._keys['h']}, {number})")[0][0]:
                 self._ask(f"SELECT pg_try_advisory_lock({same}, {number})")
                 return number
-        raise FleetRefusedError(
-            f"{most_hosts} hosts have joined, and the reserve has room for as many keepers, a session each: raise the "
-            "reserve (--reserve), the same on every host"
-        )
+        raise no_room(most_hosts)
 
     def _refuse_what_keeps_no_locks(self, most_hosts: int, budget: int) -> None:
         names = ("server_version_num", "max_locks_per_transaction", "max_connections", "max_prepared_transactions")
