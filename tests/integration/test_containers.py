@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 import containers
-import programs
+from podman import IMAGE, require_base_image
 from support import DEADLINE_S, wait_until
 
-IMAGE = "localhost/fullhouse-trixie"
 HOLD = """
 import sys
 from containers import Container
@@ -26,10 +25,7 @@ with Container("trixie", sys.argv[1]):
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    if programs.find("podman") is None or programs.find("runc") is None:
-        pytest.skip("podman or runc is not installed: make fresh installs them")
-    if containers._podman(["image", "exists", IMAGE]).returncode:
-        pytest.skip("podman has no base image: make fresh makes one")
+    require_base_image()
     name = f"fullhouse-test-{uuid.uuid4().hex}"
     yield name
     containers._podman(["rm", "--force", "--ignore", name])

@@ -15,16 +15,15 @@ from pathlib import Path
 import pytest
 
 import containers
-import programs
 from fleet import database
+from podman import IMAGE, require_base_image
 from supervised import Site
 from support import wait_until
 
-BASE = "localhost/fullhouse-trixie"
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 BUILD_S = 500
 # What the official image of Python has, and a bare Debian has not.
-PYTHON = f"FROM {BASE}\nRUN apt-get -qq update && apt-get -qq install -y python3-venv\n"
+PYTHON = f"FROM {IMAGE}\nRUN apt-get -qq update && apt-get -qq install -y python3-venv\n"
 TUNED = """
 import json, os
 SECRET_KEY = os.environ["SITE_KEY"]
@@ -44,10 +43,7 @@ data:
 
 @pytest.fixture(scope="module")
 def base() -> Iterator[str]:
-    if programs.find("podman") is None or programs.find("runc") is None:
-        pytest.skip("podman or runc is not installed: make fresh installs them")
-    if containers._podman(["image", "exists", BASE]).returncode:
-        pytest.skip("podman has no base image: make fresh makes one")
+    require_base_image()
     name = f"localhost/fullhouse-test-{uuid.uuid4().hex}"
     yield name
     for image in (f"{name}-site", name):
