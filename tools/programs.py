@@ -47,6 +47,7 @@ PROGRAMS = {
     "env": Program("coreutils"),
     "gcc": Program("gcc", MYSQLCLIENT),
     "git": Program("git", _CONTAINERS),
+    "haproxy": Program("haproxy", _CONTAINERS),
     "initdb": _POSTGRESQL,
     "iptables": Program("iptables", _CONTAINERS),
     "make": Program("make", _TEST),

@@ -316,8 +316,10 @@ class Load:
     expected: what each answer begins with.
     """
 
-    def __init__(self, port: int, *, clients: int = 4, keep_alive: bool, expected: str = "version") -> None:
-        self._port = port
+    def __init__(
+        self, port: int, *, clients: int = 4, keep_alive: bool, expected: str = "version", method: str = "GET"
+    ) -> None:
+        self._port, self._method = port, method
         self._expected = expected
         self._keep_alive = keep_alive
         self._stop = threading.Event()
@@ -329,7 +331,7 @@ class Load:
         connection = HTTPConnection("127.0.0.1", self._port, timeout=DEADLINE_S)
         while not self._stop.is_set():
             try:
-                connection.request("GET", "/", headers={} if self._keep_alive else {"Connection": "close"})
+                connection.request(self._method, "/", headers={} if self._keep_alive else {"Connection": "close"})
                 response = connection.getresponse()
                 text = response.read().decode()
             except (OSError, HTTPException) as error:
