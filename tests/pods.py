@@ -36,8 +36,8 @@ class Manifest:
         answer = site.command("deploy", "kubernetes", site.name, *words, f"--into={folder / 'manifests'}", **here)
         assert answer.returncode == 0, answer.stderr
         text = (folder / "manifests" / "deployment.yaml").read_text()
-        for theirs, ours in {
-            "          ports: [{containerPort: 8000, name: http}]\n": "",  # podman would publish it, for all pods
+        for theirs, ours in {  # podman would publish the ports, for all pods
+            "          ports: [{containerPort: 8000, name: http}, {containerPort: 9464, name: metrics}]\n": "",
             "port: http": f"port: {PORT}",
             "secretRef": "configMapRef",
             "image: mysite": f"image: {image}",
@@ -102,11 +102,11 @@ def address_of(container: str) -> str:
     return str(networks["IPAddress"] or next(iter(networks["Networks"].values()))["IPAddress"])
 
 
-def answers(container: str, address: str, path: str, expected: bytes) -> bool:
-    """Whether the server in a container answers so. Fails where the container has ended."""
+def answers(container: str, address: str, path: str, expected: bytes, port: int = PORT) -> bool:
+    """Whether a server in a container answers so. Fails where the container has ended."""
     running = containers._output(["inspect", "--format", "{{.State.Running}}", container]).strip()
     assert running == "true", containers._podman(["logs", container]).stderr
-    with suppress(OSError, HTTPException), closing(HTTPConnection(address, PORT, timeout=5)) as client:
+    with suppress(OSError, HTTPException), closing(HTTPConnection(address, port, timeout=5)) as client:
         client.request("GET", path)
         return client.getresponse().read().startswith(expected)
     return False

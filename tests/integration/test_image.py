@@ -5,12 +5,14 @@ import tempfile
 import time
 import uuid
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import containers
 from fleet import database
+from fullhouse.deploy.kubernetes import METRICS_PORT
 from pods import Manifest, address_of, answers, let_podman_give
 from supervised import Site
 from support import wait_until
@@ -53,6 +55,8 @@ def test_pods_of_its_manifest_are_a_fleet(
         for pod in pods:
             pod.wait_ready()
             assert answers(pod.container, pod.address, "/", b"version 1")
+            metrics = partial(answers, pod.container, pod.address, "/metrics", b"# HELP", METRICS_PORT)
+            wait_until(metrics, "the pod showed its metrics to others")
 
         def status() -> str:
             return containers._output(["exec", pods[0].container, "fullhouse", "status", "mysite"])

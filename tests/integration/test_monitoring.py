@@ -103,7 +103,7 @@ def test_metrics_without_an_address_are_refused(tmp_path: Path) -> None:
     for options in ((), ("--observe=unix:/tmp/x",), ("--observe=127.0.0.1:0",)):
         answer = site.command("deploy", "prometheus", site.name, *options)
         assert answer.returncode == 2
-        assert "Set it to 127.0.0.1:PORT." in answer.stderr
+        assert "Set it to 127.0.0.1:PORT, or to an address that Prometheus reaches." in answer.stderr
 
 
 def test_promtool_finds_nothing_to_say_about_the_metrics(files: tuple[Site, str, Path]) -> None:

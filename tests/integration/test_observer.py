@@ -49,9 +49,17 @@ def port(running: Supervised) -> int:
     return int(found[1])
 
 
-def ask(port: int, path: str, **headers: str) -> tuple[int, str, str]:
+def address_of_this_machine() -> str | None:
+    """One that is not loopback, if there is any. Nothing is sent."""
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
+    return None
+
+
+def ask(port: int, path: str, at: str = "127.0.0.1", **headers: str) -> tuple[int, str, str]:
     """Status, content type and body."""
-    with closing(HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)) as client:
+    with closing(HTTPConnection(at, port, timeout=DEADLINE_S)) as client:
         client.request("GET", path, headers=headers)
         answer = client.getresponse()
         return answer.status, answer.headers["Content-Type"], answer.read().decode()
@@ -145,11 +153,34 @@ def test_a_unix_socket_is_for_its_owner_and_group_and_goes_with_the_site(site: S
         assert not path.exists()
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0:9000", "192.0.2.1:9000", "figures", "unix:"])
-def test_an_address_that_others_reach_is_refused(site: Site, address: str) -> None:
+@pytest.mark.parametrize(("address", "said"), [("figures", "observe must be HOST:PORT"), ("unix:", "observe must be")])
+def test_what_is_no_address_is_refused(site: Site, address: str, said: str) -> None:
     answer = site.command("serve", "mysite", f"--observe={address}")
     assert answer.returncode == 2
-    assert "observe must be an address of this machine alone" in answer.stderr
+    assert said in answer.stderr
+
+
+@pytest.mark.parametrize("anywhere", ["0.0.0.0", "[::]"])  # noqa: S104
+def test_from_elsewhere_there_are_metrics_and_no_page(site: Site, anywhere: str) -> None:
+    other = address_of_this_machine()
+    if other is None:
+        pytest.skip("this machine has no address beside loopback")
+    with site.served(f"--observe={anywhere}:0") as running:
+        here = running.output.partition("live page")[2].split()[0]
+        number = int(here.rstrip("/").rpartition(":")[2])
+        assert here in (f"http://127.0.0.1:{number}/", f"http://[::1]:{number}/")
+        wait_until(lambda: ask(number, "/metrics")[0] == 200, "it had looked once")
+        assert ask(number, "/")[0] == 200
+        assert ask(number, "/metrics", at=other)[0] == 200
+        for path in ("/", "/state.json", "/history.json", "/nothing"):
+            assert ask(number, path, at=other, Host="localhost")[0] == 403
+
+
+def test_an_address_in_use_is_told_with_its_option(site: Site) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        answer = site.command("serve", "mysite", "--bind=127.0.0.1:0", f"--observe=127.0.0.1:{taken.getsockname()[1]}")
+    assert answer.returncode == 4
+    assert "choose another address with --observe." in answer.stderr
 
 
 def test_its_death_hang_and_flood_cost_no_request(running: Supervised) -> None:

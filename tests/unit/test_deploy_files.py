@@ -29,7 +29,7 @@ SITE = Deployment(
     has_own_worker=True,
     log="/var/log/my site.log",
     files={"/static/": "/srv/my site; 100%/static"},
-    observe="127.0.0.1:9000",
+    observe=None,
 )
 
 
@@ -154,3 +154,14 @@ def test_a_unix_socket_is_not_for_everybody() -> None:
     assert "SocketUser=web" in found
     assert "SocketMode=0660" in found
     assert "SocketMode=0660" not in lines("systemd", replace(SITE, addresses=["127.0.0.1:8000"]))
+
+
+def test_pods_show_their_metrics_where_the_autoscaler_can_ask() -> None:
+    site = replace(SITE, hosts="fleet", servers=[server(90, 10)])
+    assert '- {name: FULLHOUSE_OBSERVE, value: "0.0.0.0:9464"}' in lines("kubernetes", site)
+    found = lines("kubernetes", replace(site, observe="[::]:9100"))
+    assert '- {name: FULLHOUSE_OBSERVE, value: "[::]:9100"}' in found
+    assert 'annotations: {prometheus.io/scrape: "true", prometheus.io/port: "9100"}' in found
+    for address in ("127.0.0.1:9464", "unix:/tmp/x", "0.0.0.0:0"):
+        with pytest.raises(ConfigurationError, match=r"Set it to 0\.0\.0\.0:9464"):
+            write("kubernetes", replace(site, observe=address))

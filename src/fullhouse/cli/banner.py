@@ -3,11 +3,13 @@
 import os
 import shlex
 from collections.abc import Sequence
+from ipaddress import ip_address
 from typing import TextIO
 
 from fullhouse import __version__
 from fullhouse.plan.report import server_line
 from fullhouse.settings.companions import Companion
+from fullhouse.settings.kinds import seen_here
 from fullhouse.settings.table import Settings
 from fullhouse.site.planned import Planned
 
@@ -19,7 +21,7 @@ def banner(planned: Planned, addresses: Sequence[str], page: Sequence[str], *, c
     plan, settings = planned.plan, planned.settings
     scheme = "https" if settings.certfile else "http"
     rows = [("address", _address(scheme, address)) for address in addresses]
-    rows += [("live page", _address("http", address)) for address in page]
+    rows += [_observed(address) for address in page]
     rows.append(
         (
             "requests",
@@ -55,6 +57,14 @@ def banner(planned: Planned, addresses: Sequence[str], page: Sequence[str], *, c
 def wants_colour(stream: TextIO) -> bool:
     """Colours on a terminal only, and not where NO_COLOR is set (no-color.org) or the terminal is dumb."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _observed(address: str) -> tuple[str, str]:
+    """The page is for this machine alone; from elsewhere there is /metrics."""
+    address = seen_here(address)
+    if address.startswith("unix:") or ip_address(address.rpartition(":")[0].strip("[]")).is_loopback:
+        return "live page", _address("http", address)
+    return "metrics", _address("http", address) + "metrics"
 
 
 def _address(scheme: str, address: str) -> str:

@@ -273,7 +273,9 @@ def _serve(planned: Planned, words: Sequence[str]) -> NoReturn:
         nullcontext(activated)
         if activated
         else listening(settings.bind, settings.backlog, umask_of(values)) as sockets,
-        listening([settings.observe] if settings.observe else [], OBSERVE_BACKLOG, OBSERVE_UMASK) as observe,
+        listening(
+            [settings.observe] if settings.observe else [], OBSERVE_BACKLOG, OBSERVE_UMASK, "--observe"
+        ) as observe,
     ):
         addresses, page = [_name(listener) for listener in sockets], [_name(listener) for listener in observe]
         print(banner(planned, addresses, page, colour=wants_colour(sys.stdout)), flush=True)

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 
 from fullhouse.deploy.deployment import Deployment
 from fullhouse.deploy.image import PORT, RUNTIME_FOLDER, USER_ID, served_words
-from fullhouse.errors import PlanError
+from fullhouse.errors import ConfigurationError, PlanError
 from fullhouse.plan.plan import ServerPlan
 
 # A rolling update starts one pod more before it ends one; minReadySeconds lets that one end before the next.
 SURGE, TERMINATING = 1, 1
+ANYWHERE = "0.0.0.0"  # noqa: S104  a pod's addresses are its own
 # The migrations of a new version are a host of their own.
 MIGRATING = 1
 LEAST = 2  # replicas: one may be lost
+# The one of OpenTelemetry's exporter for Prometheus.
+METRICS_PORT = 9464
 # A pod goes on serving for so long after its end was asked for, until no proxy sends it requests any more.
 STOP_DELAY_S = 5
 
@@ -100,8 +103,20 @@ spec:
   template:
     metadata:
       labels: {{app: {site.project}}}
+      annotations: {{prometheus.io/scrape: "true", prometheus.io/port: "{_metrics_port(site)}"}}
     spec:
 {_pod(site, grace_s)}"""
+
+
+def _metrics_port(site: Deployment) -> int:
+    """Where the autoscaler's figures come from."""
+    host, _, port = (site.observe or f"{ANYWHERE}:{METRICS_PORT}").rpartition(":")
+    if host not in (ANYWHERE, "[::]") or port == "0":
+        raise ConfigurationError(
+            f"observe is {site.observe}: nothing else reaches that in a pod, and the autoscaler needs its metrics.\n"
+            f"Set it to {ANYWHERE}:{METRICS_PORT}, here or with --observe; the live page stays for the pod alone."
+        )
+    return int(port)
 
 
 def _pod(site: Deployment, grace_s: int) -> str:
@@ -118,7 +133,7 @@ def _pod(site: Deployment, grace_s: int) -> str:
           image: {site.project}
           imagePullPolicy: IfNotPresent
           args: {json.dumps(served_words(site))}
-          ports: [{{containerPort: {PORT}, name: http}}]
+          ports: [{{containerPort: {PORT}, name: http}}, {{containerPort: {_metrics_port(site)}, name: metrics}}]
 {_environment(site)}          # The pod's plan is made for these; a worker computes on one processor.
           resources:
             requests: {{cpu: "{site.workers}", memory: {site.memory >> 20}Mi}}
@@ -150,6 +165,7 @@ def _environment(site: Deployment) -> str:
         **site.environment,
         "FULLHOUSE_RUNTIME_FOLDER": RUNTIME_FOLDER,
         "FULLHOUSE_WORKERS": str(site.workers),
+        "FULLHOUSE_OBSERVE": site.observe or f"{ANYWHERE}:{METRICS_PORT}",
         "FULLHOUSE_STOP_DELAY": str(site.stop_delay_s or STOP_DELAY_S),
     }
     lines = "".join(
@@ -200,7 +216,7 @@ spec:
   minReplicas: {LEAST}
   maxReplicas: {found.most}
   metrics:
-    # How long requests wait for a thread. It needs an adapter that serves custom metrics of pods.
+    # How long requests wait for a thread: from the pods' /metrics, by Prometheus and an adapter for custom metrics.
     - type: Pods
       pods:
         metric: {{name: fullhouse_queue_oldest_wait_seconds}}

@@ -10,6 +10,7 @@ from typing import Any
 
 from fullhouse.deploy.deployment import Deployment
 from fullhouse.errors import ConfigurationError
+from fullhouse.settings.kinds import seen_here
 
 _COUNT = "http_server_request_duration_seconds_count"
 _BUCKETS = "http_server_request_duration_seconds_bucket"
@@ -114,14 +115,15 @@ def scrape(site: Deployment) -> str:
     """
     if site.observe is None or site.observe.startswith("unix:") or site.observe.endswith(":0"):
         raise ConfigurationError(
-            f"observe is {site.observe or 'not set'}: Prometheus asks an address. Set it to 127.0.0.1:PORT."
+            f"observe is {site.observe or 'not set'}: Prometheus asks an address. Set it to 127.0.0.1:PORT, or to an "
+            "address that Prometheus reaches."
         )
     return f"""# From fullhouse deploy prometheus {site.project}.
 scrape_configs:
   - job_name: {json.dumps(site.project)}
     scrape_interval: 15s
     static_configs:
-      - targets: [{json.dumps(site.observe)}]
+      - targets: [{json.dumps(seen_here(site.observe))}]
 """
 
 

@@ -1,7 +1,8 @@
 """The observer's HTTP: a page, its figures, and `/metrics`, on the socket that the supervisor has opened.
 
 It serves people and programs of this machine, without a password: so it answers no page of another site that a browser
-here was made to ask (the Host must be this machine's own; over a Unix socket, whoever may open that may ask).
+here was made to ask (the Host must be this machine's own; over a Unix socket, whoever may open that may ask). To those
+who come from elsewhere it serves `/metrics` and nothing else.
 At most CLIENTS are served at once, and each has PATIENCE_S.
 """
 
@@ -19,6 +20,7 @@ from fullhouse.observer.watch import Watch
 CLIENTS = 16
 PATIENCE_S = 5.0
 _NO_METRICS = b"Install what makes them: pip install 'fullhouse[metrics]', and restart the site.\n"
+_FOR_THIS_MACHINE = b"The page is for this machine: ask by its loopback address. From elsewhere there is /metrics.\n"
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -69,11 +71,11 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "fullhouse-observer", ""
 
     def do_GET(self) -> None:
-        if not (self.server.is_local or _is_of_this_machine(self.headers.get("Host", ""))):
-            self._answer(HTTPStatus.FORBIDDEN, b"Ask by the address of this machine.\n", "text/plain")
+        path, _, query = self.path.partition("?")
+        if not (self.server.is_local or self._may_see(path)):
+            self._answer(HTTPStatus.FORBIDDEN, _FOR_THIS_MACHINE, "text/plain")
             return
         watch = self.server.watch
-        path, _, query = self.path.partition("?")
         pages: dict[str, tuple[str, Callable[[], bytes]]] = {
             "/": ("text/html; charset=utf-8", lambda: self.server.page),
             "/state.json": ("application/json", watch.state),
@@ -92,6 +94,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.NOT_FOUND, b"There are /, /state.json, /history.json and /metrics.\n", "text/plain")
 
     do_HEAD = do_GET  # noqa: N815
+
+    def _may_see(self, path: str) -> bool:
+        if _is_loopback(self.connection.getsockname()[0]):
+            return _is_of_this_machine(self.headers.get("Host", ""))
+        return path == "/metrics"
 
     def _answer(self, status: HTTPStatus, body: bytes, content_type: str) -> None:
         self.send_response(status)
@@ -113,8 +120,13 @@ class _Handler(BaseHTTPRequestHandler):
 def _is_of_this_machine(host: str) -> bool:
     """Whether a Host header names this machine by itself: else a page elsewhere may have pointed its name here."""
     name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-    name = name.removeprefix("[").removesuffix("]")
     try:
-        return name == "localhost" or ip_address(name).is_loopback
+        return name == "localhost" or _is_loopback(name.removeprefix("[").removesuffix("]"))
     except ValueError:
         return False
+
+
+def _is_loopback(text: str) -> bool:
+    """Raises ValueError for what is no address."""
+    address = ip_address(text)
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

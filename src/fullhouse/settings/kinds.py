@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Any
 
@@ -105,6 +104,9 @@ def _text_list(value: Any) -> tuple[str, ...]:
     return tuple(_text(part) for part in value)
 
 
+_LOOPBACKS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104  by the address for all interfaces
+
+
 def _addresses(value: Any) -> tuple[str, ...]:
     return tuple(_address(text) for text in _text_list(value))
 
@@ -116,13 +118,14 @@ def _address(text: str) -> str:
     return text if colon and port.isascii() and port.isdecimal() and int(port) < 1 << 16 else _reject(text)
 
 
-def _own_address(value: Any) -> str:
-    """One of this machine alone."""
-    text = _address(_text(value))
-    host = text.rpartition(":")[0].removeprefix("[").removesuffix("]")
-    if text.startswith("unix:") or host in ("", "localhost"):
-        return text
-    return text if ip_address(host).is_loopback else _reject(text)
+def seen_here(address: str) -> str:
+    """The address by which this machine itself reaches what listens on `address`."""
+    host, _, port = address.rpartition(":")
+    return f"{_LOOPBACKS[host]}:{port}" if host in _LOOPBACKS else address
+
+
+def _one_address(value: Any) -> str:
+    return _address(_text(value))
 
 
 def _pairs_from_text(text: str) -> Mapping[str, str]:
@@ -165,9 +168,7 @@ ADDRESSES = Kind(
     "ADDRESS",
     repeatable=True,
 )
-OWN_ADDRESS = Kind(
-    "an address of this machine alone: 127.0.0.1:PORT, [::1]:PORT or unix:PATH", _own_address, _own_address, "ADDRESS"
-)
+ADDRESS = Kind("HOST:PORT (port 0 to 65535) or unix:PATH", _one_address, _one_address, "ADDRESS")
 FOLDERS = Kind("a list of folders, or one text with commas", _text_list, _text_list, "FOLDER", repeatable=True)
 ALIASES = Kind("a list of aliases, or one text with commas", _text_list, _text_list, "ALIAS", repeatable=True)
 PAIRS = Kind("NAME=VALUE pairs (a dict in settings)", _pairs_from_text, _mapping, "NAME=VALUE", repeatable=True)

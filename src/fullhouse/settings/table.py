@@ -11,12 +11,12 @@ from types import MappingProxyType
 from typing import Any
 
 from fullhouse.settings.kinds import (
+    ADDRESS,
     ADDRESSES,
     ALIASES,
     COMMANDS,
     FOLDERS,
     MEMORY,
-    OWN_ADDRESS,
     PAIRS,
     PATH,
     SWITCH,
@@ -312,10 +312,11 @@ class Settings:
         "access_log_format",
     )
     observe: str | None = _option(
-        OWN_ADDRESS,
+        ADDRESS,
         None,
         LOGS,
-        "Address of the live page and of /metrics: 127.0.0.1:PORT or unix:PATH; never that of the site. Default: none.",
+        "Address of /metrics and of the live page, which only this machine gets: 127.0.0.1:PORT, 0.0.0.0:PORT or "
+        "unix:PATH. Default: none.",
     )
     slow_request: float | None = _option(
         positive_number(),

@@ -13,11 +13,13 @@ from fullhouse.supervisor.port_owner import owner_of_port
 
 
 @contextmanager
-def listening(addresses: Sequence[str], backlog: int, umask: int = 0) -> Iterator[list[socket.socket]]:
+def listening(
+    addresses: Sequence[str], backlog: int, umask: int = 0, option: str = "--bind"
+) -> Iterator[list[socket.socket]]:
     """Sockets that listen on `addresses` (HOST:PORT, [V6]:PORT, unix:PATH), inheritable by gunicorn.
 
     umask: for the files of Unix sockets. By default everybody may connect, as with gunicorn and a port: nginx runs as
-    another user, and the folder says who may come in.
+    another user, and the folder says who may come in. option: where an address comes from, for the words of an error.
 
     On leaving they are closed and the files of Unix sockets removed, but only by the process that opened them: a
     worker forked meanwhile leaves through here too. Raises ListenError.
@@ -28,10 +30,10 @@ def listening(addresses: Sequence[str], backlog: int, umask: int = 0) -> Iterato
     try:
         for address in addresses:
             if address.startswith("unix:"):
-                sockets.append(_open_unix(address, umask))
+                sockets.append(_open_unix(address, umask, option))
                 paths.append(address.removeprefix("unix:"))
             else:
-                sockets.append(_open_tcp(address))
+                sockets.append(_open_tcp(address, option))
             sockets[-1].listen(backlog)
             sockets[-1].set_inheritable(True)
         yield sockets
@@ -43,7 +45,7 @@ def listening(addresses: Sequence[str], backlog: int, umask: int = 0) -> Iterato
                 os.unlink(path)
 
 
-def _open_tcp(address: str) -> socket.socket:
+def _open_tcp(address: str, option: str) -> socket.socket:
     host, port = _split(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -52,7 +54,7 @@ def _open_tcp(address: str) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise _explained(address, error) from error
+        raise _explained(address, error, option) from error
     return listener
 
 
@@ -62,7 +64,7 @@ def _split(address: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
 
 
-def _open_unix(address: str, umask: int) -> socket.socket:
+def _open_unix(address: str, umask: int, option: str) -> socket.socket:
     path = address.removeprefix("unix:")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(umask)
@@ -71,7 +73,7 @@ def _open_unix(address: str, umask: int) -> socket.socket:
         listener.bind(path)
     except OSError as error:
         listener.close()
-        raise _explained(address, error) from error
+        raise _explained(address, error, option) from error
     finally:
         os.umask(before)
     return listener
@@ -91,12 +93,12 @@ def _remove_dead_socket(path: str) -> None:
             pass  # alive: its queue of connections is full
 
 
-def _explained(address: str, error: OSError) -> ListenError:
+def _explained(address: str, error: OSError, option: str) -> ListenError:
     path = address.removeprefix("unix:")
     if path != address and error.errno == errno.EADDRINUSE and not stat.S_ISSOCK(os.lstat(path).st_mode):
         return ListenError(
             f"Cannot listen on {address}: a file that is not a socket exists there.\n"
-            "It was left unchanged: choose another path with --bind."
+            f"It was left unchanged: choose another path with {option}."
         )
     if isinstance(error, socket.gaierror):
         return ListenError(
@@ -107,13 +109,13 @@ def _explained(address: str, error: OSError) -> ListenError:
         owner = "" if path != address else owner_of_port(_split(address)[1])
         return ListenError(
             f"Cannot listen on {address}: {owner or 'another program'} is listening there.\n"
-            "Stop it, or choose another address with --bind."
+            f"Stop it, or choose another address with {option}."
         )
     remedy = {
-        errno.EADDRNOTAVAIL: "No interface of this machine has that address: choose another with --bind.",
-        errno.ENOENT: "Its folder does not exist: create it, or choose another path with --bind.",
-        errno.EACCES: "Permission denied: choose a port above 1023, or another path, with --bind.",
-    }.get(error.errno or 0, "Choose another address with --bind.")
+        errno.EADDRNOTAVAIL: f"No interface of this machine has that address: choose another with {option}.",
+        errno.ENOENT: f"Its folder does not exist: create it, or choose another path with {option}.",
+        errno.EACCES: f"Permission denied: choose a port above 1023, or another path, with {option}.",
+    }.get(error.errno or 0, f"Choose another address with {option}.")
     return ListenError(f"Cannot listen on {address}: {error.strerror or error}.\n{remedy}")
 
 
