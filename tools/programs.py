@@ -44,6 +44,7 @@ PROGRAMS = {
     "chromium": Program("chromium", _TEST),
     "curl": Program("curl", _TEST),
     "debootstrap": Program("debootstrap", _CONTAINERS),
+    "docker-compose": Program("docker-compose", _TEST),
     "env": Program("coreutils"),
     "gcc": Program("gcc", MYSQLCLIENT),
     "git": Program("git", _CONTAINERS),

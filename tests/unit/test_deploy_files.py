@@ -1,10 +1,11 @@
 """What the files say where the facts are unusual; tests/integration/test_deploy.py has the real programs read them."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from fullhouse.deploy.deployment import Deployment
+from fullhouse.deploy.deployment import Account, Deployment
 from fullhouse.deploy.files import write
 from fullhouse.errors import ConfigurationError, PlanError
 from fullhouse.plan.limits import Limit
@@ -165,3 +166,60 @@ def test_pods_show_their_metrics_where_the_autoscaler_can_ask() -> None:
     for address in ("127.0.0.1:9464", "unix:/tmp/x", "0.0.0.0:0"):
         with pytest.raises(ConfigurationError, match=r"Set it to 0\.0\.0\.0:9464"):
             write("kubernetes", replace(site, observe=address))
+
+
+COMPOSED = replace(
+    SITE,
+    folder="/srv/mysite",
+    files={"/static/": "/srv/mysite/static", "/media/": "/srv/mysite/media", "/uploads/": "/data/uploads"},
+    static_url="/static/",
+    locks=["requirements.txt"],
+    servers=[ServerPlan(Limit("MySQL 9.7.0", ("default",), 200, (("max_connections", 200),)), 20, 180)],
+    accounts={"default": Account("shop", "keeper")},
+)
+
+
+def test_compose_has_the_image_of_the_server_that_was_asked() -> None:
+    limits = {
+        "PostgreSQL 15.18": ("docker.io/library/postgres:15", '["postgres", "-c", "max_connections=203"]', "/data"),
+        "PostgreSQL 18.4": ("docker.io/library/postgres:18", '["postgres", "-c", "max_connections=203"]', ""),
+        "MariaDB 11.8.6 at db:3306": ("docker.io/library/mariadb:11.8", '["--max-connections=200"]', "/var/lib/mysql"),
+        "MySQL 9.7.0": ("docker.io/library/mysql:9.7", '["--max-connections=200"]', "/var/lib/mysql"),
+    }
+    for server, (image, command, folder) in limits.items():
+        limit = replace(COMPOSED.servers[0].limit, server=server)
+        found = lines("compose", replace(COMPOSED, servers=[replace(COMPOSED.servers[0], limit=limit)]))
+        assert f"image: {image}" in found
+        assert f"command: {command}" in found
+        assert any(line.startswith("volumes: [database:/var/lib/") and line.endswith(f"{folder}]") for line in found)
+
+
+def test_compose_takes_no_word_for_a_variable() -> None:
+    assert any('"--access-log-format=%(h)s $$HOME"' in line for line in lines("compose", COMPOSED))
+
+
+def test_what_is_uploaded_is_in_volumes_that_nginx_reads() -> None:
+    assert 'RUN install --directory --owner=10001 --group=10001 "/app/media" "/data/uploads"' in lines(
+        "docker", COMPOSED
+    )
+    found = lines("compose", COMPOSED)
+    assert 'volumes: [sockets:/run/site, "media:/app/media", "uploads:/data/uploads"]' in found
+    assert "alias /data/uploads/;" in found
+    assert not any(line.startswith("location /static/") for line in found)  # in the image, not in nginx's
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"servers": []}, "SQLite's file would be lost"),
+        ({"accounts": {"default": Account("shop", "root")}}, "give the site a user of its own"),
+        (
+            {"servers": [ServerPlan(Limit("database", ("default",), 9, (("max_connections", 9),)), 1, 8)]},
+            "was not asked",
+        ),
+        ({"command": [*SITE.command, "--bind=:80"]}, "--bind is not for an image"),
+    ],
+)
+def test_what_compose_cannot_run_is_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        write("compose", replace(COMPOSED, **change))

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fullhouse.cli.verbs import log_path
-from fullhouse.deploy.deployment import Deployment
-from fullhouse.deploy.files import write
+from fullhouse.deploy.deployment import Account, Deployment
+from fullhouse.deploy.files import WITHOUT_SECRETS, write
 from fullhouse.errors import ConfigurationError
 from fullhouse.plan.sizing import memory_for
 from fullhouse.settings.table import OPTIONS
@@ -51,6 +51,10 @@ def deployment(planned: Planned, options: Sequence[str]) -> Deployment:
         workers=planned.plan.workers,
         servers=[server for server in planned.plan.servers if server.limit.pooled],
         memory=memory_for(planned.plan.workers, planned.plan.threads, planned.plan.machine.worker_memory),
+        accounts={
+            alias: Account(str(entry.get("NAME") or ""), str(entry.get("USER") or ""))
+            for alias, entry in planned.project.django.DATABASES.items()
+        },
         locks=[path.name for path in Path.cwd().iterdir() if path.is_file()],
     )
 
@@ -86,6 +90,8 @@ def _write_into(folder: Path, files: Mapping[str, str]) -> str:
             # Their environment may hold secrets: no other user may read them.
             with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(text)
+                if name in WITHOUT_SECRETS:
+                    os.chmod(file.fileno(), 0o644)
         except OSError as error:
             raise ConfigurationError(f"{folder / name} cannot be written: {error.strerror}.") from error
     return "\n".join(f"{folder / name} is written." for name in files)

@@ -67,7 +67,7 @@ PLANNED = {
     "plan": "Show how many workers, threads and connections fit, and why.",
     "serve": "Serve the project in the foreground.",
     "doctor": "Look for what will go wrong: in settings, machine, databases, nginx, and the running site.",
-    "deploy": "Print a configuration file for supervisord, systemd, nginx, docker or kubernetes, by the plan.",
+    "deploy": "Print files for supervisord, systemd, nginx, docker, compose, kubernetes and others, by the plan.",
 }
 VERBS = {
     "start": "Serve the project in the background, with a rotating log file.",
@@ -89,7 +89,8 @@ EXAMPLES = {
                                                     plan for another machine, without a database""",
     "deploy": """examples:
   fullhouse deploy supervisord mysite > /etc/supervisor/conf.d/mysite.conf
-  fullhouse deploy systemd mysite --into /etc/systemd/system""",
+  fullhouse deploy systemd mysite --into /etc/systemd/system
+  fullhouse deploy docker mysite --into .           a Containerfile; then compose, or kubernetes""",
     "doctor": """examples:
   fullhouse doctor mysite                           each finding: the fact, its numbers, what to do
   fullhouse doctor mysite --format json             the same as JSON; exit code 1 where there is an error""",

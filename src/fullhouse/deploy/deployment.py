@@ -1,12 +1,20 @@
 """What the generated files need to know of a site."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fullhouse.plan.plan import ServerPlan
 
 # What the supervisor needs beyond graceful_timeout to end what is left (`supervisor.generations`), twice.
 STOP_MARGIN_S = 15
+
+
+@dataclass(frozen=True)
+class Account:
+    """Of a database server, without its password. name: the database's."""
+
+    name: str
+    user: str
 
 
 @dataclass(frozen=True)
@@ -18,7 +26,7 @@ class Deployment:
     address of the live page and of /metrics, if any. static_url: the key of the static files in `files`, if they are
     there. drivers: modules of the databases' drivers. locks: names of files in the folder.
 
-    hosts: as in the settings. workers, servers: of the plan. memory: bytes that it needs.
+    hosts: as in the settings. workers, servers: of the plan. memory: bytes that it needs. accounts: by alias.
     """
 
     project: str
@@ -47,6 +55,7 @@ class Deployment:
     workers: int = 1
     servers: Sequence[ServerPlan] = ()
     memory: int = 0
+    accounts: Mapping[str, Account] = field(default_factory=dict)
 
     @property
     def stop_s(self) -> int:

@@ -4,48 +4,32 @@ import shlex
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from fullhouse.deploy import kubernetes
+from fullhouse.deploy import compose, kubernetes
 from fullhouse.deploy.deployment import STOP_MARGIN_S, Deployment
 from fullhouse.deploy.image import containerfile, ignored
 from fullhouse.deploy.monitoring import dashboard, rules, scrape
-from fullhouse.errors import ConfigurationError
+from fullhouse.deploy.nginx import nginx
+from fullhouse.deploy.words import in_quotes, one_line
 
-# A client that waits for the last answer before our timeout ends its worker.
-PROXY_MARGIN_S = 5
-# What nginx waits for a server that has no timeout.
-NO_TIMEOUT_S = 3600
 QUOTE = '"'
 # supervisord expands the names of logs twice.
 PERCENT = "%"
 
 
-def _one_line(text: str, *, never: str = "") -> str:
-    """Raises ConfigurationError for what the file's format has no way to write."""
-    for character in ("\n", *never):
-        if character in text:
-            raise ConfigurationError(f"{text!r} cannot be written into that file: it has {character!r}. Rename it.")
-    return text
-
-
 def _for_supervisord(text: str, *, never: str = "") -> str:
     """It expands %(…)s, and takes what follows " ;" as a comment."""
-    return _one_line(text, never=f";{never}").replace("%", "%%")
+    return one_line(text, never=f";{never}").replace("%", "%%")
 
 
 def _for_systemd(text: str) -> str:
     """It expands %…"""
-    return _one_line(text).replace("%", "%%")
+    return one_line(text).replace("%", "%%")
 
 
 def _systemd_word(word: str) -> str:
     """A word of ExecStart or Environment: quoted, where it must be."""
     plain = word.replace("\\", "\\\\").replace('"', '\\"')
     return _for_systemd(f'"{plain}"' if word != shlex.quote(word) else word)
-
-
-def _in_quotes(text: str) -> str:
-    """For nginx and logrotate, where a path has more than the usual characters."""
-    return f'"{text}"' if _one_line(text, never='"$\\') != shlex.quote(text) else text
 
 
 def supervisord(site: Deployment) -> str:
@@ -148,77 +132,10 @@ SocketGroup=www-data
 """
 
 
-def nginx(site: Deployment) -> str:
-    """A site: TLS in front, static and media files, everything else to the server."""
-    wait = site.timeout_s + PROXY_MARGIN_S if site.timeout_s else NO_TIMEOUT_S
-    return f"""# fullhouse deploy nginx {site.project}
-upstream {site.project} {{
-    server {_in_quotes(site.addresses[0])} fail_timeout=0;
-    keepalive 32;
-    # Below our keepalive, {site.keepalive_s} s: nginx lets go first, and meets no closing one.
-    keepalive_timeout {max(1, site.keepalive_s - PROXY_MARGIN_S)}s;
-}}
-
-server {{
-    listen 443 ssl;
-    server_name _;
-    ssl_certificate /etc/ssl/certs/{site.project}.pem;
-    ssl_certificate_key /etc/ssl/private/{site.project}.key;
-    # As our max_body: what is longer, neither of us takes.
-    client_max_body_size {site.max_body or 0};
-{_files(site)}
-    location / {{
-        proxy_pass {"https" if site.has_tls else "http"}://{site.project};
-        proxy_http_version 1.1;
-        proxy_set_header Connection "";
-        proxy_set_header Host $host;
-        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-        proxy_set_header X-Forwarded-Proto $scheme;
-        # What a client says of these is not passed on.
-        proxy_set_header X-Forwarded-Host "";
-        proxy_set_header X-Forwarded-Port "";
-        proxy_set_header Forwarded "";
-        # Headers of a response, such as many cookies: nginx answers 502 for more.
-        proxy_buffer_size 32k;
-        proxy_buffers 8 32k;
-        {_buffering(site)}
-        # When nginx took the request: how long it waited counts from here.
-        proxy_set_header X-Request-Start "t=$msec";
-        # A request reaches us complete, so that a slow client holds nothing.
-        proxy_request_buffering on;
-        proxy_connect_timeout 5s;
-        # Above our timeout, {site.timeout_s} s: we answer first.
-        proxy_read_timeout {wait}s;
-        proxy_send_timeout {wait}s;
-    }}
-}}
-"""
-
-
-def _buffering(site: Deployment) -> str:
-    if site.has_own_worker:
-        why, value = "Events are passed on as they come: our worker needs no help with clients that read slowly.", "off"
-    else:
-        why, value = "A client that reads slowly holds no thread. A stream of events sends X-Accel-Buffering: no.", "on"
-    return f"# {why}\n        proxy_buffering {value};"
-
-
-def _files(site: Deployment) -> str:
-    return "".join(
-        f"""
-    location {_in_quotes(url)} {{
-        alias {_in_quotes(folder.rstrip("/") + "/")};
-        expires 1h;
-    }}
-"""
-        for url, folder in site.files.items()
-    )
-
-
 def logrotate(site: Deployment) -> str:
     """For a log that the server writes by --error-log or --access-log; the one of `start` rotates itself."""
     return f"""# fullhouse deploy logrotate {site.project}
-{_in_quotes(site.log)} {{
+{in_quotes(site.log)} {{
     size 20M
     rotate 20
     missingok
@@ -231,12 +148,16 @@ def logrotate(site: Deployment) -> str:
 """
 
 
+# Another user has to read these: nginx in its container.
+WITHOUT_SECRETS = ("nginx.conf",)
+
 FILES: Mapping[str, Mapping[str, Callable[[Deployment], str]]] = MappingProxyType(
     {
         "supervisord": {"{project}.conf": supervisord},
         "systemd": {"{project}.service": systemd_service, "{project}.socket": systemd_socket},
         "nginx": {"{project}.conf": nginx},
         "logrotate": {"{project}": logrotate},
+        "compose": {"compose.yaml": compose.project, "nginx.conf": compose.nginx},
         "docker": {"Containerfile": containerfile, ".containerignore": ignored},
         "kubernetes": {
             "kustomization.yaml": kubernetes.kustomization,

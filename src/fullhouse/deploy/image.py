@@ -13,6 +13,7 @@ PORT = 8000
 USER_ID = 10001
 # In the only folder that anybody may write to; it is made at the start, for its owner alone.
 RUNTIME_FOLDER = "/tmp/fullhouse"  # noqa: S108
+MIGRATE = ("python3", "manage.py", "migrate", "--no-input")
 
 # By the names of files that pin every dependency: what is copied, and how it is installed into /venv.
 _INSTALLERS = {
@@ -41,7 +42,7 @@ def containerfile(site: Deployment) -> str:
 #   podman run --read-only --tmpfs /tmp --stop-timeout {site.stop_s} --env-file {site.project}.env \\
 #       --publish {PORT}:{PORT} {site.project}
 #
-# What is written: /tmp, for locks and sockets, and for bodies that are too long for the transfer memory.
+# What is written: /tmp, for locks, sockets, and bodies that are too long for the transfer memory{_written(site)}.
 # Secrets come at run time, from the environment: none is in a layer. The plan sees --cpus and --memory.{_told(site)}
 ARG BASE=docker.io/library/python:{sys.version_info.major}.{sys.version_info.minor}-slim
 
@@ -58,7 +59,7 @@ ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \\
     FULLHOUSE_RUNTIME_FOLDER={RUNTIME_FOLDER}{_settings(site)}
 WORKDIR /app
 COPY . .
-{_static(site)}# No name and no home: a number is all that a user of a container needs.
+{_static(site)}{_media(site)}# No name and no home: a number is all that a user of a container needs.
 USER {USER_ID}:{USER_ID}
 EXPOSE {PORT}
 # It drains, for graceful_timeout, {site.graceful_timeout_s} s, and ends what is left: --stop-timeout is above that.
@@ -75,8 +76,7 @@ _PROBE = f"import urllib.request as ask; ask.urlopen('http://127.0.0.1:{PORT}/-/
 
 def ignored(site: Deployment) -> str:
     """What is no part of an image: secrets, databases, and what the build makes itself."""
-    media = [path for url, path in site.files.items() if url != site.static_url]
-    inside = [path.removeprefix(f"{site.folder}/") for path in media if path.startswith(f"{site.folder}/")]
+    inside = [path.removeprefix("/app/") for _, path in media(site).values() if path.startswith("/app/")]
     return "\n".join([f"# fullhouse deploy docker {site.project}", *_IGNORED, *inside]) + "\n"
 
 
@@ -112,11 +112,26 @@ def _installer(locks: Sequence[str]) -> tuple[str, str]:
     )
 
 
-def served_words(site: Deployment) -> list[str]:
-    """Without the interpreter of this machine."""
+def served_words(site: Deployment, *addresses: str) -> list[str]:
+    """Without the interpreter of this machine. Raises ConfigurationError for an address of the user's."""
     words = list(site.command[site.command.index("serve") :])
-    bound = any(word == "--bind" or word.startswith("--bind=") for word in words)
-    return ["fullhouse", *words, *([] if bound else [f"--bind=0.0.0.0:{PORT}"])]
+    if any(word == "--bind" or word.startswith("--bind=") for word in words):
+        raise ConfigurationError(
+            f"--bind is not for an image: it listens on port {PORT}, where its health check and the other files ask.\n"
+            "Leave it out here, and publish that port as another."
+        )
+    return ["fullhouse", *words, *(f"--bind={one}" for one in addresses or (f"0.0.0.0:{PORT}",))]
+
+
+def media(site: Deployment) -> dict[str, tuple[str, str]]:
+    """The folders that users upload to: URL and path in the image, by the name of a volume."""
+    found = [(url, path) for url, path in site.files.items() if url != site.static_url]
+    inside = [(url, path.replace(site.folder, "/app", 1) if _is_in(path, site.folder) else path) for url, path in found]
+    return {url.strip("/").replace("/", "-"): (url, path) for url, path in inside}
+
+
+def _is_in(path: str, folder: str) -> bool:
+    return path.startswith(f"{folder}/")
 
 
 def _settings(site: Deployment) -> str:
@@ -127,6 +142,17 @@ def _settings(site: Deployment) -> str:
 def _told(site: Deployment) -> str:
     names = [name for name in site.environment if name != "DJANGO_SETTINGS_MODULE"]
     return f"\n# Set here, and to be set there as well: {', '.join(names)}." if names else ""
+
+
+def _written(site: Deployment) -> str:
+    folders = [path for _, path in media(site).values()]
+    return f"; and {', '.join(folders)}, to be volumes" if folders else ""
+
+
+def _media(site: Deployment) -> str:
+    """Their owner: a new volume takes it from here."""
+    folders = [json.dumps(path) for _, path in media(site).values()]
+    return f"RUN install --directory --owner={USER_ID} --group={USER_ID} {' '.join(folders)}\n" if folders else ""
 
 
 def _static(site: Deployment) -> str:

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 
 from fullhouse.deploy.deployment import Deployment
-from fullhouse.deploy.image import PORT, RUNTIME_FOLDER, USER_ID, served_words
+from fullhouse.deploy.image import MIGRATE, PORT, RUNTIME_FOLDER, USER_ID, served_words
 from fullhouse.errors import ConfigurationError, PlanError
 from fullhouse.plan.plan import ServerPlan
 
@@ -233,7 +233,6 @@ spec:
 
 def migrate(site: Deployment) -> str:
     """A Job. Its pod is a host of the fleet, and counted as one."""
-    words = ["python3", "manage.py", "migrate", "--no-input"]
     return f"""# fullhouse deploy kubernetes {site.project}: for each version, before its pods
 #   kubectl replace --force -f migrate.yaml && kubectl wait --for=condition=complete job/{site.project}-migrate
 apiVersion: batch/v1
@@ -253,7 +252,7 @@ spec:
         - name: migrate
           image: {site.project}
           imagePullPolicy: IfNotPresent
-          args: {json.dumps(words)}
+          args: {json.dumps(MIGRATE)}
 {_environment(site)}          volumeMounts: [{{name: tmp, mountPath: /tmp}}]
       volumes: [{{name: tmp, emptyDir: {{}}}}]
 """
