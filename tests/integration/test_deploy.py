@@ -1,6 +1,7 @@
 """The written files are accepted and obeyed by the real programs."""
 
 import os
+import re
 import signal
 import socket
 import ssl
@@ -8,15 +9,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 
 import pytest
 
 import programs
+from pgbouncer import pgbouncer_to
+from private_servers import PrivateServer
+from sessions import observer_of, watched
 from supervised import DEADLINE_S, Load, Site, alive, birth, children, free_port, wait_until
 from support import make_certificate
+
+HOSTS = 3
 
 
 @pytest.fixture
@@ -176,3 +182,35 @@ def test_with_an_activated_socket_a_restart_of_the_server_itself_drops_nothing(s
             load.wait_more()
             load.__exit__(None, None, None)
     assert load.failures == []
+
+
+def test_pgbouncer_lets_more_hosts_serve_than_there_are_sessions(
+    tmp_path: Path, postgresql_server: PrivateServer
+) -> None:
+    """Each with a worker more than its part of the sessions would be."""
+    site = Site(tmp_path / "site")
+    site.make_pages_ask_the_database()
+    site.use_database(postgresql_server)
+    answer = site.command("deploy", "pgbouncer", site.name, f"--budget={HOSTS}", "--workers=2", "--threads=4")
+    assert answer.returncode == 0, answer.stderr
+    with (
+        pgbouncer_to(postgresql_server, answer.stdout) as port,
+        observer_of(postgresql_server) as observer,
+        ExitStack() as stack,
+    ):
+        told = re.search(r"^; +FULLHOUSE = (\{.+\})$", answer.stdout, re.MULTILINE)
+        assert told, answer.stdout
+        place = f"DATABASES['default'].update(PORT={port}, DISABLE_SERVER_SIDE_CURSORS=True)"
+        site.append("settings", f"{place}\nFULLHOUSE = {told[1]}\n")
+        seen = stack.enter_context(watched(postgresql_server, observer))
+        loads = []
+        for number in range(HOSTS):
+            folder = tmp_path / f"host-{number}"
+            folder.mkdir(mode=0o700)
+            words = ("--workers=2", "--threads=4")
+            running = stack.enter_context(site.served(*words, FULLHOUSE_RUNTIME_FOLDER=str(folder)))
+            loads.append(stack.enter_context(Load(running.port, clients=8, keep_alive=True)))
+        for load in loads:
+            load.wait_more(100)
+        assert [load.failures for load in loads] == [[]] * HOSTS
+        assert 1 <= seen.most <= HOSTS

@@ -223,3 +223,19 @@ def test_what_is_uploaded_is_in_volumes_that_nginx_reads() -> None:
 def test_what_compose_cannot_run_is_refused(change: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         write("compose", replace(COMPOSED, **change))
+
+
+def test_a_pooler_has_the_budget_and_hosts_have_its_clients() -> None:
+    limit = Limit("PostgreSQL 18.4", ("default", "log"), 97, (("max_connections", 97),), pooled=("default", "log"))
+    accounts = {
+        "default": Account("shop", "web", "postgresql", "db.example", "5432"),
+        "log": Account("log", "web", "postgresql", "db.example", "5432"),
+    }
+    site = replace(SITE, servers=[ServerPlan(limit, 10, 87)], accounts=accounts, requests=64)
+    found = lines("pgbouncer", site)
+    assert "shop = host=db.example port=5432 dbname=shop" in found
+    assert "max_db_connections = 43" in found  # 87 / 2
+    assert ';   FULLHOUSE = {"max_connections": 128, "reserve": 0}' in found
+    mysql = {alias: replace(one, vendor="mysql") for alias, one in accounts.items()}
+    with pytest.raises(ConfigurationError, match="the plan's budgets are: 87 sessions for default, log"):
+        write("pgbouncer", replace(site, accounts=mysql))

@@ -14,7 +14,7 @@ from fullhouse.deploy.files import WITHOUT_SECRETS, write
 from fullhouse.errors import ConfigurationError
 from fullhouse.plan.sizing import memory_for
 from fullhouse.settings.table import OPTIONS
-from fullhouse.site.databases import drivers
+from fullhouse.site.databases import accounts, drivers
 from fullhouse.site.planned import Planned
 
 # Variables of the caller that decide what is served, and how.
@@ -49,12 +49,10 @@ def deployment(planned: Planned, options: Sequence[str]) -> Deployment:
         drivers=drivers(),
         hosts=settings.hosts,
         workers=planned.plan.workers,
+        requests=planned.plan.requests,
         servers=[server for server in planned.plan.servers if server.limit.pooled],
         memory=memory_for(planned.plan.workers, planned.plan.threads, planned.plan.machine.worker_memory),
-        accounts={
-            alias: Account(str(entry.get("NAME") or ""), str(entry.get("USER") or ""))
-            for alias, entry in planned.project.django.DATABASES.items()
-        },
+        accounts={alias: Account(*facts) for alias, facts in accounts().items()},
         locks=[path.name for path in Path.cwd().iterdir() if path.is_file()],
     )
 

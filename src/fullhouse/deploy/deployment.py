@@ -11,10 +11,13 @@ STOP_MARGIN_S = 15
 
 @dataclass(frozen=True)
 class Account:
-    """Of a database server, without its password. name: the database's."""
+    """Of a database server, without its password. name: the database's. host, port: as the driver sees them."""
 
     name: str
     user: str
+    vendor: str = ""
+    host: str = ""
+    port: str = ""
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Deployment:
     address of the live page and of /metrics, if any. static_url: the key of the static files in `files`, if they are
     there. drivers: modules of the databases' drivers. locks: names of files in the folder.
 
-    hosts: as in the settings. workers, servers: of the plan. memory: bytes that it needs. accounts: by alias.
+    hosts: as in the settings. workers, requests (at once), servers: of the plan. memory: bytes that it needs. accounts:
+    by alias.
     """
 
     project: str
@@ -53,6 +57,7 @@ class Deployment:
     locks: Sequence[str] = ()
     hosts: int | str = 1
     workers: int = 1
+    requests: int = 1
     servers: Sequence[ServerPlan] = ()
     memory: int = 0
     accounts: Mapping[str, Account] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from fullhouse.deploy.deployment import STOP_MARGIN_S, Deployment
 from fullhouse.deploy.image import containerfile, ignored
 from fullhouse.deploy.monitoring import dashboard, rules, scrape
 from fullhouse.deploy.nginx import nginx
+from fullhouse.deploy.pgbouncer import pgbouncer
 from fullhouse.deploy.words import in_quotes, one_line
 
 QUOTE = '"'
@@ -157,6 +158,7 @@ FILES: Mapping[str, Mapping[str, Callable[[Deployment], str]]] = MappingProxyTyp
         "systemd": {"{project}.service": systemd_service, "{project}.socket": systemd_socket},
         "nginx": {"{project}.conf": nginx},
         "logrotate": {"{project}": logrotate},
+        "pgbouncer": {"pgbouncer.ini": pgbouncer},
         "compose": {"compose.yaml": compose.project, "nginx.conf": compose.nginx},
         "docker": {"Containerfile": containerfile, ".containerignore": ignored},
         "kubernetes": {

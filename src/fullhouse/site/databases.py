@@ -112,6 +112,16 @@ def drivers() -> list[str]:
     return sorted({module.__name__.partition(".")[0] for module in modules if module is not None})
 
 
+def accounts() -> dict[str, tuple[str, str, str, str, str]]:
+    """By alias: the database's name, the user, the vendor, the server's host and its port."""
+    return {each.alias: _account(each) for each in connections.all() if not _is_dummy(each)}
+
+
+def _account(connection: "BaseDatabaseWrapper") -> tuple[str, str, str, str, str]:
+    entry = connection.settings_dict
+    return str(entry["NAME"] or ""), str(entry["USER"] or ""), *_address(connection)
+
+
 def has_database() -> bool:
     """Whether the default alias, which migrations are for, is a database at all."""
     return not _is_dummy(connections[DEFAULT_DB_ALIAS])
