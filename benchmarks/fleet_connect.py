@@ -8,6 +8,7 @@ import socket
 import statistics
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import django
@@ -31,27 +32,28 @@ class Slots:
         raise AssertionError(f"slot {slot} was another's")
 
 
-def distant(server: PrivateServer) -> int:
-    """A port at which the server is so far away."""
+def distant(port: int) -> int:
+    """A port at which what listens on `port` is so far away."""
     listener = socket.create_server(("127.0.0.1", 0))
-    threading.Thread(target=_accept, args=(listener, server), daemon=True).start()
+    threading.Thread(target=_accept, args=(listener, port), daemon=True).start()
     return int(listener.getsockname()[1])
 
 
-def _accept(listener: socket.socket, server: PrivateServer) -> None:
+def _accept(listener: socket.socket, port: int) -> None:
     while True:
         client, _ = listener.accept()
-        there = socket.create_connection((server.host, server.port))
+        there = socket.create_connection(("127.0.0.1", port))
         for one, other in ((client, there), (there, client)):
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=_carry, args=(one, other), daemon=True).start()
 
 
 def _carry(one: socket.socket, other: socket.socket) -> None:
-    while data := one.recv(65536):
-        time.sleep(DELAY_S / 2)
-        other.sendall(data)
-    other.shutdown(socket.SHUT_WR)
+    with suppress(OSError):  # a host that ends resets what it has
+        while data := one.recv(65536):
+            time.sleep(DELAY_S / 2)
+            other.sendall(data)
+        other.shutdown(socket.SHUT_WR)
 
 
 def measure(server: PrivateServer) -> None:
@@ -79,7 +81,7 @@ def measure(server: PrivateServer) -> None:
 
 
 def entry(server: PrivateServer) -> dict[str, Any]:
-    facts = {"HOST": "127.0.0.1", "PORT": distant(server), "NAME": server.database}
+    facts = {"HOST": "127.0.0.1", "PORT": distant(server.port), "NAME": server.database}
     return {"ENGINE": f"fullhouse.db.{server.vendor}", "USER": server.user, "PASSWORD": server.password, **facts}
 
 
