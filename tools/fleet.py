@@ -1,6 +1,6 @@
 """Proves the fleet on real hosts: containers with addresses of their own, one database server, load, and chaos.
 
-    python tools/fleet.py [--seconds 60] [--engines postgresql,mariadb]
+    python tools/fleet.py [--seconds 60] [--engines postgresql,mariadb,mysql]
 
 Each host is a container that sees this machine's programs and nothing else of it, and serves a site by `fullhouse
 serve --hosts fleet`. Meanwhile hosts come and go, are killed, stopped and cut off, their keepers and workers die, and
@@ -33,6 +33,7 @@ from random import Random
 
 import containers
 import fleet_sampler
+import mysql_from_sid
 import private_servers
 import programs
 import server_guard
@@ -404,8 +405,8 @@ def report(chaos: Chaos, samples: fleet_sampler.Samples) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Prove that the hosts of a fleet never exceed their budget together.")
-    parser.add_argument("--seconds", type=float, default=100, help="of chaos for each engine (default: 100)")
-    parser.add_argument("--engines", default="postgresql,mariadb", help="(default: postgresql,mariadb)")
+    parser.add_argument("--seconds", type=float, default=90, help="of chaos for each engine (default: 90)")
+    parser.add_argument("--engines", default="postgresql,mariadb,mysql", help="(default: all)")
     parser.add_argument("--seed", type=int, default=1, help="of the order of events (default: 1)")
     arguments = parser.parse_args()
     for signum in private_servers.PASSED_ON:
@@ -413,7 +414,9 @@ def main() -> int:
     containers.install_programs()
     containers.remove_orphans()
     make_image()
-    proofs = [prove(engine, arguments.seconds, arguments.seed) for engine in arguments.engines.split(",")]
+    engines = arguments.engines.split(",")
+    with mysql_from_sid.on_path() if "mysql" in engines else contextlib.nullcontext():
+        proofs = [prove(engine, arguments.seconds, arguments.seed) for engine in engines]
     return 0 if all(proofs) else 1
 
 

@@ -22,7 +22,8 @@ from fullhouse.fleet.host import Host
 from fullhouse.fleet.keeper import COLLECT_EVERY_S, Keeper, LostError
 from fullhouse.fleet.ledger import Ledger, View
 
-UNUSED_S = 10.0  # an application loads for so long before its first worker needs a slot
+# An application loads for so long before its first worker needs a slot. After the last one, the next may come soon.
+UNUSED_S, LEFT_S = 10.0, 2.0
 REPORT_EVERY_S = 1.0
 # After a failed join, and where something is in the way that only a person removes.
 RETRY_S = 0.5
@@ -38,7 +39,7 @@ class Keeping:
         self._user = str(self._wrapper.settings_dict["USER"])
         self._path = path_of(self._wrapper.vendor, self._wrapper.settings_dict)
         self._host = Host(self._path)
-        self._used_at = time.monotonic()
+        self._used_at, self._unused_s = time.monotonic(), UNUSED_S
         self._reported_at = 0.0
         self._said = ""
 
@@ -111,8 +112,8 @@ class Keeping:
     def _is_used(self) -> bool:
         now = time.monotonic()
         if self._host.is_used():
-            self._used_at = now
-        return now - self._used_at < UNUSED_S
+            self._used_at, self._unused_s = now, LEFT_S
+        return now - self._used_at < self._unused_s
 
     def _report(self, view: View, ledger: Ledger, keeper: Keeper) -> None:
         terms = self._host.grants.terms

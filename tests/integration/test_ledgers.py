@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pymysql
 import pytest
 
+import programs
 from fullhouse.fleet import mysql, postgresql
-from fullhouse.fleet.ledger import Ledger, View
-from private_servers import PrivateServer
+from fullhouse.fleet.ledger import FleetRefusedError, Ledger, View
+from pgbouncer import free_port
+from private_servers import PrivateServer, mariadb
 from support import wait_until
 
 MOST_HOSTS, BUDGET = 4, 10
@@ -114,3 +117,25 @@ def test_addresses_are_those_of_the_hosts(joining: Callable[..., Ledger]) -> Non
     one = joining()
     assert set(one.addresses(look(one)).values()) <= {"127.0.0.1", "localhost", "local"}
     assert set(one.addresses(look(one))) == {0}
+
+
+def test_a_node_of_galera_is_refused() -> None:
+    """A real one, alone in its cluster."""
+    provider = Path("/usr/lib/galera/libgalera_smm.so")
+    if programs.find("mariadbd") is None or not provider.exists():
+        pytest.skip("MariaDB with Galera is not installed: this machine's server is MySQL")
+    cluster: dict[str, str | int] = {
+        "wsrep_on": "ON",
+        "wsrep_provider": str(provider),
+        "wsrep_cluster_address": "gcomm://",
+        "wsrep_provider_options": f"gmcast.listen_addr=tcp://127.0.0.1:{free_port()}",
+        "wsrep_node_address": "127.0.0.1",
+        "binlog_format": "ROW",
+        "innodb_autoinc_lock_mode": 2,
+    }
+    with (
+        mariadb(**cluster) as server,
+        closing(ledger_of(server)) as ledger,
+        pytest.raises(FleetRefusedError, match="Galera's nodes do not share GET_LOCK"),
+    ):
+        ledger.join(MOST_HOSTS, BUDGET)

@@ -45,7 +45,8 @@ class Prometheus:
 @contextmanager
 def prometheus(folder: Path, scrape: str, rules: Path) -> Iterator[Prometheus]:
     config, port = folder / "prometheus.yml", free_port()
-    config.write_text(f"rule_files: [{rules}]\n{scrape.replace('scrape_interval: 15s', 'scrape_interval: 1s')}")
+    text = scrape.replace("scrape_interval: 15s", "scrape_interval: 1s")
+    config.write_text(f"global: {{evaluation_interval: 1s}}\nrule_files: [{rules}]\n{text}")
     command = [programs.path("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
     command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"]
     with (folder / "prometheus.log").open("w") as log:

@@ -7,7 +7,7 @@ from pool_fakes import FakeSlots, HandTurnedPool, ServerFullError
 
 from fullhouse.pool.backoff import Backoff
 from fullhouse.pool.exceptions import CheckoutRefused
-from fullhouse.pool.state import CONNECT_REST_S, GIVE_BACK_EVERY_S
+from fullhouse.pool.state import CONNECT_REST_S, GIVE_BACK_EVERY_S, TURN_S
 
 
 def test_a_rest_doubles_from_10_ms_to_5_s() -> None:
@@ -212,6 +212,23 @@ def test_under_pressure_a_returned_connection_is_given_back() -> None:
     harness.pool.checkin(leases[0])
     harness.settle()
     assert harness.slots.held == 1
+
+
+def test_the_last_connection_is_kept_for_a_turn() -> None:
+    """Where there are fewer slots than pools: else each request would connect."""
+    harness = HandTurnedPool()
+    harness.slots.pressed = True
+    (lease,) = harness.fill(1)
+    for _ in range(3):
+        harness.clock.now += TURN_S / 4
+        harness.pool.checkin(lease)
+        harness.settle()
+        assert harness.slots.held == 1
+        lease = harness.fill(1)[0]
+    harness.clock.now += TURN_S / 2
+    harness.pool.checkin(lease)
+    harness.settle()
+    assert harness.slots.held == 0
 
 
 def test_under_pressure_local_waiters_do_not_keep_others_out() -> None:

@@ -51,7 +51,9 @@ def start(alias: str) -> None:
     words = [_python(), "-c", _FORKED, json.dumps({"alias": alias})]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
-        with subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, start_new_session=True) as process:
+        # It speaks to the log alone: who reads the output of a command until its end would wait for the keeper's.
+        nothing = subprocess.DEVNULL
+        with subprocess.Popen(words, env=environment, stdin=nothing, stdout=nothing, start_new_session=True) as process:
             process.wait(_START_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         logger.warning("The keeper of %r could not be started, and is tried again: %s", alias, error)
