@@ -20,7 +20,7 @@ from django.db.backends.signals import connection_created
 
 from dbsupport import DRIVER, Database, begin_request, end_request, in_thread, request, slot_file, wait_until
 from fullhouse.db import pools
-from fullhouse.db.driver import SILENCE_S, DjangoDriver
+from fullhouse.db.driver import PROBE_S, SILENCE_S, DjangoDriver
 from fullhouse.db.pooled import _copied
 
 
@@ -37,6 +37,8 @@ def test_a_connection_whose_other_end_is_silent_is_given_up_in_seconds(database:
         descriptor = database.connection.descriptor(database.connection.connection)
         with socket.socket(fileno=os.dup(descriptor)) as sock:
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 1000 * SILENCE_S
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), "both drivers have the kernel ask"
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == PROBE_S
 
 
 def test_what_is_abandoned_in_a_statement_cannot_be_reached(

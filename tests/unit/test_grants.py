@@ -14,7 +14,7 @@ from fullhouse.budget.grants import Grants, Terms, file_of
 from fullhouse.budget.slots import SlotFile
 from fullhouse.fleet import report
 from fullhouse.fleet.report import FleetHost, FleetReport
-from support import DEADLINE_S
+from support import DEADLINE_S, wait_until
 
 # Another process: the kernel shows nobody its own locks.
 KEEPER = """
@@ -130,6 +130,23 @@ def test_a_slot_in_use_is_not_given_away(path: Path) -> None:
         share.release(held)
         assert share.acquire_nowait() is None, "it was revoked while it was used"
         assert keeper.ask(f"withdraw {held}") == "[True]"
+    share.leave()
+
+
+def test_a_slot_whose_session_may_live_is_not_used_before_its_keeper_has_looked(path: Path) -> None:
+    """As after a cut: who closed the session has not seen its end."""
+    share = SlotFile.open(path, 10, most_hosts=4).share("default", 2)
+    with keeping(path) as keeper:
+        keeper.ask("lend 3")
+        keeper.ask("renew 10 0")
+        assert share.acquire_nowait() == 3
+        share.release(3, gone=False)
+        assert keeper.ask("view") == "[] [] False True"
+        keeper.ask("lend 3")
+        wait_until(lambda: share.acquire_nowait() == 3, "it had rested")
+        share.release(3)
+        assert share.acquire_nowait() == 3, "its end was seen"
+        share.release(3)
     share.leave()
 
 

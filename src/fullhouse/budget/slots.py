@@ -246,6 +246,8 @@ class SlotFile:
             self.resting.clear(slot)
         else:
             self.resting.begin(slot)
+            if self.grants.is_fleet:  # its keeper sees in the ledger when the session has gone, and lends it again
+                self.grants.revoke(slot)
         unlock(self.descriptor, slot, 1)
 
     def _own_claims_locked(self) -> int:

@@ -41,10 +41,11 @@ class Wire:
 
 
 def close_all(
-    sessions: Sequence[tuple[Wire | None, Callable[[], object]]], patience_s: float = PATIENCE_S
+    sessions: Sequence[tuple[Wire | None, Callable[[], object]]], patience_s: float = PATIENCE_S, *, resets: bool = True
 ) -> list[bool]:
     """Close sessions, each given with what closes it, and wait for the server together. Never raises.
 
+    resets: send a reset after `patience_s`; else the system goes on saying goodbye, for minutes.
     Returns for each whether the server has let it go within `patience_s`; False also where that is not known.
     """
     ends: list[socket.socket | None] = []
@@ -58,7 +59,7 @@ def close_all(
     gone = _wait_gone([end for end in ends if end is not None], time.monotonic() + patience_s)
     for end in ends:
         if end is not None:
-            if end not in gone:
+            if resets and end not in gone:
                 with suppress(OSError):  # a server that lives at all learns from a reset
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             end.close()

@@ -7,7 +7,7 @@ it. So a pooled connection is what the site's engine would have made, and no sta
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -23,8 +23,17 @@ from fullhouse.db.pool_settings import unpooled_settings
 # attempt that hangs holds a slot.
 CONNECT_TIMEOUT_S = 5
 
+# How long the end of a session is waited for in a fleet, whose ledger shows it as well. After a cut, the network may
+# take seconds to carry the goodbye, and the slot would wait as long.
+LEDGER_PATIENCE_S = 0.5
+
 # How long a packet may remain without an answer: longer than a failover of a network takes, shorter than patience.
 SILENCE_S = 15.0
+
+# The kernel asks so often whether the other end of a silent connection is still there, where the driver has it ask at
+# all, as both do unless OPTIONS say otherwise. It takes an answer that there is no such connection at once.
+PROBE_S = 5
+UNSET_KEEPIDLE_S = 7200  # tcp(7)
 
 # Connections of a parent process that are still wired to its server: collecting one would say goodbye for the parent.
 _abandoned: list[Any] = []
@@ -33,14 +42,17 @@ _abandoned: list[Any] = []
 def notice_silence(descriptor: int) -> None:
     """Have the kernel end a TCP connection whose other end answers no packet, as after a firewall has dropped it.
 
-    It would try again for a quarter of an hour, and the thread that checks the connection with it. What OPTIONS or the
-    system set already is left alone.
+    It would try again for a quarter of an hour, and a thread that waits for an answer would wait for two hours. What
+    OPTIONS or the system set already is left alone.
     """
     with socket.socket(fileno=os.dup(descriptor)) as sock:
         if sock.family not in (socket.AF_INET, socket.AF_INET6) or not hasattr(socket, "TCP_USER_TIMEOUT"):
             return
         if not sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * SILENCE_S))
+        if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == UNSET_KEEPIDLE_S:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_S)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_S)
 
 
 class DjangoDriver:
@@ -111,7 +123,7 @@ class DjangoDriver:
         if wrapper.connection is not None:
             with suppress(Exception):
                 wire = Wire.of(self._wrapper_class.descriptor(wrapper.connection))
-        close_all([(wire, wrapper.close)])
+        self._close_all([(wire, wrapper.close)])
 
     def lifetime_limit_s(self, connection: Any) -> float | None:
         if connection.fence is not None:
@@ -121,7 +133,12 @@ class DjangoDriver:
         return None
 
     def close(self, connections: Sequence[Any]) -> list[bool]:
-        return close_all([(self._wires.pop(id(connection), None), connection.close) for connection in connections])
+        return self._close_all([(self._wires.pop(id(one), None), one.close) for one in connections])
+
+    def _close_all(self, sessions: Sequence[tuple[Wire | None, Callable[[], object]]]) -> list[bool]:
+        if self._slots.is_fleet:
+            return close_all(sessions, LEDGER_PATIENCE_S, resets=False)
+        return close_all(sessions)
 
     def abandon(self, connection: Any) -> None:
         """Point the inherited descriptor elsewhere, so that nothing reaches the parent's server by it, and close."""
