@@ -141,6 +141,10 @@ RULES: dict[str, tuple[Iterator[Finding], Iterator[Finding]]] = {
         running_rules.of_fleet("default", fleet(HOST, replace(HOST, number=1, share=0))),
         running_rules.of_fleet("default", fleet(HOST, replace(HOST, number=1))),
     ),
+    "W510": (
+        running_rules.of_fleet("default", fleet(replace(HOST, is_here=True, share=2)), 3),
+        running_rules.of_fleet("default", fleet(replace(HOST, is_here=True, share=3)), 3),
+    ),
 }
 # Those of files, processes and Django: tests/integration/test_doctor.py.
 ELSEWHERE = {"E001", "E002", "E003", "W108", "W109"}

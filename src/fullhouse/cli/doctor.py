@@ -88,11 +88,12 @@ def _of_running(planned: Planned, instance: instances.Instance) -> Iterator[Find
     with closing(looker):
         look = looker.look()
     yield from running_rules.of_running(look.status, look.total)
-    for budget in look.budgets:
-        if budget.fleet is not None:
-            yield from running_rules.of_fleet(", ".join(budget.aliases), budget.fleet)
     newest = max((row.gauges.generation for row in look.workers), default=0)
     workers = [row for row in look.workers if row.gauges.generation == newest]
+    for budget in look.budgets:
+        if budget.fleet is not None:
+            pools = len(workers) * len(budget.aliases)
+            yield from running_rules.of_fleet(", ".join(budget.aliases), budget.fleet, pools)
     if workers:
         running = {"workers": len(workers), "threads": max(row.gauges.threads for row in workers)}
         yield from running_rules.of_plan({"workers": planned.plan.workers, "threads": planned.plan.threads}, running)

@@ -46,7 +46,8 @@ def of_running(status: Mapping[str, Any], total: Row) -> Iterator[Finding]:
             )
 
 
-def of_fleet(aliases: str, fleet: FleetReport) -> Iterator[Finding]:
+def of_fleet(aliases: str, fleet: FleetReport, pools: int = 1) -> Iterator[Finding]:
+    """pools: that this host's workers have on these slots."""
     if fleet.trouble:
         yield Finding(
             "E507", f"{aliases}: the keeper of this host's slots lends none: {fleet.trouble}.", "Mend what it names."
@@ -70,6 +71,13 @@ def of_fleet(aliases: str, fleet: FleetReport) -> Iterator[Finding]:
             "E509",
             f"{aliases}: {len(fleet.hosts)} hosts share {fleet.budget} slots: host {', '.join(without)} can get none.",
             "Run fewer hosts, raise the server's limit, or put a pooler in front (docs/how-to/many-hosts.md).",
+        )
+    shares = [one.share for one in fleet.hosts if one.is_here and 0 < one.share < pools]
+    if shares:
+        yield Finding(
+            "W510",
+            f"{aliases}: this host's share is {shares[0]} slots, and its workers have {pools} pools: they take turns.",
+            "Run fewer workers or hosts, or put a pooler in front (fullhouse deploy pgbouncer).",
         )
 
 
