@@ -51,6 +51,7 @@ PROGRAMS = {
     "haproxy": Program("haproxy", _CONTAINERS),
     "initdb": _POSTGRESQL,
     "iptables": Program("iptables", _CONTAINERS),
+    "kubectl": Program("kubernetes-client", _CONTAINERS),
     "make": Program("make", _TEST),
     "mariadb-admin": _MARIADB,
     "mariadb-install-db": _MARIADB,
