@@ -39,6 +39,7 @@ def on_path() -> Iterator[None]:
     if programs.find_mysql():
         yield
         return
+    print("mysql: Debian unstable's server is fetched, which takes some minutes", flush=True)
     before = os.environ["PATH"]
     with tempfile.TemporaryDirectory(prefix="fullhouse-mysql-") as name:
         folder = Path(name)

@@ -53,7 +53,7 @@ LEGS = (
         "sid",
         (*_MYSQL, "python3.14"),
         # Its servers and its Django are those of the leg above, and its Python is between those of two other legs.
-        ("tests/unit", "tests/worker", "tests/integration/test_serve.py", "tests/integration/test_round_trips.py"),
+        ("tests/unit", "tests/integration/test_serve.py", "tests/integration/test_round_trips.py"),
     ),
 )
 
