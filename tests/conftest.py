@@ -39,7 +39,7 @@ def mysql_server() -> Iterator[PrivateServer]:
         _started.append(server)
         yield server
         _started.remove(server)
-        forget_plan(server)
+        _forget_plan(server)
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +48,13 @@ def postgresql_server() -> Iterator[PrivateServer]:
         _started.append(server)
         yield server
         _started.remove(server)
-        forget_plan(server)
+        _forget_plan(server)
+
+
+def _forget_plan(server: PrivateServer) -> None:
+    from dbsupport import forget_plan  # which sets Django up
+
+    forget_plan(server)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,14 +67,6 @@ def no_session_outlives_its_module() -> Iterator[None]:
             while (left := count(server, observer)[0]) and time.monotonic() < deadline:
                 time.sleep(0.05)
         assert not left, f"{left} sessions of these tests are still open on {server.vendor}"
-
-
-def forget_plan(server: PrivateServer) -> None:
-    """Another server may get this one's port, and must not find its slots."""
-    from dbsupport import slot_file
-
-    for user in (server.user, server.admin_user):
-        slot_file(server, user).unlink(missing_ok=True)
 
 
 @pytest.fixture(params=["mysql", "postgresql"])

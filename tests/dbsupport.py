@@ -329,3 +329,9 @@ def slot_file(server: PrivateServer, user: str) -> Path:
     vendor = server.vendor
     host, port = server_address(vendor, {"HOST": server.host, "PORT": server.port})
     return slot_path(runtime_folder(), f"{vendor}-{host}-{port}", user)
+
+
+def forget_plan(server: PrivateServer) -> None:
+    """Another server may get this one's port, and must not find its slots."""
+    for user in (server.user, server.admin_user):
+        slot_file(server, user).unlink(missing_ok=True)

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 import containers
-from podman import IMAGE, require_base_image
+from podman import BUILD_S, IMAGE, build, require_base_image
 from supervised import Site
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
-BUILD_S = 250
 # What the official image of Python has, and a bare Debian has not.
 PYTHON = f"FROM {IMAGE}\nRUN apt-get -qq update && apt-get -qq install -y python3-venv\n"
 TUNED = """
@@ -68,11 +67,3 @@ def site_image(packed_site: Site, tmp_path_factory: pytest.TempPathFactory) -> I
     finally:
         for image in (f"{base}-site", base):
             containers._podman(["rmi", "--force", "--ignore", image])
-
-
-def build(folder: Path, name: str, *words: str) -> None:
-    certificates = [word for word in containers._certificates() if word.startswith("--volume=")]
-    options = ["--format=docker", "--pull=never", "--network=host", *certificates, *containers.limits()]
-    command = [*containers._command(), "build", f"--tag={name}", *options, *words, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_S, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -18,8 +18,7 @@ import pytest
 
 import containers
 import programs
-from conftest import build
-from podman import IMAGE
+from podman import IMAGE, build
 from pods import let_podman_give
 from private_servers import PrivateServer
 from supervised import DEADLINE_S, Load, Site, free_port, wait_until

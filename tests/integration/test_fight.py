@@ -12,8 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 import fight_process
-from conftest import forget_plan
-from dbsupport import Observer, Watch, slot_file, wait_until
+from dbsupport import Observer, Watch, forget_plan, slot_file, wait_until
 from fullhouse.budget.slots import SlotFile
 from private_servers import PrivateServer, mysql_family, postgresql
 

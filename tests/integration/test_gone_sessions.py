@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from django.db import DatabaseError
 
-from conftest import forget_plan
-from dbsupport import DRIVER, Database, create_tables, request
+from dbsupport import DRIVER, Database, create_tables, forget_plan, request
 from private_servers import PrivateServer, mysql_family, which_mysql
 from support import make_certificate
 

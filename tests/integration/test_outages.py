@@ -13,8 +13,7 @@ import pymysql
 import pytest
 from django.db import DatabaseError, InterfaceError, OperationalError, transaction
 
-from conftest import forget_plan
-from dbsupport import PATIENCE_S, Database, create_tables, in_thread, request, wait_until
+from dbsupport import PATIENCE_S, Database, create_tables, forget_plan, in_thread, request, wait_until
 from fullhouse.db.errors import DatabaseDown, PoolExhausted
 from private_servers import PrivateServer, mysql_family, postgresql
 
