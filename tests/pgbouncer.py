@@ -26,8 +26,11 @@ default_pool_size = 3
 
 
 @contextmanager
-def pgbouncer_to(server: PrivateServer, config: str = "") -> Iterator[int]:
-    """The port of a PgBouncer: with three sessions on the server, in transaction mode, or as `config` says."""
+def pgbouncer_to(server: PrivateServer, config: str = "", users: str = "") -> Iterator[int]:
+    """The port of a PgBouncer: with three sessions on the server, in transaction mode, or as `config` says.
+
+    users: its file of passwords; by default that of the server's user, in plain text.
+    """
     account = {"user": server_account()} if os.geteuid() == 0 else {}
     with tempfile.TemporaryDirectory(prefix="fullhouse-pgbouncer-") as name:
         folder, port = Path(name), free_port()
@@ -38,7 +41,7 @@ def pgbouncer_to(server: PrivateServer, config: str = "") -> Iterator[int]:
         }.items():
             assert theirs in text
             text = text.replace(theirs, ours)
-        (folder / "users").write_text(f'"{server.user}" "{server.password}"\n')
+        (folder / "users").write_text(users or f'"{server.user}" "{server.password}"\n')
         (folder / "pgbouncer.ini").write_text(text)
         for path in (folder, *folder.iterdir()):
             path.chmod(0o755 if path.is_dir() else 0o644)

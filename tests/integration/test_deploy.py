@@ -193,11 +193,12 @@ def test_pgbouncer_lets_more_hosts_serve_than_there_are_sessions(
     site.use_database(postgresql_server)
     answer = site.command("deploy", "pgbouncer", site.name, f"--budget={HOSTS}", "--workers=2", "--threads=4")
     assert answer.returncode == 0, answer.stderr
-    with (
-        pgbouncer_to(postgresql_server, answer.stdout) as port,
-        observer_of(postgresql_server) as observer,
-        ExitStack() as stack,
-    ):
+    asked = re.search(r"^; +(SELECT .+;)$", answer.stdout, re.MULTILINE)
+    assert asked, answer.stdout
+    with observer_of(postgresql_server) as observer, ExitStack() as stack:
+        users = "\n".join(row[0] for row in observer.execute(asked[1]).fetchall())
+        assert "SCRAM-SHA-256$" in users
+        port = stack.enter_context(pgbouncer_to(postgresql_server, answer.stdout, users))
         told = re.search(r"^; +FULLHOUSE = (\{.+\})$", answer.stdout, re.MULTILINE)
         assert told, answer.stdout
         place = f"DATABASES['default'].update(PORT={port}, DISABLE_SERVER_SIDE_CURSORS=True)"

@@ -235,7 +235,7 @@ def test_a_pooler_has_the_budget_and_hosts_have_its_clients() -> None:
     found = lines("pgbouncer", site)
     assert "shop = host=db.example port=5432 dbname=shop" in found
     assert "max_db_connections = 43" in found  # 87 / 2
-    assert ';   FULLHOUSE = {"max_connections": 128, "reserve": 0}' in found
+    assert ';   FULLHOUSE = {"hosts": 1, "max_connections": 128, "reserve": 0}' in found
     mysql = {alias: replace(one, vendor="mysql") for alias, one in accounts.items()}
     with pytest.raises(ConfigurationError, match="the plan's budgets are: 87 sessions for default, log"):
         write("pgbouncer", replace(site, accounts=mysql))

@@ -22,7 +22,7 @@ def pgbouncer(site: Deployment) -> str:
 ; {site.requests} for each alias: it needs not know how many others there are. In the site's settings:
 ;
 ;   DATABASES: for {names}, the pooler's "HOST", "PORT": {PORT}, "DISABLE_SERVER_SIDE_CURSORS": True
-;   FULLHOUSE = {{"max_connections": {site.requests * len(aliases)}, "reserve": 0}}
+;   FULLHOUSE = {{"hosts": 1, "max_connections": {site.requests * len(aliases)}, "reserve": 0}}
 ;
 ; The passwords, as PostgreSQL keeps them; its administrator may read them:
 ;
