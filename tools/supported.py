@@ -23,8 +23,8 @@ SERVERS = (("mariadbd", "MariaDB"), ("postgres", "PostgreSQL"))
 class Leg:
     """One combination. suite: Debian's, None for this machine itself. packages: installed before the first command.
 
-    versions: product and version, as `Python 3.13`; newer patch releases count as the same. tests: those that run; all
-    where it is empty.
+    versions: product and version, as `Python 3.13`; newer patch releases count as the same. tests: pytest's words for
+    those that run; all where it is empty.
     """
 
     name: str
@@ -35,6 +35,15 @@ class Leg:
     tests: tuple[str, ...] = ()
 
 
+_OTHERS = (
+    "test_browser",
+    "test_compose",
+    "test_deploy",
+    "test_monitoring",
+    "test_observer",
+    "test_private_servers",
+    "test_tune_site",
+)
 _MYSQL = ("mysql-server", "libmysqlclient-dev")
 LEGS = (
     Leg("own", "python3.11", ("Python 3.11", "Django 5.2", "MariaDB 10.11", "PostgreSQL 15")),
@@ -45,6 +54,13 @@ LEGS = (
         ("Python 3.15", "Django 6.1", "MySQL 9.7", "PostgreSQL 18"),
         "sid",
         (*_MYSQL, "python3.15"),
+        # What asks other programs, and neither the interpreter nor the server, runs in the legs above.
+        (
+            "tests/unit",
+            "tests/worker",
+            "tests/integration",
+            *(f"--ignore=tests/integration/{name}.py" for name in _OTHERS),
+        ),
     ),
     Leg(
         "sid-3.14",

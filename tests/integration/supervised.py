@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import IO, Any, Self
 from private_servers import PrivateServer
 
 DEADLINE_S = 60
+MEMORY = "/dev/shm"  # noqa: S108
 FOREIGN = ("FULLHOUSE_", "DJANGO_", "GUNICORN_", "PORT", "WEB_CONCURRENCY", "NOTIFY_SOCKET", "LISTEN_")
 SETTINGS = """
 SECRET_KEY = "for a test"
@@ -62,6 +64,13 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
 
 # A manage.py, whose DJANGO_SETTINGS_MODULE is set already.
 MANAGE = "import sys; from django.core.management import execute_from_command_line as run; run(sys.argv)"
+
+
+@contextmanager
+def runtime_folder() -> Iterator[Path]:
+    """One that no busy disk can delay, as `/run` is: connects wait for what is written there."""
+    with tempfile.TemporaryDirectory(prefix="fullhouse-host-", dir=MEMORY if os.path.isdir(MEMORY) else None) as name:
+        yield Path(name)
 
 
 def free_port() -> int:

@@ -19,7 +19,7 @@ import programs
 from pgbouncer import pgbouncer_to
 from private_servers import PrivateServer
 from sessions import observer_of, watched
-from supervised import DEADLINE_S, Load, Site, alive, birth, children, free_port, wait_until
+from supervised import DEADLINE_S, Load, Site, alive, birth, children, free_port, runtime_folder, wait_until
 from support import make_certificate
 
 HOSTS = 3
@@ -205,9 +205,8 @@ def test_pgbouncer_lets_more_hosts_serve_than_there_are_sessions(
         site.append("settings", f"{place}\nFULLHOUSE = {told[1]}\n")
         seen = stack.enter_context(watched(postgresql_server, observer))
         loads = []
-        for number in range(HOSTS):
-            folder = tmp_path / f"host-{number}"
-            folder.mkdir(mode=0o700)
+        for _ in range(HOSTS):
+            folder = stack.enter_context(runtime_folder())
             words = ("--workers=2", "--threads=4")
             running = stack.enter_context(site.served(*words, FULLHOUSE_RUNTIME_FOLDER=str(folder)))
             loads.append(stack.enter_context(Load(running.port, clients=8, keep_alive=True)))

@@ -6,7 +6,7 @@ Real hosts, with addresses of their own, and all that befalls them: `make fleet`
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from fullhouse.fleet.report import FleetReport
 from pgbouncer import pgbouncer_to
 from private_servers import PrivateServer
 from sessions import count, observer_of, watched
-from supervised import Load, Site, Supervised, wait_until
+from supervised import Load, Site, Supervised, runtime_folder, wait_until
 
 BUDGET = 8
 FLEET = ("--hosts=fleet", f"--budget={BUDGET}")
@@ -27,7 +27,6 @@ class Host:
     """A host by its runtime folder."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700)
         self.folder = folder
 
     @contextmanager
@@ -49,8 +48,9 @@ class Host:
 
 
 @pytest.fixture
-def hosts(tmp_path: Path) -> list[Host]:
-    return [Host(tmp_path / f"host-{number}") for number in range(3)]
+def hosts() -> Iterator[list[Host]]:
+    with ExitStack() as stack:
+        yield [Host(stack.enter_context(runtime_folder())) for _ in range(3)]
 
 
 @pytest.fixture
