@@ -204,12 +204,11 @@ def test_pgbouncer_lets_more_hosts_serve_than_there_are_sessions(
         place = f"DATABASES['default'].update(PORT={port}, DISABLE_SERVER_SIDE_CURSORS=True)"
         site.append("settings", f"{place}\nFULLHOUSE = {told[1]}\n")
         seen = stack.enter_context(watched(postgresql_server, observer))
-        loads = []
+        served = []
         for _ in range(HOSTS):
-            folder = stack.enter_context(runtime_folder())
-            words = ("--workers=2", "--threads=4")
-            running = stack.enter_context(site.served(*words, FULLHOUSE_RUNTIME_FOLDER=str(folder)))
-            loads.append(stack.enter_context(Load(running.port, clients=8, keep_alive=True)))
+            variables = {"FULLHOUSE_RUNTIME_FOLDER": str(stack.enter_context(runtime_folder()))}
+            served.append(stack.enter_context(site.served("--workers=2", "--threads=4", **variables)))
+        loads = [stack.enter_context(Load(running.port, clients=8, keep_alive=True)) for running in served]
         for load in loads:
             load.wait_more(100)
         assert [load.failures for load in loads] == [[]] * HOSTS
