@@ -193,6 +193,7 @@ def test_pgbouncer_lets_more_hosts_serve_than_there_are_sessions(
     site.use_database(postgresql_server)
     answer = site.command("deploy", "pgbouncer", site.name, f"--budget={HOSTS}", "--workers=2", "--threads=4")
     assert answer.returncode == 0, answer.stderr
+    assert f"host={postgresql_server.host} " in answer.stdout
     asked = re.search(r"^; +(SELECT .+;)$", answer.stdout, re.MULTILINE)
     assert asked, answer.stdout
     with observer_of(postgresql_server) as observer, ExitStack() as stack:

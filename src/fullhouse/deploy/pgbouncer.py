@@ -46,6 +46,8 @@ max_client_conn = {MOST_CLIENTS}
 query_wait_timeout = {site.timeout_s or 120}
 ; A dead server is noticed, and so is a host that is gone.
 server_connect_timeout = 5
+; By default it does not try again for 15 s; our pools do at least twice a second.
+server_login_retry = 1
 tcp_keepidle = 30
 tcp_keepintvl = 10
 tcp_keepcnt = 3

@@ -113,13 +113,15 @@ def drivers() -> list[str]:
 
 
 def accounts() -> dict[str, tuple[str, str, str, str, str]]:
-    """By alias: the database's name, the user, the vendor, the server's host and its port."""
+    """By alias: the database's name, the user, the vendor, the server's host as it is written, and its port."""
     return {each.alias: _account(each) for each in connections.all() if not _is_dummy(each)}
 
 
 def _account(connection: "BaseDatabaseWrapper") -> tuple[str, str, str, str, str]:
     entry = connection.settings_dict
-    return str(entry["NAME"] or ""), str(entry["USER"] or ""), *_address(connection)
+    vendor, host, port = _address(connection)
+    written = str((entry["OPTIONS"] or {}).get("host") or entry["HOST"] or host)  # localhost may be ::1 elsewhere
+    return str(entry["NAME"] or ""), str(entry["USER"] or ""), vendor, written, port
 
 
 def has_database() -> bool:
