@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import programs
 from private_servers import PrivateServer
-from support import DEADLINE_S, wait_until
+from support import DEADLINE_S, free_port, is_open, wait_until
 
 CONFIG = """[databases]
 {database} = host={host} port={port}
@@ -49,7 +48,7 @@ def pgbouncer_to(server: PrivateServer, config: str = "", users: str = "") -> It
         with (folder / "log").open("w") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, **account)
         try:
-            wait_until(lambda: answers(port) or process.poll() is not None, "PgBouncer answered")
+            wait_until(lambda: is_open(port) or process.poll() is not None, "PgBouncer answered")
             assert process.poll() is None, (folder / "log").read_text()
             yield port
         finally:
@@ -62,13 +61,3 @@ def server_account() -> int:
         return pwd.getpwnam("postgres").pw_uid
     except KeyError:
         return pwd.getpwnam("nobody").pw_uid
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -112,8 +112,8 @@ def answers(container: str, address: str, path: str, expected: bytes, port: int 
     return False
 
 
-def let_podman_give(limits: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def limit_pods(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What pods may have at most: no more than this machine allows."""
-    ulimits = ", ".join(f'"{word.removeprefix("--ulimit=")}"' for word in limits)
+    ulimits = ", ".join(f'"{word.removeprefix("--ulimit=")}"' for word in containers.limits())
     (folder / "containers.conf").write_text(f"[containers]\ndefault_ulimits = [{ulimits}]\n")
     monkeypatch.setenv("CONTAINERS_CONF", str(folder / "containers.conf"))

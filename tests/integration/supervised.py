@@ -73,12 +73,6 @@ def runtime_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def free_port() -> int:
-    """One that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 class Site:
     """A Django project whose files a test may change."""
 

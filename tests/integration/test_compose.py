@@ -19,9 +19,10 @@ import pytest
 import containers
 import programs
 from podman import IMAGE, build
-from pods import let_podman_give
+from pods import limit_pods
 from private_servers import PrivateServer
-from supervised import DEADLINE_S, Load, Site, free_port, wait_until
+from supervised import DEADLINE_S, Load, Site, wait_until
+from support import free_port
 
 UP_S = 200
 # The variables of the official image of PostgreSQL, and its two ways to a session.
@@ -137,7 +138,7 @@ def up(folder: Path) -> Iterator[None]:
 def test_podman_compose_runs_it(
     project: Path, site_image: str, official: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    let_podman_give(containers.limits(), tmp_path, monkeypatch)
+    limit_pods(tmp_path, monkeypatch)
     (project / "podman").write_text(PODMAN.format(" ".join(containers._command())))
     (project / "podman").chmod(0o755)
     front, page = free_port(), free_port()

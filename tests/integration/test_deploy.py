@@ -19,8 +19,8 @@ import programs
 from pgbouncer import pgbouncer_to
 from private_servers import PrivateServer
 from sessions import observer_of, watched
-from supervised import DEADLINE_S, Load, Site, alive, birth, children, free_port, runtime_folder, wait_until
-from support import make_certificate
+from supervised import DEADLINE_S, Load, Site, alive, birth, children, runtime_folder, wait_until
+from support import free_port, is_open, make_certificate
 
 HOSTS = 3
 
@@ -138,12 +138,6 @@ def test_nginx_proxies_the_site_over_tls_and_through_a_reload(site: Site) -> Non
             assert answers == {200}
         finally:
             proxy.terminate()
-
-
-def is_open(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
-        return True
-    return False
 
 
 @contextmanager

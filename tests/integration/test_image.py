@@ -12,8 +12,8 @@ import pytest
 
 import containers
 from fleet import database
-from fullhouse.deploy.kubernetes import METRICS_PORT
-from pods import Manifest, address_of, answers, let_podman_give
+from fullhouse.deploy.image import METRICS_PORT
+from pods import Manifest, address_of, answers, limit_pods
 from supervised import Site
 from support import wait_until
 
@@ -46,7 +46,7 @@ def test_it_serves_within_its_limits(site_image: str) -> None:
 def test_pods_of_its_manifest_are_a_fleet(
     packed_site: Site, site_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    let_podman_give(containers.limits(), tmp_path, monkeypatch)
+    limit_pods(tmp_path, monkeypatch)
     # Not in pytest's folder, which the server's user may not enter.
     with tempfile.TemporaryDirectory() as place, database("postgresql", Path(place)) as server, ExitStack() as stack:
         words = ("--workers=1", "--threads=8", "--budget=20")

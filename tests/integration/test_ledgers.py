@@ -12,9 +12,8 @@ import pytest
 import programs
 from fullhouse.fleet import mysql, postgresql
 from fullhouse.fleet.ledger import FleetRefusedError, Ledger, View
-from pgbouncer import free_port
 from private_servers import PrivateServer, mariadb
-from support import wait_until
+from support import free_port, wait_until
 
 MOST_HOSTS, BUDGET = 4, 10
 

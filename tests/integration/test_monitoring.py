@@ -14,7 +14,8 @@ import pytest
 
 import programs
 from private_servers import PrivateServer
-from supervised import DEADLINE_S, Load, Site, free_port, wait_until
+from supervised import DEADLINE_S, Load, Site, wait_until
+from support import free_port
 
 # What a site with one database shows within seconds, if it is asked for the right names.
 ALWAYS = {"Requests by status", "Time to respond", "Where the time goes", "Threads", "Requests that wait"}

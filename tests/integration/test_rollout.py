@@ -1,6 +1,5 @@
 """A rolling update of pods under load, behind balancers that have never heard of fullhouse: no request fails."""
 
-import socket
 import subprocess
 import tempfile
 import time
@@ -12,11 +11,11 @@ from signal import SIGHUP, SIGUSR2
 
 import pytest
 
-import containers
 import programs
 from fleet import database
-from pods import PORT, Manifest, Pod, let_podman_give
-from supervised import DEADLINE_S, Load, Site, free_port, wait_until
+from pods import PORT, Manifest, Pod, limit_pods
+from supervised import DEADLINE_S, Load, Site, wait_until
+from support import free_port, is_open
 
 # What Kubernetes lets pass between a pod's TERM and the news of it at the last balancer, at worst.
 NEWS_S = 2
@@ -86,10 +85,6 @@ class Balancer:
         self.tell(pods)
         self._process.send_signal(self._reload)
 
-    def answers(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait(DEADLINE_S)
@@ -108,7 +103,7 @@ def balancer(name: str, folder: Path, pods: Sequence[Pod]) -> Iterator[Balancer]
 def test_a_rolling_update_fails_no_request(
     name: str, packed_site: Site, site_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    let_podman_give(containers.limits(), tmp_path, monkeypatch)
+    limit_pods(tmp_path, monkeypatch)
     with (
         tempfile.TemporaryDirectory() as place,
         database("postgresql", Path(place)) as server,
@@ -123,7 +118,7 @@ def test_a_rolling_update_fails_no_request(
         front = stack.enter_context(balancer(name, tmp_path, serving))
         # A balancer that reloads closes its clients' idle connections. Those to the pods are kept alive.
         loads = [Load(front.port, clients=3, keep_alive=False, method=method) for method in ("GET", "POST")]
-        wait_until(front.answers, "the balancer answered")
+        wait_until(lambda: is_open(front.port), "the balancer answered")
         with loads[0], loads[1]:
             for number in (1, 2):
                 for load in loads:

@@ -16,7 +16,8 @@ import pytest
 from fullhouse.private_folder import runtime_folder
 from fullhouse.supervisor.control import CLIENTS, LONGEST
 from fullhouse.supervisor.instances import running
-from supervised import MANAGE, Site, free_port, wait_until
+from supervised import MANAGE, Site, wait_until
+from support import free_port
 
 
 @pytest.fixture

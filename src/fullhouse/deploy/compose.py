@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from fullhouse.deploy.deployment import Account, Deployment
-from fullhouse.deploy.image import MIGRATE, PORT, RUNTIME_FOLDER, USER_ID, media, served_words
-from fullhouse.deploy.kubernetes import METRICS_PORT
+from fullhouse.deploy.image import METRICS_PORT, MIGRATE, PORT, USER_ID, media, served_words, variables
 from fullhouse.deploy.nginx import locations, upstream
 from fullhouse.errors import ConfigurationError
 from fullhouse.plan.plan import ServerPlan
@@ -198,13 +197,8 @@ def _filled(text: str, account: Account) -> str:
 
 
 def _environment(site: Deployment) -> str:
-    variables = {
-        **site.environment,
-        "FULLHOUSE_RUNTIME_FOLDER": RUNTIME_FOLDER,
-        "FULLHOUSE_OBSERVE": f"unix:{OBSERVER_SOCKET}",
-        "FULLHOUSE_WORKERS": str(site.workers),
-    }
-    return "".join(f"      {name}: {_plain(value)}\n" for name, value in sorted(variables.items()))
+    found = variables(site, f"unix:{OBSERVER_SOCKET}")
+    return "".join(f"      {name}: {_plain(value)}\n" for name, value in sorted(found.items()))
 
 
 def _plain(value: object) -> str:

@@ -9,6 +9,8 @@ from fullhouse.deploy.deployment import Deployment
 from fullhouse.errors import ConfigurationError
 
 PORT = 8000
+# The one of OpenTelemetry's exporter for Prometheus.
+METRICS_PORT = 9464
 # Above the ids that Debian gives to people and services; the same in every image, so that volumes keep their owner.
 USER_ID = 10001
 # In the only folder that anybody may write to; it is made at the start, for its owner alone.
@@ -121,6 +123,16 @@ def served_words(site: Deployment, *addresses: str) -> list[str]:
             "Leave it out here, and publish that port as another."
         )
     return ["fullhouse", *words, *(f"--bind={one}" for one in addresses or (f"0.0.0.0:{PORT}",))]
+
+
+def variables(site: Deployment, observe: str) -> dict[str, str]:
+    """What decides what is served, with what a container decides for itself."""
+    return {
+        **site.environment,
+        "FULLHOUSE_RUNTIME_FOLDER": RUNTIME_FOLDER,
+        "FULLHOUSE_WORKERS": str(site.workers),
+        "FULLHOUSE_OBSERVE": observe,
+    }
 
 
 def media(site: Deployment) -> dict[str, tuple[str, str]]:

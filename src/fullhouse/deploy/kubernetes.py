@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 
 from fullhouse.deploy.deployment import Deployment
-from fullhouse.deploy.image import MIGRATE, PORT, RUNTIME_FOLDER, USER_ID, served_words
+from fullhouse.deploy.image import METRICS_PORT, MIGRATE, PORT, USER_ID, served_words, variables
 from fullhouse.errors import ConfigurationError, PlanError
 from fullhouse.plan.plan import ServerPlan
 
@@ -17,8 +17,6 @@ ANYWHERE = "0.0.0.0"  # noqa: S104  a pod's addresses are its own
 # The migrations of a new version are a host of their own.
 MIGRATING = 1
 LEAST = 2  # replicas: one may be lost
-# The one of OpenTelemetry's exporter for Prometheus.
-METRICS_PORT = 9464
 # A pod goes on serving for so long after its end was asked for, until no proxy sends it requests any more.
 STOP_DELAY_S = 5
 
@@ -83,7 +81,7 @@ images:
 
 def deployment(site: Deployment) -> str:
     """The pods. Raises PlanError where they do not fit the budget."""
-    found = replicas(site)
+    found, observe = replicas(site), _observe(site)
     grace_s = site.stop_s + (0 if site.stop_delay_s else STOP_DELAY_S)
     return f"""# fullhouse deploy kubernetes {site.project}
 # At most {found.most} replicas: {found.why}
@@ -103,20 +101,24 @@ spec:
   template:
     metadata:
       labels: {{app: {site.project}}}
-      annotations: {{prometheus.io/scrape: "true", prometheus.io/port: "{_metrics_port(site)}"}}
+      annotations: {{prometheus.io/scrape: "true", prometheus.io/port: "{_port(observe)}"}}
     spec:
 {_pod(site, grace_s)}"""
 
 
-def _metrics_port(site: Deployment) -> int:
-    """Where the autoscaler's figures come from."""
-    host, _, port = (site.observe or f"{ANYWHERE}:{METRICS_PORT}").rpartition(":")
-    if host not in (ANYWHERE, "[::]") or port == "0":
+def _observe(site: Deployment) -> str:
+    """Where the autoscaler's figures come from. Raises ConfigurationError for an address that only the pod reaches."""
+    observe = site.observe or f"{ANYWHERE}:{METRICS_PORT}"
+    if not observe.startswith((f"{ANYWHERE}:", "[::]:")) or _port(observe) == "0":
         raise ConfigurationError(
             f"observe is {site.observe}: nothing else reaches that in a pod, and the autoscaler needs its metrics.\n"
             f"Set it to {ANYWHERE}:{METRICS_PORT}, here or with --observe; the live page stays for the pod alone."
         )
-    return int(port)
+    return observe
+
+
+def _port(address: str) -> str:
+    return address.rpartition(":")[2]
 
 
 def _pod(site: Deployment, grace_s: int) -> str:
@@ -133,7 +135,7 @@ def _pod(site: Deployment, grace_s: int) -> str:
           image: {site.project}
           imagePullPolicy: IfNotPresent
           args: {json.dumps(served_words(site))}
-          ports: [{{containerPort: {PORT}, name: http}}, {{containerPort: {_metrics_port(site)}, name: metrics}}]
+          ports: [{{containerPort: {PORT}, name: http}}, {{containerPort: {_port(_observe(site))}, name: metrics}}]
 {_environment(site)}          # The pod's plan is made for these; a worker computes on one processor.
           resources:
             requests: {{cpu: "{site.workers}", memory: {site.memory >> 20}Mi}}
@@ -161,15 +163,9 @@ def _pod(site: Deployment, grace_s: int) -> str:
 
 def _environment(site: Deployment) -> str:
     """What decides what is served; secrets come from a Secret of the site's name."""
-    variables = {
-        **site.environment,
-        "FULLHOUSE_RUNTIME_FOLDER": RUNTIME_FOLDER,
-        "FULLHOUSE_WORKERS": str(site.workers),
-        "FULLHOUSE_OBSERVE": site.observe or f"{ANYWHERE}:{METRICS_PORT}",
-        "FULLHOUSE_STOP_DELAY": str(site.stop_delay_s or STOP_DELAY_S),
-    }
+    found = variables(site, _observe(site)) | {"FULLHOUSE_STOP_DELAY": str(site.stop_delay_s or STOP_DELAY_S)}
     lines = "".join(
-        f"            - {{name: {name}, value: {json.dumps(value)}}}\n" for name, value in sorted(variables.items())
+        f"            - {{name: {name}, value: {json.dumps(value)}}}\n" for name, value in sorted(found.items())
     )
     return f"""          # kubectl create secret generic {site.project} --from-env-file {site.project}.env
           envFrom: [{{secretRef: {{name: {site.project}, optional: true}}}}]

@@ -104,9 +104,6 @@ def _text_list(value: Any) -> tuple[str, ...]:
     return tuple(_text(part) for part in value)
 
 
-_LOOPBACKS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104  by the address for all interfaces
-
-
 def _addresses(value: Any) -> tuple[str, ...]:
     return tuple(_address(text) for text in _text_list(value))
 
@@ -116,6 +113,9 @@ def _address(text: str) -> str:
         return text if text != "unix:" else _reject(text)
     _, colon, port = text.rpartition(":")
     return text if colon and port.isascii() and port.isdecimal() and int(port) < 1 << 16 else _reject(text)
+
+
+_LOOPBACKS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104  by the address for all interfaces
 
 
 def seen_here(address: str) -> str:
